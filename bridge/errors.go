@@ -1,0 +1,32 @@
+package bridge
+
+import "errors"
+
+// ErrNoPortal is what [Sink.Deliver] returns for a channel that no room is plumbed to.
+var ErrNoPortal = errors.New("no room is plumbed to this channel")
+
+type markedError struct {
+	error
+	mark error
+}
+
+func (e *markedError) Unwrap() []error { return []error{e.error, e.mark} }
+
+var (
+	errPermanent = errors.New("permanent")
+	errInDoubt   = errors.New("in doubt")
+)
+
+// Permanent marks an error of [Session.Send] as one that no further attempt can mend: the message becomes a dead letter,
+// and its sender is told.
+func Permanent(err error) error { return &markedError{err, errPermanent} }
+
+// InDoubt marks an error of [Session.Send] after which nobody knows whether the message arrived. What happens then is the
+// Session's [Guarantee].
+func InDoubt(err error) error { return &markedError{err, errInDoubt} }
+
+// IsPermanent reports whether err was marked by [Permanent].
+func IsPermanent(err error) bool { return errors.Is(err, errPermanent) }
+
+// IsInDoubt reports whether err was marked by [InDoubt].
+func IsInDoubt(err error) bool { return errors.Is(err, errInDoubt) }

@@ -1,0 +1,261 @@
+package bridge
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"time"
+
+	"maunium.net/go/mautrix/id"
+)
+
+// Network is what a bridge author writes: it opens sessions on the remote network.
+//
+// The life of a Network: [Main] reads the configuration, hands the `network:` section to a Network that is
+// [Configurable], opens one Session for every login (at least the relay login, whose ID is [RelayLogin]), and closes each
+// on shutdown. Everything beyond Network and Session is a small optional interface that the bridge finds by assertion:
+// [Configurable] on the Network; [ChannelJoiner], [TypingSender], [MembershipSender], [TopicSender] and [Guarantor] on
+// the Session. A network that lacks one degrades in the way that the interface's comment states.
+type Network interface {
+	// Info describes the network. It must return the same value every time.
+	Info() Info
+	// Open makes the session of one login. It returns as soon as the session exists; the session connects, and
+	// connects again after a loss, by itself. Everything that comes from the network goes to sink.
+	Open(ctx context.Context, login *Login, sink Sink) (Session, error)
+}
+
+// Session is one connection of one login to the remote network. Its methods may be called from several goroutines at
+// once; calls for one channel come in order, one at a time.
+type Session interface {
+	// Send delivers one message and returns once the network has it, as far as the network can tell.
+	//
+	// An error is transient (nothing left, try again: any plain error), permanent (wrapped by [Permanent]: never try
+	// again) or in doubt (wrapped by [InDoubt]: it may have arrived). A session that is not connected waits until it is,
+	// or until ctx ends.
+	Send(ctx context.Context, msg *Message) (Sent, error)
+	// Close says goodbye and waits until every goroutine of the session has ended.
+	Close(ctx context.Context) error
+}
+
+// RelayLogin is the ID of the login that every bridge has: the one bot that speaks for everybody.
+const RelayLogin = "relay"
+
+// Info describes a network.
+type Info struct {
+	// ID is short, of [a-z0-9]: the default prefix of ghosts, and part of every derived transaction ID.
+	ID string
+	// Name is the network's name for people: "IRC".
+	Name string
+	// Command is the word that starts a command in a room: "!irc".
+	Command string
+	// Version is the bridge's version, as `version` prints it.
+	Version string
+}
+
+// Login is an account on the remote network that the bridge uses.
+type Login struct {
+	ID   string          // unique within the bridge
+	User id.UserID       // the Matrix user it belongs to; empty for the relay login
+	Data json.RawMessage // what the network keeps about it; nil for the relay login
+}
+
+// Kind says what a message is.
+type Kind string
+
+// The kinds of message. Media kinds carry a [Media].
+const (
+	KindText    Kind = "text"
+	KindEmote   Kind = "emote"
+	KindNotice  Kind = "notice"
+	KindImage   Kind = "image"
+	KindVideo   Kind = "video"
+	KindAudio   Kind = "audio"
+	KindFile    Kind = "file"
+	KindSticker Kind = "sticker"
+)
+
+// Message is one Matrix message on its way to the network.
+type Message struct {
+	ID      id.EventID // the same at every attempt
+	Channel string     // the remote channel, as the portal has it
+	Room    id.RoomID
+	Sender  Sender
+	Kind    Kind
+	Text    string // plain text; of media, the caption, if there is one
+	HTML    string // the formatted body (org.matrix.custom.html), or empty
+	Media   *Media // for the media kinds
+	ReplyTo *Reply // what it answers, or nil
+	Time    time.Time
+	Attempt int // 0 at the first
+}
+
+// Sender is a Matrix user.
+type Sender struct {
+	ID   id.UserID
+	Name string // the display name in the room, or the localpart; never empty; as the user chose it, so clean it
+}
+
+// Media is a file that a Matrix user sent.
+type Media struct {
+	Name          string // the file's name, as the sender gave it
+	MIME          string
+	Size          int64 // bytes; 0 if unknown
+	Width, Height int   // pixels; 0 if unknown
+	URL           string
+	// URL is a signed link that anybody can open until it expires or the message is redacted. It is empty when the
+	// bridge has no media proxy; the message is then shown without a link.
+}
+
+// Reply is the message that another one answers, as the bridge knows it: never taken from the reply's own text.
+type Reply struct {
+	Event    id.EventID
+	RemoteID string // of its first part, or empty when the network never had it
+	Name     string // who wrote it: a remote user's name, or a Matrix user's display name; empty when unknown
+	Remote   bool   // it was written on the network
+}
+
+// Sent says what a message became on the network: one remote ID for each part, in order. A network without message IDs
+// returns none.
+type Sent struct{ IDs []string }
+
+// RemoteUser is a user of the remote network.
+type RemoteUser struct {
+	ID   string // stable and unique on the network (on IRC: the nick, casefolded by the network's rules)
+	Name string // for people
+}
+
+// Incoming is one thing that happened on the network. Exactly one of the pointers is set.
+type Incoming struct {
+	Channel string
+	// ID is the network's ID of the message, which makes a second delivery of it harmless; a network without message
+	// IDs leaves it empty, and one is assigned on receipt.
+	ID     string
+	Sender RemoteUser
+	Time   time.Time // when it happened on the network; zero for now
+
+	Text   *Text
+	File   *File
+	Join   *Join
+	Leave  *Leave
+	Rename *Rename
+	Topic  *Topic
+	// Members is the whole list of a channel's users, Sender unset: whoever is missing has left.
+	Members *Members
+}
+
+// Text is a message: Kind is KindText, KindEmote or KindNotice.
+type Text struct {
+	Kind    Kind
+	Body    string
+	HTML    string // formatted, or empty
+	ReplyTo string // remote ID of the message it answers, or empty
+}
+
+// File is a file from the network. It is uploaded to the homeserver before Deliver returns.
+type File struct {
+	Name, MIME    string
+	Size          int64 // bytes, or 0 when unknown
+	Width, Height int
+	Caption       string
+	Content       io.Reader
+}
+
+// Join says that Sender joined the channel.
+type Join struct{}
+
+// Leave says that Sender left the channel, was kicked from it, or quit.
+type Leave struct {
+	Reason string
+	By     string // name of whoever kicked, or empty
+}
+
+// Rename says that From became Sender.
+type Rename struct{ From RemoteUser }
+
+// Topic says that Sender changed the channel's topic, or, with no Sender, what it is.
+type Topic struct{ Text string }
+
+// Members is who is in a channel.
+type Members struct{ Users []RemoteUser }
+
+// Sink takes what happens on the network.
+type Sink interface {
+	// Deliver returns when the event is durable: a network with acknowledgements of its own can acknowledge then. Calls
+	// for one channel must come in order, one at a time. [ErrNoPortal]: no room is plumbed to the channel, and nothing
+	// was kept. Any other error: nothing was kept, deliver it again.
+	Deliver(ctx context.Context, in *Incoming) error
+	// Typing passes a typing notice on. It is never stored and may be lost.
+	Typing(channel string, user RemoteUser, typing bool)
+	// Warn shows an operator's problem (cannot join, banned, no connection) in the channel's room, once per distinct
+	// text until the channel works again; an empty channel means every room of the session.
+	Warn(channel, text string)
+}
+
+// ChannelJoiner is a Session that must enter a channel before it can speak there. Without it, channels are taken to be
+// always there.
+type ChannelJoiner interface {
+	// JoinChannel makes the session be in the channel from now on, also after every reconnect. It returns when the
+	// network has confirmed it, with a permanent error when the network refuses (banned, invite only, bad name).
+	JoinChannel(ctx context.Context, channel string) error
+	// LeaveChannel is the reverse.
+	LeaveChannel(ctx context.Context, channel string) error
+}
+
+// ChannelValidator is a Network that knows which names are channels, and how to write them in one way (case). Without it,
+// every non-empty name is taken as it is.
+type ChannelValidator interface {
+	// Channel returns the canonical name, or an error that says what is wrong with it.
+	Channel(name string) (string, error)
+}
+
+// TypingSender is a Session that can show who is typing. Without it, typing stays on Matrix.
+type TypingSender interface {
+	SendTyping(ctx context.Context, channel string, users []Sender) error // everybody who types now; empty: nobody
+}
+
+// MembershipSender is a Session that can tell of Matrix users who come and go. Without it, that stays on Matrix.
+type MembershipSender interface {
+	SendMembership(ctx context.Context, m *Membership) error
+}
+
+// Membership is a Matrix user's joining or leaving.
+type Membership struct {
+	Channel string
+	User    Sender
+	Joined  bool
+	Reason  string // of leaving, or empty
+}
+
+// TopicSender is a Session that can set a channel's topic. Without it, a notice in the room says that it cannot.
+type TopicSender interface {
+	SendTopic(ctx context.Context, channel, topic string, by Sender) error
+}
+
+// Guarantee says what becomes of a message whose sending was interrupted, so that nobody knows whether it arrived.
+type Guarantee int
+
+const (
+	// AtMostOnce: it is not sent again; its sender is told.
+	AtMostOnce Guarantee = iota
+	// AtLeastOnce: it is sent again.
+	AtLeastOnce
+)
+
+// Guarantor is a Session that says which guarantee it gives. Without it, AtMostOnce.
+type Guarantor interface{ Guarantee() Guarantee }
+
+// Configurable is a Network with a section of its own, `network:`, in the configuration file.
+type Configurable interface {
+	// Config returns a pointer to the structure, with defaults filled in, that the section is decoded into.
+	// Unknown keys are mistakes.
+	Config() any
+	// Validate says everything that is wrong with it, after decoding.
+	Validate() []Problem
+}
+
+// Problem is one mistake in the `network:` section.
+type Problem struct {
+	Path string // dotted path below `network:`, list elements by index: "servers.0.address"
+	Text string // what is wrong
+	Mend string // what to write instead
+}
