@@ -1,0 +1,26 @@
+// Package proxy gives the media of Matrix events links that open in any browser, and serves them.
+//
+// Homeservers give out media only for a token (MSC3916). People on a network without media of its own have none, so a bridge hands them
+// a link to itself, under a message authentication code (MAC), and fetches the bytes with its own token:
+//
+//	mxc://example.org/AbCd  ──Signer──▶  https://bridge.example/m/AQAAAAAA…/photo.jpg  ──Server──▶  the homeserver
+//
+// A [Signer] makes links. A [Server] is the http.Handler that answers them; it belongs on a listener of its own, away from the
+// appservice's, and [Server.Serve] gives it one with the right time limits. Both read their keys from a [KeyRing] in the store, and may run
+// in different processes.
+//
+// # Two forms
+//
+// The short form, /m/{token}/{name}, is the default. Its token (34 characters) is a key ID, the number of a record in the store, and the
+// MAC; the record says what the link means, and is read at each request, so that a revocation holds at once.
+// The self-contained form, /media/{server}/{mediaID}/{name}?…&mac=, carries everything in the link and needs no store.
+// In both, the name at the end is for people: changing it changes nothing.
+//
+// Nothing is asked of the store or of the homeserver before the MAC holds.
+//
+// # Goroutines
+//
+// A request is served on the goroutine net/http gives it; it owns its upstream request, and ends it before it returns. [Server.Serve]
+// owns the one background goroutine, which re-reads the keys every ten seconds, and ends it before it returns. A [Signer] and a [KeyRing] have none.
+// All exported methods may be called from several goroutines at once.
+package proxy

@@ -1,0 +1,42 @@
+package proxy
+
+import (
+	"errors"
+	"time"
+
+	"maunium.net/go/mautrix/event"
+	"maunium.net/go/mautrix/id"
+)
+
+// Errors that a caller decides on.
+var (
+	// ErrEncrypted says that a link was asked for encrypted media. The proxy serves bytes as the homeserver has them, and those are
+	// ciphertext; until it can decrypt, it makes no link rather than one that opens to noise.
+	ErrEncrypted = errors.New("media is encrypted, and the media proxy does not decrypt")
+
+	// ErrBadMedia says that the media's address is none: a server name or a media ID outside the grammar of the Matrix specification.
+	ErrBadMedia = errors.New("not a valid mxc:// address")
+
+	// ErrNoKey says that the key ring has no key that may sign.
+	ErrNoKey = errors.New("no signing key for media links")
+
+	// ErrStaticKeys says that keys given in the configuration cannot be rotated or retired by the program.
+	ErrStaticKeys = errors.New("the keys for media links come from the configuration and are changed there")
+)
+
+// Media is what a link leads to: the media of one Matrix event.
+type Media struct {
+	URI  id.ContentURI // mxc://server/mediaID
+	Name string        // the file's name as its sender gave it; any text, cleaned before use
+	MIME string        // the type as its sender gave it; "" leaves it to the homeserver's answer. Never trusted by itself
+	Size int64         // bytes, as the sender gave it; 0 when unknown. Never trusted
+
+	Room  id.RoomID  // the room of the event
+	Event id.EventID // the event: revoking it makes the link answer 410
+
+	// Expires is when the link ends. Zero takes the signer's lifetime.
+	Expires time.Time
+
+	// Encrypted is the `file` of an encrypted event. Links for such media are refused with [ErrEncrypted].
+	Encrypted *event.EncryptedFileInfo
+}
