@@ -1,0 +1,20 @@
+package store
+
+import "errors"
+
+// What a caller decides on. Test with errors.Is.
+var (
+	// ErrFenced: another process has taken the store over since the epoch was taken. The process must stop.
+	ErrFenced = errors.New("another process has taken over the store")
+	// ErrInUse: another process has the SQLite database open.
+	ErrInUse = errors.New("the database is in use by another process")
+	// ErrClosed: the store was closed.
+	ErrClosed = errors.New("the store is closed")
+	// ErrNotFound: there is no such row.
+	ErrNotFound = errors.New("not found")
+	// ErrTaken: what must be unique is there already.
+	ErrTaken = errors.New("taken")
+	// ErrUnknownOutcome: the connection was lost during COMMIT and the outcome could not be learnt. The store takes no
+	// further commits; the process must start again, which reads from the database what holds.
+	ErrUnknownOutcome = errors.New("the outcome of a commit is unknown")
+)

@@ -1,0 +1,59 @@
+package store
+
+import "time"
+
+// Kind says what an [Element] of a transaction is.
+type Kind uint8
+
+// The kinds of elements that an acknowledged transaction must never lose.
+const (
+	KindPDU         Kind = 1 // a room event
+	KindToDevice    Kind = 2 // a to-device message
+	KindDeviceLists Kind = 3 // changed and left users
+	KindKeyCounts   Kind = 4 // one-time and fallback key counts
+)
+
+// Element is one thing that came in a transaction.
+type Element struct {
+	Kind Kind
+	// Lane is the queue it belongs to: elements of one lane are worked on in order.
+	Lane string
+	// Key is the de-duplication key, unique within its Kind: the event ID of a PDU; the empty key is never a duplicate.
+	Key string
+	// Raw is the element as it came. What the store returns must not be changed: it is shared.
+	Raw []byte
+}
+
+// Transaction is what [Tx.Ingest] takes in.
+type Transaction struct {
+	ID             string
+	Received       time.Time
+	Elements       []Element
+	EncryptedRooms []string     // rooms whose encryption event is among the elements
+	Dead           []DeadLetter // parts that no handler can be given; buried in the same commit, once
+}
+
+// Ref names an element in the inbox.
+type Ref struct {
+	Seq  int64  // the inbox row: rows are numbered in the order of their commits
+	Pos  uint32 // the element's position within the row
+	Last bool   // it is the last of its lane in that row
+}
+
+// LaneRefs are the elements of one inbox row that belong to one lane, in order.
+type LaneRefs struct {
+	Lane string
+	Refs []Ref
+	// Doubt, Attempts and NextAt speak of the first of Refs, and are zero for what has just come in: it was under way
+	// when the process ended; it failed so many times; it must not be tried again before NextAt.
+	Doubt    bool
+	Attempts int
+	NextAt   time.Time
+}
+
+// Stats is how full the inbox is.
+type Stats struct {
+	Rows   int64     // transactions with unfinished lanes
+	Events int64     // elements of these rows, finished ones included
+	Oldest time.Time // when the oldest of them came in; zero when there is none
+}
