@@ -1,0 +1,2 @@
+// Package format turns Matrix text into IRC text and back.
+package format

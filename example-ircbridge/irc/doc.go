@@ -1,0 +1,2 @@
+// Package irc is the IRC client behind the bridge.
+package irc

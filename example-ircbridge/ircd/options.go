@@ -1,0 +1,49 @@
+package ircd
+
+import (
+	"crypto/tls"
+	"time"
+)
+
+// Capabilities are all that the server can offer, in the order in which it lists them.
+var Capabilities = []string{
+	"account-tag", "away-notify", "batch", "cap-notify", "echo-message", "extended-join", "labeled-response",
+	"message-tags", "multi-prefix", "sasl", "server-time",
+}
+
+// Options say what kind of server to start. The zero value is a server on a free loopback port with every capability,
+// no TLS, no password, and no flood limit.
+type Options struct {
+	Name    string // of the server, "irc.test" by default
+	Network string // NETWORK in ISUPPORT, "TestNet" by default
+
+	Listen    []string    // TCP addresses, 127.0.0.1:0 by default
+	ListenTLS []string    // TLS addresses; none by default
+	TLS       *tls.Config // for ListenTLS; without it, a certificate of the server's own (Server.CertificatePEM)
+
+	Password string            // PASS that clients must give, if not empty
+	Accounts map[string]string // account name to password, for SASL PLAIN
+	MOTD     []string
+
+	// Capabilities to offer. nil: all of them (sasl only with Accounts). Empty, not nil: none, and CAP itself is an
+	// unknown command, as on the oldest servers.
+	Capabilities []string
+
+	CaseMapping string // "ascii", "rfc1459" or "strict-rfc1459"; "rfc1459" by default
+	NickLen     int    // bytes, 30 by default
+	ChannelLen  int    // bytes, 64 by default
+	TopicLen    int    // bytes, 390 by default
+	LineLen     int    // bytes of a line without tags, with CRLF; 512 by default
+
+	Flood Flood
+
+	PingInterval time.Duration // of silence after which a client is asked for life, and again until it is dropped; 2 min by default
+	SendQueue    int           // bytes waiting for one client beyond which it is dropped; 1 MiB by default
+}
+
+// Flood closes the link of a registered client that sends lines faster than a bucket allows. The zero value allows
+// everything.
+type Flood struct {
+	Burst    int           // lines at once; 0: no limit
+	Interval time.Duration // for one more line
+}
