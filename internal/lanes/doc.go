@@ -1,0 +1,25 @@
+// Package lanes schedules work by key: in order within a key, in parallel across keys, with a bounded number of workers.
+//
+// A lane is what waits under one key. It exists only while it has items: an idle scheduler holds no lanes, no timers and
+// no goroutines, so 50,000 rooms cost nothing until something is said in them. A lane that has to wait before its head
+// is tried again (a backoff) gives its worker back and holds nothing but one timer; every other lane goes on.
+//
+// # Goroutines
+//
+// A worker is a goroutine that takes lanes from one queue, first come first served. Workers start when a lane becomes
+// ready, up to the bound, and end when no lane is ready. A lane is in the hands of at most one worker at a time, which
+// is all that keeps its order. A lane that still has items after its turn goes to the end of the queue, so that a busy
+// lane never starves a quiet one. Timers of waiting lanes only put the lane back into the queue.
+//
+// # Example
+//
+//	l := lanes.New(8, func(ctx context.Context, lane string, n int) (time.Duration, bool) {
+//		if err := send(ctx, lane, n); err != nil {
+//			return time.Second, false // again in a second, and nothing else of this lane before
+//		}
+//		return 0, true
+//	})
+//	l.Add("room:!a", 1, 2, 3)
+//	l.Start(ctx)
+//	defer l.Drain(context.Background())
+package lanes
