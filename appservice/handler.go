@@ -1,0 +1,75 @@
+package appservice
+
+import (
+	"context"
+	"errors"
+
+	"maunium.net/go/mautrix/id"
+
+	"github.com/trestle-bridge/trestle/store"
+)
+
+// Effect is something that a handler wants written to the store. Effects are committed together with the progress of
+// the event that they belong to, so either both hold or neither. An effect must not use the network, and may run more
+// than once (a commit that fails is tried again), each time in a transaction where the earlier run never happened.
+type Effect = func(tx *store.Tx) error
+
+// Handler is what a bridge does with what the homeserver sends. It may also be a [BuriedHandler], a [UserQuerier] and
+// an [AliasQuerier].
+type Handler interface {
+	// HandleEvent is given every event once its transaction is safe in the store: in order within a lane, lanes in
+	// parallel, events of the bridge's own ghosts and bot as well.
+	//
+	// A nil error ends the event: its effects and its progress are committed together, perhaps with those of the next
+	// events of the lane. A handler that is about to do what cannot be taken back (a message to the network) or that may
+	// take long calls [Event.Doubt] first.
+	//
+	// A plain error is transient: the effects are dropped and the event is tried again after 1 s, then 2, 4 and so on up
+	// to every 5 minutes, until Config.MaxAge has been waited. An error wrapped by [Permanent] makes the event a dead
+	// letter at once, a panic after five attempts. The lane waits for its head; no other lane does.
+	//
+	// ctx ends when the appservice stops. An error after that is no attempt: the event is found again at the next start.
+	HandleEvent(ctx context.Context, ev *Event) ([]Effect, error)
+	// HandleEphemeral is given typing, receipts and presence, coalesced, one at a time. They are never stored, and are
+	// dropped, oldest first, when the handler does not keep up.
+	HandleEphemeral(ctx context.Context, ev *Ephemeral)
+}
+
+// BuriedHandler is an optional interface of a [Handler]: it is told when an event becomes a dead letter, so that whoever
+// wrote the message can be told as well.
+type BuriedHandler interface {
+	// Buried returns effects that are committed with the dead letter. ev may be impossible to decode.
+	Buried(ctx context.Context, ev *Event, cause error) []Effect
+}
+
+// UserQuerier is an optional interface of a [Handler]: the homeserver asks whether a user in the bridge's namespace
+// exists, before it delivers an invitation to them. Without it no user exists until its ghost is registered.
+type UserQuerier interface {
+	// QueryUser makes the user exist (by [Intent.EnsureRegistered]) and returns true, or returns false.
+	QueryUser(ctx context.Context, user id.UserID) (bool, error)
+}
+
+// AliasQuerier is an optional interface of a [Handler]: the homeserver asks whether a room alias in the bridge's
+// namespace exists, when somebody wants to join it.
+type AliasQuerier interface {
+	// QueryAlias makes the room with this alias and returns true, or returns false.
+	QueryAlias(ctx context.Context, alias id.RoomAlias) (bool, error)
+}
+
+type permanentError struct{ error }
+
+func (e permanentError) Unwrap() error { return e.error }
+
+// Permanent marks an error as one that no repetition mends. It returns nil for nil.
+func Permanent(err error) error {
+	if err == nil {
+		return nil
+	}
+	return permanentError{err}
+}
+
+// IsPermanent says whether an error, or one that it wraps, was marked by [Permanent].
+func IsPermanent(err error) bool {
+	var p permanentError
+	return errors.As(err, &p)
+}
