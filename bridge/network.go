@@ -25,7 +25,7 @@ type Network interface {
 }
 
 // Session is one connection of one login to the remote network. Its methods may be called from several goroutines at
-// once; calls for one channel come in order, one at a time.
+// once. What comes from one room comes in order, one call at a time; a notice of the bridge's own may come beside it.
 type Session interface {
 	// Send delivers one message and returns once the network has it, as far as the network can tell.
 	//

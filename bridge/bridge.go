@@ -1,0 +1,255 @@
+package bridge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+	"maunium.net/go/mautrix/id"
+
+	"github.com/trestle-bridge/trestle/appservice"
+	"github.com/trestle-bridge/trestle/crypto"
+	"github.com/trestle-bridge/trestle/internal/lanes"
+	"github.com/trestle-bridge/trestle/proxy"
+	"github.com/trestle-bridge/trestle/store"
+)
+
+// Bridge is one running bridge: one network, one appservice, one store. [Main] makes one from the command line; a program
+// or a test that embeds a bridge makes it with [New].
+type Bridge struct {
+	cfg     *Config
+	network Network
+	info    Info
+	command string
+	log     zerolog.Logger
+
+	store    *store.Store
+	as       *appservice.AppService
+	guard    *crypto.Guard
+	names    *names
+	portals  *portals
+	outbox   *lanes.Lanes[int64]
+	signer   *proxy.Signer // nil without a media proxy
+	sessions atomic.Pointer[Session]
+
+	typing   chan typingNotice
+	typersMu sync.Mutex
+	typers   map[id.RoomID][]id.UserID
+
+	toldMu sync.Mutex
+	told   map[string]time.Time
+
+	running    context.Context // ends when the bridge stops
+	goroutines sync.WaitGroup
+	ready      chan struct{}
+}
+
+const (
+	outboxWorkers = 16
+	// outboxMaxAge is how long something that cannot be done on Matrix is tried before it becomes a dead letter: a
+	// homeserver may be away for days.
+	outboxMaxAge = 7 * 24 * time.Hour
+	drainTimeout = 15 * time.Second
+)
+
+// New makes a bridge. Nothing is opened or started before [Bridge.Run].
+func New(cfg *Config, network Network, log zerolog.Logger) (*Bridge, error) {
+	info := network.Info()
+	if info.ID == "" || strings.Trim(info.ID, "abcdefghijklmnopqrstuvwxyz0123456789") != "" {
+		return nil, fmt.Errorf("the network's Info.ID is %q: write lower-case letters and digits", info.ID)
+	}
+	b := &Bridge{
+		cfg: cfg, network: network, info: info, log: log, command: cfg.Bridge.Command,
+		portals: newPortals(), typing: make(chan typingNotice, typingQueue), typers: map[id.RoomID][]id.UserID{},
+		told: map[string]time.Time{}, ready: make(chan struct{}),
+	}
+	if b.command == "" {
+		b.command = info.Command
+	}
+	return b, nil
+}
+
+// Ready is closed once the bridge takes transactions and its session is open.
+func (b *Bridge) Ready() <-chan struct{} { return b.ready }
+
+// Run runs the bridge until ctx ends, then drains: no new transaction is taken, what is under way is finished (for at most
+// 15 s; the rest waits in the store), and everything is closed. It returns nil after such a stop, and an error when the
+// bridge cannot start or one of its listeners fails. A Bridge runs once.
+func (b *Bridge) Run(ctx context.Context) (err error) {
+	// Work goes on for a while after ctx has ended, so that what is under way can be finished.
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	b.running = running
+
+	b.store, err = store.Open(ctx, b.cfg.Database, store.Options{Log: b.log, Retention: store.Retention{
+		DeadLetters: b.cfg.Retention.DeadLetters, Messages: b.cfg.Retention.Messages,
+		Remote: b.cfg.Retention.Remote, Media: b.cfg.Retention.Media,
+	}})
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if closing := b.store.Close(); err == nil {
+			err = closing
+		}
+	}()
+	listeners, err := b.listen()
+	if err != nil {
+		return err
+	}
+	defer listeners.close()
+	if err := b.build(ctx, listeners); err != nil {
+		return err
+	}
+	if err := b.start(ctx, listeners); err != nil {
+		stop()
+		b.goroutines.Wait()
+		return errors.Join(err, b.drain(listeners))
+	}
+	close(b.ready)
+	b.log.Info().Str("network", b.info.Name).Int("portals", len(b.portals.all())).Msg("Ready")
+
+	select {
+	case <-ctx.Done():
+		b.log.Info().Msg("Stopping: finishing what is under way")
+	case err = <-listeners.failed:
+	}
+	draining := b.drain(listeners)
+	stop()
+	b.goroutines.Wait()
+	if draining != nil {
+		b.log.Warn().Err(draining).Msg("Not everything was finished in time; it is in the store and goes on at the next start")
+	}
+	return err
+}
+
+// build makes the parts; nothing runs yet.
+func (b *Bridge) build(ctx context.Context, l *listeners) (err error) {
+	registration, err := appservice.LoadRegistration(b.cfg.Appservice.Registration)
+	if err != nil {
+		return err
+	}
+	b.as, err = appservice.New(appservice.Config{
+		Registration: registration, HomeserverURL: b.cfg.Homeserver.Address, ServerName: b.cfg.Homeserver.Domain,
+		Store: b.store, Handler: b, Log: b.log, MaxBody: int64(b.cfg.Appservice.MaxBody),
+		BacklogLimit: b.cfg.Appservice.BacklogLimit, Workers: b.cfg.Appservice.Workers, HoldFor: b.cfg.Appservice.Hold,
+		AllowQueryToken: b.cfg.Appservice.AllowQuery, LegacyPaths: b.cfg.Appservice.LegacyPaths,
+		DeviceMode: b.cfg.Appservice.DeviceMode, MaxAge: b.cfg.Appservice.MaxAge, Metrics: l.metrics,
+	})
+	if err != nil {
+		return err
+	}
+	b.guard = crypto.NewGuard(b.store, b.as.Bot())
+	b.names = newNames(b.as.Bot())
+	b.outbox = lanes.New(outboxWorkers, b.carryOut)
+	return b.buildProxy(ctx, registration.ASToken, l)
+}
+
+// start brings the parts up in the order in which they need each other: the bot, the portals, the network, the rows that
+// wait, and last the transactions.
+func (b *Bridge) start(ctx context.Context, l *listeners) error {
+	if err := b.prepareBot(ctx); err != nil {
+		return err
+	}
+	if err := b.loadPortals(ctx); err != nil {
+		return err
+	}
+	session, err := b.network.Open(b.running, &Login{ID: RelayLogin}, &sink{b})
+	if err != nil {
+		return fmt.Errorf("opening the session on %s: %w", b.info.Name, err)
+	}
+	b.sessions.Store(&session)
+	if err := b.store.OutgoingBacklog(ctx, func(lane string, row int64) error {
+		b.outbox.Add(lane, row)
+		return nil
+	}); err != nil {
+		return fmt.Errorf("reading what waits in the outbox: %w", err)
+	}
+	b.outbox.Start(b.running)
+	if err := b.as.Start(b.running); err != nil {
+		return err
+	}
+	l.serve(b)
+	b.goroutine(func() { b.sendTyping(b.running) })
+	b.goroutine(func() { b.ping(b.running) })
+	b.plumbConfigured(b.running)
+	return nil
+}
+
+// prepareBot registers the bot before anything else. A homeserver that is not there yet is waited for: after a power cut
+// both start together.
+func (b *Bridge) prepareBot(ctx context.Context) error {
+	for attempt := 0; ; attempt++ {
+		err := crypto.PrepareBot(ctx, b.as.Bot())
+		if err == nil && b.cfg.Appservice.BotDisplayName != "" {
+			err = b.as.Bot().SetDisplayName(ctx, b.cfg.Appservice.BotDisplayName)
+		}
+		if err == nil || appservice.IsPermanent(err) || isRefusal(err) {
+			return err
+		}
+		wait := retryDelay(attempt)
+		b.log.Warn().Err(err).Dur("wait", wait).Msg("The homeserver is not ready; trying again")
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(wait):
+		}
+	}
+}
+
+// ping asks the homeserver to reach back, and says what to look at if it cannot.
+func (b *Bridge) ping(ctx context.Context) {
+	took, err := b.as.Ping(ctx)
+	if err != nil && ctx.Err() == nil {
+		b.log.Warn().Err(err).Str("url", b.cfg.Appservice.Address).Msg("The homeserver did not reach the bridge: is the registration known to it, and the address right?")
+	} else if err == nil {
+		b.log.Info().Dur("took", took).Msg("The homeserver reaches the bridge")
+	}
+}
+
+// drain stops in the reverse order. What cannot be finished in time stays in the store.
+func (b *Bridge) drain(l *listeners) error {
+	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
+	defer cancel()
+	err := l.shutdown(ctx)
+	if b.as != nil {
+		err = errors.Join(err, b.as.Stop(ctx))
+	}
+	if session := b.sessions.Load(); session != nil {
+		err = errors.Join(err, (*session).Close(ctx))
+	}
+	if b.outbox != nil {
+		err = errors.Join(err, b.outbox.Drain(ctx))
+	}
+	return err
+}
+
+// session is the relay's. It is there before the first event is.
+func (b *Bridge) session() Session { return *b.sessions.Load() }
+
+func (b *Bridge) guarantee() Guarantee {
+	if g, ok := b.session().(Guarantor); ok {
+		return g.Guarantee()
+	}
+	return AtMostOnce
+}
+
+func (b *Bridge) goroutine(f func()) {
+	b.goroutines.Add(1)
+	go func() {
+		defer b.goroutines.Done()
+		f()
+	}()
+}
+
+// retryDelay grows from one second to five minutes.
+func retryDelay(attempt int) time.Duration {
+	return min(time.Second<<min(attempt, 9), 5*time.Minute)
+}
+
+func isEncrypted(err error) bool { return errors.Is(err, crypto.ErrEncrypted) }

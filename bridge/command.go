@@ -1,0 +1,164 @@
+package bridge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"maunium.net/go/mautrix"
+	"maunium.net/go/mautrix/event"
+	"maunium.net/go/mautrix/id"
+
+	"github.com/trestle-bridge/trestle/appservice"
+)
+
+// command is something that people can ask of the bot in a room, by writing the network's command word and its name.
+type command struct {
+	name, args, help string
+	// power: the sender needs the power level that the configuration asks for (`bridge.command_power`), or to be one of
+	// its admins.
+	power bool
+	run   func(b *Bridge, ctx context.Context, call *call) (reply string, effects []appservice.Effect, err error)
+}
+
+type call struct {
+	room   id.RoomID
+	sender id.UserID
+	args   []string
+}
+
+// commands is filled by init, because help lists it.
+var commands []command
+
+func init() {
+	commands = []command{
+		{name: "help", help: "this list", run: (*Bridge).commandHelp},
+		{name: "plumb", args: "CHANNEL", help: "connect this room to a channel", power: true, run: (*Bridge).commandPlumb},
+		{name: "unplumb", help: "disconnect this room from its channel", power: true, run: (*Bridge).commandUnplumb},
+		{name: "status", help: "what this room is connected to", run: (*Bridge).commandStatus},
+	}
+}
+
+// parseCommand says whether a message is for the bot, and what it asks. Text that merely begins with the same letters is
+// not.
+func (b *Bridge) parseCommand(body string) (words []string, ok bool) {
+	words = strings.Fields(body)
+	if len(words) == 0 || !strings.EqualFold(words[0], b.command) {
+		return nil, false
+	}
+	return words[1:], true
+}
+
+// handleCommand runs a command; its answer is an effect like any other. An error is one to try again.
+func (b *Bridge) handleCommand(ctx context.Context, ev *appservice.Event, words []string) ([]appservice.Effect, error) {
+	name := "help"
+	if len(words) > 0 {
+		name, words = strings.ToLower(words[0]), words[1:]
+	}
+	at := slices.IndexFunc(commands, func(c command) bool { return c.name == name })
+	if at < 0 {
+		return b.answer(ev, fmt.Sprintf("I know no command %q. %s help lists them.", name, b.command)), nil
+	}
+	cmd := commands[at]
+	if cmd.power {
+		allowed, why, err := b.mayCommand(ctx, ev.RoomID, ev.Sender)
+		if err != nil {
+			return nil, err
+		}
+		if !allowed {
+			return b.answer(ev, why), nil
+		}
+	}
+	reply, effects, err := cmd.run(b, ctx, &call{room: ev.RoomID, sender: ev.Sender, args: words})
+	if err != nil {
+		return nil, fmt.Errorf("command %s in %s: %w", name, ev.RoomID, err)
+	}
+	return append(effects, b.answer(ev, reply)...), nil
+}
+
+// mayCommand asks for the room's power levels each time: they change, and commands are rare.
+func (b *Bridge) mayCommand(ctx context.Context, room id.RoomID, user id.UserID) (allowed bool, why string, err error) {
+	if slices.Contains(b.cfg.Bridge.Admins, user) {
+		return true, "", nil
+	}
+	need := b.cfg.Bridge.CommandPower
+	var levels event.PowerLevelsEventContent
+	err = b.as.Bot().State(ctx, room, event.StatePowerLevels, "", &levels)
+	if errors.Is(err, mautrix.MNotFound) {
+		return false, "This room has no power levels, so only the bridge's administrators can do that.", nil
+	}
+	if errors.Is(err, mautrix.MForbidden) {
+		return false, "I cannot see this room's power levels.", nil
+	}
+	if err != nil {
+		return false, "", fmt.Errorf("asking for the power levels of %s: %w", room, err)
+	}
+	// Since room version 12 a room's creators stand above all levels and are not in the list.
+	var create struct {
+		Version  string      `json:"room_version"`
+		Creators []id.UserID `json:"additional_creators"`
+	}
+	if level := levels.GetUserLevel(user); level >= need {
+		return true, "", nil
+	} else if err := b.as.Bot().State(ctx, room, event.StateCreate, "", &create); err == nil && slices.Contains(create.Creators, user) {
+		return true, "", nil
+	} else {
+		return false, fmt.Sprintf("You need power level %d in this room for that; you have %d.", need, level), nil
+	}
+}
+
+func (b *Bridge) commandHelp(context.Context, *call) (string, []appservice.Effect, error) {
+	var text strings.Builder
+	fmt.Fprintf(&text, "I connect this room to %s.", b.info.Name)
+	for _, c := range commands {
+		fmt.Fprintf(&text, "\n%s – %s", strings.TrimSpace(b.command+" "+c.name+" "+c.args), c.help)
+	}
+	return text.String(), nil, nil
+}
+
+func (b *Bridge) commandStatus(_ context.Context, call *call) (string, []appservice.Effect, error) {
+	if p := b.portals.room(call.room); p != nil {
+		return fmt.Sprintf("This room is connected to %s on %s.", p.Channel, b.info.Name), nil, nil
+	}
+	return fmt.Sprintf("This room is connected to nothing. Write: %s plumb CHANNEL", b.command), nil, nil
+}
+
+func (b *Bridge) commandPlumb(ctx context.Context, call *call) (string, []appservice.Effect, error) {
+	if len(call.args) != 1 {
+		return fmt.Sprintf("Write: %s plumb CHANNEL", b.command), nil, nil
+	}
+	p, err := b.checkPlumb(ctx, call.room, call.args[0], sourceCommand)
+	if refusal := (*plumbRefusal)(nil); errors.As(err, &refusal) {
+		return refusal.text, nil, nil
+	}
+	if err != nil {
+		return "", nil, err
+	}
+	joining, cancel := context.WithTimeout(ctx, joinTimeout)
+	defer cancel()
+	if err := b.joinChannel(joining, p); err != nil && ctx.Err() != nil {
+		return "", nil, err // the bridge is stopping; the command is carried out at the next start
+	} else if errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Sprintf("%s did not answer in %s; try again later.", b.info.Name, joinTimeout), nil, nil
+	} else if err != nil {
+		return fmt.Sprintf("%s does not let me into %s: %v.", b.info.Name, p.Channel, err), nil, nil
+	}
+	return fmt.Sprintf("This room is now connected to %s on %s.", p.Channel, b.info.Name), []appservice.Effect{b.plumb(p)}, nil
+}
+
+func (b *Bridge) commandUnplumb(ctx context.Context, call *call) (string, []appservice.Effect, error) {
+	p := b.portals.room(call.room)
+	switch {
+	case p == nil:
+		return "This room is connected to nothing.", nil, nil
+	case p.Source == sourceConfig:
+		return "This room is connected by the bridge's configuration; its administrator has to take it out there.", nil, nil
+	}
+	if err := b.leaveChannel(ctx, p); err != nil {
+		return "", nil, err
+	}
+	effects, err := b.unplumb(ctx, p)
+	return fmt.Sprintf("This room is no longer connected to %s.", p.Channel), effects, err
+}

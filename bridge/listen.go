@@ -1,0 +1,140 @@
+package bridge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/trestle-bridge/trestle/proxy"
+)
+
+// listeners are the bridge's doors: one for the homeserver, one for the public, one for Prometheus. They are opened
+// before anything else, so that an address in use is the first thing that is found out, and served last.
+type listeners struct {
+	appservice, media, watch net.Listener
+	proxy                    *proxy.Server
+	metrics                  *prometheus.Registry
+
+	servers []*http.Server
+	serving sync.WaitGroup
+	failed  chan error
+	stop    context.CancelFunc
+}
+
+func (b *Bridge) listen() (*listeners, error) {
+	l := &listeners{metrics: prometheus.NewRegistry(), failed: make(chan error, 3), stop: func() {}}
+	l.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	for _, door := range []struct {
+		to      *net.Listener
+		address string
+		setting string
+	}{
+		{&l.appservice, b.cfg.Appservice.Listen, "appservice.listen"},
+		{&l.media, b.cfg.Media.Listen, "media.listen"},
+		{&l.watch, b.cfg.Metrics.Listen, "metrics.listen"},
+	} {
+		if door.address == "" {
+			continue
+		}
+		listener, err := net.Listen("tcp", door.address)
+		if err != nil {
+			l.close()
+			return nil, fmt.Errorf("%s: %w", door.setting, err)
+		}
+		*door.to = listener
+	}
+	return l, nil
+}
+
+// buildProxy makes the signer and the public server, if the configuration has them.
+func (b *Bridge) buildProxy(ctx context.Context, token string, l *listeners) (err error) {
+	if l.media == nil {
+		return nil
+	}
+	lifetime := b.cfg.Media.Lifetime
+	if lifetime == 0 {
+		lifetime = -1 // for ever
+	}
+	b.signer, err = proxy.NewSigner(ctx, proxy.SignerConfig{PublicURL: b.cfg.Media.PublicURL, Store: b.store, Lifetime: lifetime})
+	if err != nil {
+		return err
+	}
+	l.proxy, err = proxy.NewServer(proxy.ServerConfig{
+		HomeserverURL: b.cfg.Homeserver.Address, Token: token, Store: b.store, Keys: b.signer.Keys(),
+		MaxSize: int64(b.cfg.Media.MaxSize), Log: b.log, Metrics: l.metrics,
+	})
+	return err
+}
+
+func (l *listeners) serve(b *Bridge) {
+	if l.appservice != nil {
+		l.http(l.appservice, &http.Server{
+			Handler: b.as, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 2 * time.Minute,
+			WriteTimeout: 3 * time.Minute, IdleTimeout: 5 * time.Minute,
+		})
+		b.log.Info().Stringer("address", l.appservice.Addr()).Msg("Listening for the homeserver")
+	}
+	if l.watch != nil {
+		mux := http.NewServeMux()
+		mux.Handle("GET /metrics", promhttp.HandlerFor(l.metrics, promhttp.HandlerOpts{}))
+		l.http(l.watch, &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second})
+	}
+	if l.media != nil {
+		ctx, stop := context.WithCancel(b.running)
+		l.stop = stop
+		l.serving.Add(1)
+		go func() {
+			defer l.serving.Done()
+			if err := l.proxy.Serve(ctx, l.media); err != nil && ctx.Err() == nil {
+				l.fail(fmt.Errorf("serving media: %w", err))
+			}
+		}()
+		b.log.Info().Stringer("address", l.media.Addr()).Msg("Listening for media links")
+	}
+}
+
+func (l *listeners) http(listener net.Listener, server *http.Server) {
+	l.servers = append(l.servers, server)
+	l.serving.Add(1)
+	go func() {
+		defer l.serving.Done()
+		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			l.fail(fmt.Errorf("serving on %s: %w", listener.Addr(), err))
+		}
+	}()
+}
+
+func (l *listeners) fail(err error) {
+	select {
+	case l.failed <- err:
+	default:
+	}
+}
+
+// shutdown takes no new request and waits for those under way.
+func (l *listeners) shutdown(ctx context.Context) (err error) {
+	l.stop()
+	for _, server := range l.servers {
+		if shut := server.Shutdown(ctx); shut != nil {
+			err = errors.Join(err, shut, server.Close())
+		}
+	}
+	l.serving.Wait()
+	return err
+}
+
+func (l *listeners) close() {
+	for _, listener := range []net.Listener{l.appservice, l.media, l.watch} {
+		if listener != nil {
+			listener.Close() // closed already after a shutdown
+		}
+	}
+}

@@ -1,0 +1,276 @@
+package bridge
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"maunium.net/go/mautrix"
+	"maunium.net/go/mautrix/event"
+	"maunium.net/go/mautrix/id"
+
+	"github.com/trestle-bridge/trestle/appservice"
+	"github.com/trestle-bridge/trestle/crypto"
+	"github.com/trestle-bridge/trestle/store"
+)
+
+// This file is the second half of the journey network → Matrix: one lane per room takes the outbox rows in order and
+// carries them out. A row leaves the store in the commit that records what it became.
+
+const (
+	opMessage  = "message"   // a message by a ghost, or by the bot
+	opState    = "state"     // a state event by the bot
+	opJoin     = "join"      // a ghost joins
+	opLeave    = "leave"     // a ghost leaves
+	opBotJoin  = "bot-join"  // the bot accepts an invitation
+	opSentence = "sentence"  // the one plain sentence in an encrypted room
+	opBotLeave = "bot-leave" // the bot leaves a room it was taken out of
+)
+
+// outgoing is an outbox row's payload.
+type outgoing struct {
+	Op        string          `json:"-"`
+	Key       string          `json:"-"`
+	Room      id.RoomID       `json:"room"`
+	Channel   string          `json:"channel,omitempty"`
+	User      *RemoteUser     `json:"user,omitempty"`  // who acts; the bot if neither this nor Ghost is set
+	Ghost     id.UserID       `json:"ghost,omitempty"` // who acts, where only the ghost is known
+	Type      string          `json:"type,omitempty"`
+	Content   json.RawMessage `json:"content,omitempty"`
+	Reason    string          `json:"reason,omitempty"`
+	RemoteID  string          `json:"remote_id,omitempty"`
+	ReplyTo   string          `json:"reply_to,omitempty"`
+	Timestamp int64           `json:"ts,omitempty"` // unix ms
+	// SavePortal: the portal's row (its topic) is written when this is done.
+	SavePortal bool `json:"save_portal,omitempty"`
+}
+
+// enqueue writes a row, and hands it to its lane once the commit holds.
+func (b *Bridge) enqueue(tx *store.Tx, o *outgoing) error {
+	row := &store.Outgoing{Lane: string(o.Room), Key: o.Key, Op: o.Op, Payload: mustJSON(o)}
+	row.TxnID = deriveTxnID(b.cfg.Appservice.ID, string(b.actor(o)), string(o.Room), o.Op, o.RemoteID)
+	fresh, err := tx.Enqueue(row)
+	if err != nil || !fresh {
+		return err
+	}
+	tx.AfterCommit(func() { b.outbox.Add(row.Lane, row.ID) })
+	return nil
+}
+
+func (b *Bridge) actor(o *outgoing) id.UserID {
+	switch {
+	case o.User != nil:
+		return b.ghostID(*o.User)
+	case o.Ghost != "":
+		return o.Ghost
+	}
+	return b.as.Bot().UserID()
+}
+
+// carryOut is the outbox lanes' work: it returns done, or after how long to try the same row again.
+func (b *Bridge) carryOut(ctx context.Context, lane string, rowID int64) (retryAfter time.Duration, done bool) {
+	row, err := b.store.Outgoing(ctx, rowID)
+	if errors.Is(err, store.ErrNotFound) {
+		return 0, true
+	}
+	if err != nil {
+		b.log.Error().Err(err).Int64("row", rowID).Msg("Cannot read an outbox row; trying again")
+		return retryDelay(0), false
+	}
+	if wait := time.Until(row.NextAt); wait > 0 {
+		return wait, false
+	}
+	log := b.log.With().Str("room", lane).Str("op", row.Op).Int64("row", rowID).Logger()
+	var o outgoing
+	var commit func(tx *store.Tx) error
+	if err = json.Unmarshal(row.Payload, &o); err == nil {
+		o.Op = row.Op
+		commit, err = b.do(ctx, row, &o)
+	} else {
+		err = appservice.Permanent(fmt.Errorf("reading outbox row %d: %w", rowID, err))
+	}
+	if err == nil {
+		err = b.store.Commit(ctx, b.store.Epoch(), func(tx *store.Tx) error {
+			if commit != nil {
+				if err := commit(tx); err != nil {
+					return err
+				}
+			}
+			return tx.OutgoingDone(rowID)
+		})
+		if err == nil {
+			return 0, true
+		}
+		// What was sent stays sent: the same transaction ID asks for the same event at the next attempt.
+		log.Error().Err(err).Msg("Cannot record what was sent; trying again")
+		return retryDelay(row.Attempts), false
+	}
+	if ctx.Err() != nil {
+		return retryDelay(0), false // shutting down: the row stays, the attempt does not count
+	}
+	if isPermanent(err) || time.Since(row.Created) > outboxMaxAge {
+		if err := b.bury(ctx, row, &o, err); err != nil {
+			log.Error().Err(err).Msg("Cannot put a row into the dead letters; trying again")
+			return retryDelay(row.Attempts), false
+		}
+		return 0, true
+	}
+	wait := retryDelay(row.Attempts)
+	log.Warn().Err(err).Int("attempt", row.Attempts+1).Dur("wait", wait).Msg("Could not do this on Matrix; trying again")
+	if err := b.store.Commit(ctx, b.store.Epoch(), func(tx *store.Tx) error {
+		return tx.OutgoingAttempt(rowID, err.Error(), time.Now().Add(wait))
+	}); err != nil {
+		log.Error().Err(err).Msg("Cannot record a failed attempt")
+	}
+	return wait, false
+}
+
+// do asks the homeserver for what the row wants. What it returns is committed with the row's removal.
+func (b *Bridge) do(ctx context.Context, row *store.Outgoing, o *outgoing) (commit func(tx *store.Tx) error, err error) {
+	bot := b.as.Bot()
+	switch o.Op {
+	case opMessage:
+		return b.sendMessage(ctx, row, o)
+	case opSentence:
+		_, err := bot.SendMessage(ctx, o.Room, event.EventMessage, o.Content, row.TxnID)
+		return nil, err
+	case opState:
+		if _, err := bot.SendState(ctx, o.Room, event.Type{Type: o.Type, Class: event.StateEventType}, "", o.Content); err != nil {
+			return nil, err
+		}
+		p := b.portals.channel(o.Channel)
+		if !o.SavePortal || p == nil {
+			return nil, nil
+		}
+		return func(tx *store.Tx) error { return tx.PutPortal(p.row()) }, nil
+	case opJoin:
+		_, err := b.ghostInRoom(ctx, o)
+		return nil, err
+	case opLeave:
+		err := b.as.Ghost(o.Ghost).Leave(ctx, o.Room, o.Reason)
+		return nil, err
+	case opBotJoin:
+		if err := bot.EnsureJoined(ctx, o.Room); err != nil {
+			return nil, err
+		}
+		return nil, b.greet(ctx, o.Room)
+	case opBotLeave:
+		return nil, bot.Leave(ctx, o.Room, o.Reason)
+	}
+	return nil, appservice.Permanent(fmt.Errorf("outbox row %d asks for %q, which this version does not know", row.ID, o.Op))
+}
+
+// ghostInRoom makes the ghost ready to act in the room: registered, with its device, named, joined.
+func (b *Bridge) ghostInRoom(ctx context.Context, o *outgoing) (*appservice.Intent, error) {
+	ghost := b.as.Ghost(b.actor(o))
+	if err := ghost.EnsureRegistered(ctx); err != nil {
+		return nil, err
+	}
+	if b.cfg.Appservice.GhostDevices != "encrypted" {
+		// A device makes the homeserver remember transaction IDs in its database, whatever the room (MSC4326).
+		if _, err := ghost.EnsureDevice(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if o.User != nil {
+		if err := ghost.SetDisplayName(ctx, o.User.displayName()); err != nil {
+			return nil, err
+		}
+	}
+	return ghost, ghost.EnsureJoined(ctx, o.Room)
+}
+
+func (b *Bridge) sendMessage(ctx context.Context, row *store.Outgoing, o *outgoing) (commit func(tx *store.Tx) error, err error) {
+	sender := b.as.Bot()
+	if o.User != nil {
+		if sender, err = b.ghostInRoom(ctx, o); err != nil {
+			return nil, err
+		}
+	}
+	content, err := b.withReply(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	// Last of all before bytes leave (rule: plaintext never enters an encrypted room).
+	if err := b.guard.Check(ctx, o.Room); err != nil {
+		return nil, err
+	}
+	eventID, err := sender.SendMessage(ctx, o.Room, event.Type{Type: o.Type, Class: event.MessageEventType}, content, row.TxnID)
+	if err != nil || o.Channel == "" {
+		return nil, err
+	}
+	mapping := &store.Message{
+		Channel: o.Channel, RemoteID: o.RemoteID, Event: string(eventID), Room: string(o.Room),
+		Sender: string(sender.UserID()), At: time.Now(),
+	}
+	return func(tx *store.Tx) error { return tx.PutMessage(mapping) }, nil
+}
+
+// withReply points a reply at the event that the answered message became: a relation, and no quoted text (MSC2781).
+func (b *Bridge) withReply(ctx context.Context, o *outgoing) (json.RawMessage, error) {
+	if o.ReplyTo == "" {
+		return o.Content, nil
+	}
+	found, err := b.store.MessagesByRemote(ctx, o.Channel, o.ReplyTo)
+	if err != nil {
+		return nil, fmt.Errorf("looking up the message that is answered: %w", err)
+	}
+	if len(found) == 0 {
+		return o.Content, nil
+	}
+	var content event.MessageEventContent
+	if err := json.Unmarshal(o.Content, &content); err != nil {
+		return nil, appservice.Permanent(fmt.Errorf("reading a stored message: %w", err))
+	}
+	content.RelatesTo = (&event.RelatesTo{}).SetReplyTo(id.EventID(found[0].Event))
+	return mustJSON(&content), nil
+}
+
+// isRefusal says whether the homeserver refused, rather than failed.
+func isRefusal(err error) bool {
+	var http mautrix.HTTPError
+	return errors.As(err, &http) && http.RespError != nil && http.RespError.StatusCode/100 == 4 && http.RespError.ErrCode != "M_LIMIT_EXCEEDED"
+}
+
+// isPermanent says which refusals no further attempt can mend.
+func isPermanent(err error) bool {
+	if appservice.IsPermanent(err) || errors.Is(err, crypto.ErrEncrypted) {
+		return true
+	}
+	var http mautrix.HTTPError
+	if !errors.As(err, &http) || http.RespError == nil {
+		return false
+	}
+	switch http.RespError.ErrCode {
+	case "M_FORBIDDEN", "M_TOO_LARGE", "M_BAD_JSON", "M_NOT_JSON", "M_INVALID_PARAM", "M_BAD_STATE", "M_NOT_FOUND",
+		"M_EXCLUSIVE", "M_USER_DEACTIVATED", "M_USER_SUSPENDED", "ORG.MATRIX.MSC3823.USER_SUSPENDED", "M_UNSUPPORTED_ROOM_VERSION":
+		return true
+	}
+	return false
+}
+
+// bury puts a row that cannot be carried out into the dead letters, and tells the network if it was somebody's message.
+func (b *Bridge) bury(ctx context.Context, row *store.Outgoing, o *outgoing, cause error) error {
+	b.log.Error().Err(cause).Str("room", row.Lane).Str("op", row.Op).Msg("Giving up; it is in the dead letters")
+	err := b.store.Commit(ctx, b.store.Epoch(), func(tx *store.Tx) error {
+		if err := tx.Bury(&store.DeadLetter{
+			Kind: "outbox", Lane: row.Lane, Key: row.TxnID, Cause: cause.Error(), Attempts: row.Attempts + 1, Body: row.Payload,
+		}); err != nil {
+			return err
+		}
+		return tx.OutgoingDone(row.ID)
+	})
+	if err == nil && o.Op == opMessage && o.User != nil {
+		b.tellNetwork(o, cause)
+	}
+	return err
+}
+
+func unixMilli(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMilli()
+}

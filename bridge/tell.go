@@ -1,0 +1,103 @@
+package bridge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"maunium.net/go/mautrix"
+	"maunium.net/go/mautrix/id"
+
+	"github.com/trestle-bridge/trestle/appservice"
+	"github.com/trestle-bridge/trestle/crypto"
+)
+
+// Whoever wrote something that cannot be delivered sees that, and why; but not once for every line of a busy channel.
+const (
+	tellEvery   = 10 * time.Minute
+	tellTimeout = 30 * time.Second
+	maxTold     = 1000
+)
+
+// tellNetwork says on the network that a message of a user there did not reach Matrix. It is best effort: the message
+// itself is in the dead letters.
+func (b *Bridge) tellNetwork(o *outgoing, cause error) {
+	if !b.firstTelling("network", o.Channel, cause.Error()) {
+		return
+	}
+	msg := &Message{
+		ID: id.EventID("$undelivered-" + o.RemoteID), Channel: o.Channel, Room: o.Room, Kind: KindNotice, Time: time.Now(),
+		Sender: Sender{ID: b.as.Bot().UserID(), Name: b.cfg.Appservice.BotDisplayName},
+		Text:   fmt.Sprintf("A message of %s did not reach Matrix: %s.", o.User.displayName(), shortCause(cause)),
+	}
+	b.goroutine(func() {
+		ctx, cancel := context.WithTimeout(b.running, tellTimeout)
+		defer cancel()
+		if _, err := b.session().Send(ctx, msg); err != nil {
+			b.log.Warn().Err(err).Str("channel", o.Channel).Msg("Cannot tell the network that a message was not delivered")
+		}
+	})
+}
+
+// Warn shows an operator's problem in a channel's room, or in every room.
+func (s *sink) Warn(channel, text string) {
+	s.b.log.Warn().Str("channel", channel).Msg(text)
+	if p := s.b.portals.channel(channel); p != nil {
+		s.b.warnRoom(p, text)
+		return
+	}
+	if channel == "" {
+		for _, p := range s.b.portals.all() {
+			s.b.warnRoom(p, text)
+		}
+	}
+}
+
+func (b *Bridge) warnRoom(p *portal, text string) {
+	if !b.firstTelling("room", string(p.Room), text) {
+		return
+	}
+	err := b.apply(b.running, func() ([]appservice.Effect, error) {
+		return []appservice.Effect{b.effect(b.notice(p.Room, text, ""))}, nil
+	})
+	if err != nil {
+		b.log.Error().Err(err).Stringer("room", p.Room).Msg("Cannot store a notice")
+	}
+}
+
+// firstTelling is true if this was not said in the last ten minutes.
+func (b *Bridge) firstTelling(what ...string) bool {
+	key := deriveTxnID(what...)
+	b.toldMu.Lock()
+	defer b.toldMu.Unlock()
+	if at, ok := b.told[key]; ok && time.Since(at) < tellEvery {
+		return false
+	}
+	if len(b.told) >= maxTold {
+		clear(b.told)
+	}
+	b.told[key] = time.Now()
+	return true
+}
+
+// checkEncryption gives an encrypted room its sentence.
+func (b *Bridge) checkEncryption(ctx context.Context, room id.RoomID) error {
+	err := b.guard.Check(ctx, room)
+	if !isEncrypted(err) {
+		return err
+	}
+	return b.apply(ctx, func() ([]appservice.Effect, error) { return b.sentence(room), nil })
+}
+
+// shortCause says why in words for people on the network: no URL, no identifier, nothing that is the operator's business.
+func shortCause(err error) string {
+	var http mautrix.HTTPError
+	switch {
+	case isEncrypted(err):
+		return crypto.ErrEncrypted.Error()
+	case errors.As(err, &http) && http.RespError != nil:
+		return "the homeserver refused it (" + http.RespError.ErrCode + ")"
+	}
+	return "it could not be delivered"
+}

@@ -1,0 +1,323 @@
+package bridge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"maunium.net/go/mautrix/event"
+	"maunium.net/go/mautrix/id"
+
+	"github.com/trestle-bridge/trestle/appservice"
+	"github.com/trestle-bridge/trestle/crypto"
+	"github.com/trestle-bridge/trestle/proxy"
+	"github.com/trestle-bridge/trestle/store"
+)
+
+// This file is the journey Matrix → network: a room's lane hands in one event after another, and what HandleEvent
+// returns is committed together with the progress.
+
+var (
+	_ appservice.Handler       = (*Bridge)(nil)
+	_ appservice.BuriedHandler = (*Bridge)(nil)
+)
+
+// HandleEvent is called by the room's lane, one event at a time.
+func (b *Bridge) HandleEvent(ctx context.Context, ev *appservice.Event) ([]appservice.Effect, error) {
+	if ev.Kind != store.KindPDU {
+		return nil, nil // keys for devices: nothing uses them before the bridge can decrypt
+	}
+	if b.as.IsGhost(ev.Sender) || ev.Sender == b.as.Bot().UserID() {
+		return nil, nil // the bridge's own doing, echoed
+	}
+	switch ev.Type {
+	case event.EventMessage.Type, event.EventSticker.Type:
+		return b.handleMessage(ctx, ev)
+	case event.StateMember.Type:
+		return b.handleMember(ctx, ev)
+	case event.StateTopic.Type:
+		return b.handleTopic(ctx, ev)
+	case event.EventRedaction.Type:
+		return handleRedaction(ev)
+	case event.StateEncryption.Type:
+		if ev.StateKey != nil && *ev.StateKey == "" {
+			return b.sentence(ev.RoomID), nil
+		}
+	case event.EventEncrypted.Type:
+		return nil, appservice.Permanent(crypto.ErrEncrypted)
+	}
+	return nil, nil
+}
+
+// Buried tells the sender of an undeliverable message, in the room, what became of it.
+func (b *Bridge) Buried(ctx context.Context, ev *appservice.Event, cause error) []appservice.Effect {
+	if ev.RoomID == "" || ev.StateKey != nil {
+		return nil
+	}
+	if errors.Is(cause, crypto.ErrEncrypted) || ev.Type == event.EventEncrypted.Type {
+		return b.sentence(ev.RoomID)
+	}
+	if b.portals.room(ev.RoomID) == nil {
+		return nil
+	}
+	text := fmt.Sprintf("This message did not reach %s: %v.", b.info.Name, cause)
+	if IsInDoubt(cause) {
+		text = fmt.Sprintf("This message may not have reached %s: %v. It is not sent again, so that it is not there twice.", b.info.Name, cause)
+	}
+	return b.answer(ev, text)
+}
+
+// sentence says once, in plain text, why the bridge is silent in an encrypted room.
+func (b *Bridge) sentence(room id.RoomID) []appservice.Effect {
+	row := &outgoing{
+		Op: opSentence, Room: room, RemoteID: "sentence",
+		Content: mustJSON(crypto.Sentence(b.info.Name)),
+	}
+	return []appservice.Effect{func(tx *store.Tx) error {
+		first, err := crypto.SentenceOnce(tx, room)
+		if err != nil || !first {
+			return err
+		}
+		return b.enqueue(tx, row)
+	}}
+}
+
+func (b *Bridge) handleMessage(ctx context.Context, ev *appservice.Event) ([]appservice.Effect, error) {
+	decoded, err := ev.Decode()
+	if err != nil {
+		return nil, appservice.Permanent(fmt.Errorf("it is not a message that this bridge understands: %w", err))
+	}
+	content := decoded.Content.AsMessage()
+	if ev.Type == event.EventMessage.Type && content.MsgType == "" {
+		return nil, nil // redacted before it came here: there is nothing to send
+	}
+	if words, ok := b.parseCommand(content.Body); ok && content.MsgType == event.MsgText {
+		return b.handleCommand(ctx, ev, words)
+	}
+	p := b.portals.room(ev.RoomID)
+	if p == nil {
+		return nil, nil
+	}
+	if ev.InDoubt && b.guarantee() == AtMostOnce {
+		return nil, appservice.Permanent(InDoubt(errors.New("the bridge was stopped while it was sending it")))
+	}
+	msg, err := b.toMessage(ctx, p, ev, decoded, content)
+	if err != nil {
+		return nil, err
+	}
+	if err := ev.Doubt(ctx); err != nil {
+		return nil, fmt.Errorf("marking %s as under way: %w", ev.ID, err)
+	}
+	sent, err := b.session().Send(ctx, msg)
+	switch {
+	case err == nil:
+		return []appservice.Effect{rememberSent(msg, sent)}, nil
+	case IsPermanent(err), IsInDoubt(err) && b.guarantee() == AtMostOnce:
+		return nil, appservice.Permanent(err)
+	}
+	return nil, fmt.Errorf("sending %s to %s: %w", ev.ID, p.Channel, err)
+}
+
+// rememberSent maps each part of a message to its event, so that replies find it. A message without a remote ID is
+// remembered under its event ID: redactions and replies from Matrix find it all the same.
+func rememberSent(msg *Message, sent Sent) appservice.Effect {
+	ids := sent.IDs
+	if len(ids) == 0 {
+		ids = []string{string(msg.ID)}
+	}
+	return func(tx *store.Tx) error {
+		for part, remoteID := range ids {
+			if err := tx.PutMessage(&store.Message{
+				Channel: msg.Channel, RemoteID: remoteID, Part: part, Event: string(msg.ID), Room: string(msg.Room),
+				Sender: string(msg.Sender.ID), FromMatrix: true, At: time.Now(),
+			}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+var kindOf = map[event.MessageType]Kind{
+	event.MsgText: KindText, event.MsgEmote: KindEmote, event.MsgNotice: KindNotice,
+	event.MsgImage: KindImage, event.MsgVideo: KindVideo, event.MsgAudio: KindAudio, event.MsgFile: KindFile,
+	event.MsgLocation: KindText,
+}
+
+func msgTypeOf(mime string) event.MessageType {
+	for prefix, msgType := range map[string]event.MessageType{"image/": event.MsgImage, "video/": event.MsgVideo, "audio/": event.MsgAudio} {
+		if len(mime) > len(prefix) && mime[:len(prefix)] == prefix {
+			return msgType
+		}
+	}
+	return event.MsgFile
+}
+
+func (b *Bridge) toMessage(ctx context.Context, p *portal, ev *appservice.Event, decoded *event.Event, content *event.MessageEventContent) (*Message, error) {
+	name, err := b.names.of(ctx, ev.RoomID, ev.Sender)
+	if err != nil {
+		return nil, err
+	}
+	reply, err := b.replyOf(ctx, ev.RoomID, content)
+	if err != nil {
+		return nil, err
+	}
+	edit := content.RelatesTo.GetReplaceID() != "" && content.NewContent != nil
+	if edit {
+		content = content.NewContent
+	}
+	msg := &Message{
+		ID: ev.ID, Channel: p.Channel, Room: ev.RoomID, Sender: Sender{ID: ev.Sender, Name: name},
+		Kind: kindOf[content.MsgType], Text: content.Body, ReplyTo: reply, Time: time.UnixMilli(decoded.Timestamp), Attempt: ev.Attempts,
+	}
+	if content.Format == event.FormatHTML {
+		msg.HTML = content.FormattedBody
+	}
+	if ev.Type == event.EventSticker.Type {
+		msg.Kind = KindSticker
+	}
+	switch {
+	case msg.Kind == "":
+		msg.Kind = KindText // an unknown msgtype is shown by its body, as the specification wants
+	case content.MsgType.IsMedia() || msg.Kind == KindSticker:
+		if err := b.addMedia(ctx, msg, content); err != nil {
+			return nil, err
+		}
+	}
+	if edit {
+		// A network that cannot edit sees the new text as a new message, marked as Matrix clients mark it.
+		msg.Text = "* " + msg.Text
+		if msg.HTML != "" {
+			msg.HTML = "* " + msg.HTML
+		}
+	}
+	return msg, nil
+}
+
+// addMedia describes a file and signs a link to it. The file's own name is `filename`; `body` is then the caption.
+func (b *Bridge) addMedia(ctx context.Context, msg *Message, content *event.MessageEventContent) error {
+	media := &Media{Name: content.Body}
+	msg.Text, msg.HTML = "", ""
+	if content.FileName != "" {
+		media.Name = content.FileName
+		if content.Body != content.FileName {
+			msg.Text = content.Body
+			if content.Format == event.FormatHTML {
+				msg.HTML = content.FormattedBody
+			}
+		}
+	}
+	if info := content.Info; info != nil {
+		media.MIME, media.Size, media.Width, media.Height = info.MimeType, int64(info.Size), info.Width, info.Height
+	}
+	msg.Media = media
+	switch {
+	case content.File != nil:
+		msg.Text = joinWords(msg.Text, "(encrypted file: this bridge cannot show it)")
+		return nil
+	case b.signer == nil:
+		return nil
+	}
+	uri, err := content.URL.Parse()
+	if err != nil || uri.IsEmpty() {
+		msg.Text = joinWords(msg.Text, "(the file has no valid address)")
+		return nil
+	}
+	media.URL, err = b.signer.Short(ctx, proxy.Media{
+		URI: uri, Name: media.Name, MIME: media.MIME, Size: media.Size, Room: msg.Room, Event: msg.ID,
+	})
+	if err != nil {
+		return fmt.Errorf("signing the link of %s: %w", msg.ID, err)
+	}
+	return nil
+}
+
+func joinWords(a, b string) string {
+	if a == "" {
+		return b
+	}
+	return a + " " + b
+}
+
+// replyOf says what a message answers, from the message map: what the message itself quotes could be made up (MSC2781).
+func (b *Bridge) replyOf(ctx context.Context, room id.RoomID, content *event.MessageEventContent) (*Reply, error) {
+	target := content.RelatesTo.GetNonFallbackReplyTo()
+	if target == "" {
+		return nil, nil
+	}
+	reply := &Reply{Event: target}
+	found, err := b.store.MessagesByEvent(ctx, string(target))
+	if err != nil {
+		return nil, fmt.Errorf("looking up the message that is answered: %w", err)
+	}
+	if len(found) == 0 {
+		return reply, nil
+	}
+	first := found[0]
+	reply.Remote = !first.FromMatrix
+	if first.RemoteID != first.Event {
+		reply.RemoteID = first.RemoteID
+	}
+	if reply.Remote {
+		if ghost, err := b.store.Ghost(ctx, first.Sender); err == nil {
+			reply.Name = ghost.DisplayName
+		} else if !errors.Is(err, store.ErrNotFound) {
+			return nil, fmt.Errorf("looking up who wrote the message that is answered: %w", err)
+		}
+		return reply, nil
+	}
+	reply.Name, err = b.names.of(ctx, room, id.UserID(first.Sender))
+	return reply, err
+}
+
+// handleTopic sets the channel's topic. It needs no doubt: a topic set twice is the same topic.
+func (b *Bridge) handleTopic(ctx context.Context, ev *appservice.Event) ([]appservice.Effect, error) {
+	p := b.portals.room(ev.RoomID)
+	if p == nil || ev.StateKey == nil || *ev.StateKey != "" {
+		return nil, nil
+	}
+	decoded, err := ev.Decode()
+	if err != nil {
+		return nil, appservice.Permanent(err)
+	}
+	topic := decoded.Content.AsTopic().Topic
+	before := p.row().Topic
+	if topic == before {
+		return nil, nil
+	}
+	setter, ok := b.session().(TopicSender)
+	if !ok {
+		return b.answer(ev, fmt.Sprintf("%s has no topics that I can set.", b.info.Name)), nil
+	}
+	name, err := b.names.of(ctx, ev.RoomID, ev.Sender)
+	if err != nil {
+		return nil, err
+	}
+	if err := setter.SendTopic(ctx, p.Channel, topic, Sender{ID: ev.Sender, Name: name}); IsPermanent(err) {
+		return b.answer(ev, fmt.Sprintf("The topic of %s stays as it is: %v.", p.Channel, err)), nil
+	} else if err != nil {
+		return nil, fmt.Errorf("setting the topic of %s: %w", p.Channel, err)
+	}
+	p.changeTopic(topic)
+	return []appservice.Effect{func(tx *store.Tx) error { return tx.PutPortal(p.row()) }}, nil
+}
+
+// handleRedaction kills the links of a redacted message, in the commit that records the redaction as handled.
+func handleRedaction(ev *appservice.Event) ([]appservice.Effect, error) {
+	decoded, err := ev.Decode()
+	if err != nil {
+		return nil, appservice.Permanent(err)
+	}
+	target := decoded.Redacts // before room version 11 it stands beside the content
+	if inContent := decoded.Content.AsRedaction().Redacts; inContent != "" {
+		target = inContent
+	}
+	if target == "" {
+		return nil, nil
+	}
+	return []appservice.Effect{func(tx *store.Tx) error {
+		_, err := tx.RevokeMedia(string(ev.RoomID), string(target))
+		return err
+	}}, nil
+}

@@ -1,0 +1,85 @@
+package crypto
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"maunium.net/go/mautrix"
+	"maunium.net/go/mautrix/event"
+	"maunium.net/go/mautrix/id"
+
+	"github.com/trestle-bridge/trestle/appservice"
+	"github.com/trestle-bridge/trestle/store"
+)
+
+// ErrEncrypted is why nothing is sent into an encrypted room, and nothing read from it.
+var ErrEncrypted = errors.New("the Matrix room is encrypted, and this bridge cannot take part in encrypted rooms yet")
+
+// Guard says which rooms must not see plaintext.
+type Guard struct {
+	store *store.Store
+	bot   *appservice.Intent
+}
+
+// NewGuard makes a guard that asks the homeserver as bot, which must be in a room to be told about it.
+func NewGuard(s *store.Store, bot *appservice.Intent) *Guard { return &Guard{store: s, bot: bot} }
+
+// Check returns nil if plaintext may be sent into the room and [ErrEncrypted] if it may not. Any other error means that
+// nobody knows: then nothing may be sent either, and it can be asked again.
+//
+// It costs one read of the store, and one request to the homeserver for a room that was never asked about.
+func (g *Guard) Check(ctx context.Context, room id.RoomID) error {
+	encrypted, known, err := g.store.Encrypted(ctx, string(room))
+	if err != nil {
+		return fmt.Errorf("reading whether %s is encrypted: %w", room, err)
+	}
+	if !known {
+		if encrypted, err = g.ask(ctx, room); err != nil {
+			return err
+		}
+		err = g.store.Commit(ctx, g.store.Epoch(), func(tx *store.Tx) error {
+			return tx.SetEncrypted(string(room), encrypted)
+		})
+		if err != nil {
+			return fmt.Errorf("recording whether %s is encrypted: %w", room, err)
+		}
+		// The state event may have been taken in while the homeserver was answering; the store keeps "true" then.
+		if encrypted, _, err = g.store.Encrypted(ctx, string(room)); err != nil {
+			return fmt.Errorf("reading whether %s is encrypted: %w", room, err)
+		}
+	}
+	if encrypted {
+		return ErrEncrypted
+	}
+	return nil
+}
+
+func (g *Guard) ask(ctx context.Context, room id.RoomID) (encrypted bool, err error) {
+	var content event.EncryptionEventContent
+	err = g.bot.State(ctx, room, event.StateEncryption, "", &content)
+	if errors.Is(err, mautrix.MNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("asking whether %s is encrypted: %w", room, err)
+	}
+	// An algorithm that is empty or unknown is still encryption.
+	return true, nil
+}
+
+// Sentence is the one plain message that an encrypted room gets, once, so that nobody waits for an answer that cannot
+// come. network is the network's name for people.
+func Sentence(network string) *event.MessageEventContent {
+	return &event.MessageEventContent{
+		MsgType: event.MsgNotice,
+		Body: "This room is encrypted, and I cannot read encrypted messages. Nothing written here reaches " + network +
+			", and nothing from there is shown here. Use a room without encryption, or ask the bridge's administrator.",
+		Mentions: &event.Mentions{},
+	}
+}
+
+// SentenceOnce records in tx that the room gets its sentence now; it is false if the room has had it.
+func SentenceOnce(tx *store.Tx, room id.RoomID) (first bool, err error) {
+	return tx.SetNoticed(string(room), "encrypted")
+}
