@@ -54,6 +54,7 @@ macaroon_secret_key: {{quote (print .Secret "-macaroon")}}
 form_secret: {{quote (print .Secret "-form")}}
 bcrypt_rounds: 4
 presence: {enabled: true}
+background_updates: {sleep_enabled: false}
 report_stats: false
 trusted_key_servers: []
 suppress_key_server_warning: true
@@ -72,6 +73,9 @@ rc_presence: {per_user: {{unlimited}}}
 const synapseLogConfig = `version: 1
 formatters: {line: {format: "%(asctime)s %(name)s %(levelname)s %(request)s %(message)s"}}
 handlers: {out: {class: logging.StreamHandler, formatter: line}}
+loggers:
+  synapse.storage: {level: WARNING}
+  synapse.util: {level: WARNING}
 root: {level: INFO, handlers: [out]}
 disable_existing_loggers: false
 `
