@@ -1,0 +1,65 @@
+# `make` alone lists what there is to make: the text after ## of each target.
+
+# Encryption is mautrix's, with its Olm in pure Go. The tag is set here and nowhere else; everything builds without it too.
+TAGS ?= goolm
+# How long each fuzz target runs in `make fuzz`.
+FUZZTIME ?= 10s
+STATICCHECK_VERSION := v0.8.2
+
+GO ?= go
+STATICCHECK := bin/staticcheck-$(STATICCHECK_VERSION)/staticcheck
+# The race detector needs cgo, and cgo a C compiler.
+RACE := $(shell [ "$$($(GO) env CGO_ENABLED)" = 1 ] && command -v $$($(GO) env CC | cut -d' ' -f1) >/dev/null && echo -race)
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test e2e bench lint fuzz modules clean
+
+help: ## list the targets (default)
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: modules ## the IRC bridge, as bin/trestle-irc
+	$(GO) build -tags '$(TAGS)' -o bin/trestle-irc ./example-ircbridge
+
+demo: modules ## a homeserver, an IRC server and the bridge in conversation; ONCE=1 ends after the transcript
+	$(GO) build -tags '$(TAGS)' -o bin/demo ./example-ircbridge/demo
+	./bin/demo $(if $(filter-out 0,$(ONCE)),-once)
+
+test: modules ## every test that needs no service, with the race detector where there is a C compiler
+	@echo "tests run $(if $(RACE),with the race detector,without the race detector: that needs cgo and a C compiler)"
+	$(GO) test -tags '$(TAGS)' $(RACE) -timeout 5m ./...
+
+e2e: modules ## the bridge between a real Synapse and real IRC servers, which e2e/install.sh installs; as root
+	e2e/install.sh all
+	cd e2e && $(GO) test -tags '$(TAGS)' -count=1 -timeout 20m -v ./...
+
+bench: modules ## speed of the intake beside mautrix-go's and the disk's, as ratios
+	$(GO) run -tags '$(TAGS)' ./bench
+
+lint: modules $(STATICCHECK) ## gofmt, go vet and staticcheck over both modules; the shell scripts' syntax
+	@echo "gofmt"; files=$$(gofmt -l .); [ -z "$$files" ] || { echo "not formatted as gofmt does:"; echo "$$files"; exit 1; }
+	$(GO) vet -tags '$(TAGS)' ./...
+	cd e2e && $(GO) vet -tags '$(TAGS)' ./...
+	$(STATICCHECK) -tags '$(TAGS)' ./...
+	cd e2e && ../$(STATICCHECK) -tags '$(TAGS)' ./...
+	bash -n .ci/run
+	bash -n e2e/install.sh
+	sh -n .ci/retry
+
+fuzz: modules ## every fuzz target for FUZZTIME (10s)
+	@set -e; for file in $$(grep -rl --include='*_test.go' '^func Fuzz' .); do \
+		for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' $$file); do \
+			echo "== $$target in $$(dirname $$file) for $(FUZZTIME)"; \
+			$(GO) test -tags '$(TAGS)' -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) ./$$(dirname $$file); \
+		done; \
+	done
+
+# Quick, and without the network, once everything is in the module cache.
+modules:
+	@.ci/retry $(GO) mod download
+	@cd e2e && ../.ci/retry $(GO) mod download
+
+$(STATICCHECK):
+	GOBIN=$(CURDIR)/$(@D) .ci/retry $(GO) install honnef.co/go/tools/cmd/staticcheck@$(STATICCHECK_VERSION)
+
+clean: ## remove what was built, and the demo's and the benchmark's data
+	rm -rf bin demo-data bench-data
