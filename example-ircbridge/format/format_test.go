@@ -11,7 +11,7 @@ func TestFromMatrix(t *testing.T) {
 		{"bold", "x", "hello <b>world</b> and <strong>more</strong>", "hello \x02world\x02 and \x02more"},
 		{"italic, underline, strike, mono", "x", "<i>a</i><em>b</em> <u>c</u> <del>d</del><s>e</s> <code>f</code>.",
 			"\x1dab\x1d \x1fc\x1f \x1ede\x1e \x11f\x11."},
-		{"styles nest", "x", "<b>a <i>b</i></b> c", "\x02a\x1d b\x02\x1d c"},
+		{"styles nest", "x", "<b>a <i>b</i></b> c", "\x02a \x1db\x02\x1d c"},
 		{"entities", "x", "1 &lt; 2 &amp;amp; 3", "1 < 2 &amp; 3"},
 		{"white space of HTML is one space", "x", "a\n   b <br/> c", "a b\nc"},
 		{"paragraphs are lines", "x", "<p>one</p>\n<p>two</p>", "one\ntwo"},

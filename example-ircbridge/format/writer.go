@@ -2,6 +2,9 @@ package format
 
 import "strings"
 
+// maxQuotes is how deep quotations are shown; what is deeper looks as deep as that.
+const maxQuotes = 8
+
 // writer puts together IRC text: it writes codes only where text follows, so that none dangle, and starts every line
 // plain, because IRC does.
 type writer struct {
@@ -103,7 +106,7 @@ func (w *writer) run(text string, s style) {
 		return
 	}
 	if w.fresh {
-		for _, p := range w.prefixes {
+		for _, p := range w.prefixes[:min(len(w.prefixes), maxQuotes)] {
 			w.out.WriteString(p)
 		}
 		w.fresh = false

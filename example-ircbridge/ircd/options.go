@@ -2,6 +2,7 @@ package ircd
 
 import (
 	"crypto/tls"
+	"slices"
 	"time"
 )
 
@@ -46,4 +47,40 @@ type Options struct {
 type Flood struct {
 	Burst    int           // lines at once; 0: no limit
 	Interval time.Duration // for one more line
+}
+
+func (o *Options) fill() {
+	text := func(at *string, value string) {
+		if *at == "" {
+			*at = value
+		}
+	}
+	number := func(at *int, value int) {
+		if *at <= 0 {
+			*at = value
+		}
+	}
+	text(&o.Name, "irc.test")
+	text(&o.Network, "TestNet")
+	text(&o.CaseMapping, "rfc1459")
+	number(&o.NickLen, 30)
+	number(&o.ChannelLen, 64)
+	number(&o.TopicLen, 390)
+	number(&o.LineLen, 512)
+	number(&o.SendQueue, 1<<20)
+	if o.PingInterval <= 0 {
+		o.PingInterval = 2 * time.Minute
+	}
+	if o.Listen == nil {
+		o.Listen = []string{"127.0.0.1:0"}
+	}
+	if o.MOTD == nil {
+		o.MOTD = []string{"Welcome to " + o.Network + "."}
+	}
+	if o.Capabilities == nil {
+		o.Capabilities = slices.Clone(Capabilities)
+	}
+	if len(o.Accounts) == 0 {
+		o.Capabilities = slices.DeleteFunc(slices.Clone(o.Capabilities), func(c string) bool { return c == "sasl" })
+	}
 }
