@@ -1,0 +1,27 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+)
+
+// engine is what differs between SQLite and PostgreSQL. Its methods that take the writer run on the writer's goroutine.
+type engine interface {
+	// placeholders turns the $1 that queries are written with into the engine's own.
+	placeholders(query string) string
+	// connect opens the writing connection and checks that what it commits is durable.
+	connect(ctx context.Context) (*sql.Conn, error)
+	// takeEpoch raises the epoch: from its return on no older process commits.
+	takeEpoch(ctx context.Context, conn *sql.Conn) (Epoch, error)
+	// begin starts the group's transaction and reads the epoch inside it, so that the epoch holds until it ends.
+	begin(w *writer) (Epoch, error)
+	// topUp makes this process the only one that takes in until the transaction ends, and gives what others took in
+	// after the row numbered after.
+	topUp(w *writer, after int64) ([]seenRow, error)
+	// resolve tells whether a group is in the database although its COMMIT failed.
+	resolve(cause error) (committed bool, err error)
+	// settle runs after each group, when its callers have their answers; bytes is about what was written.
+	settle(w *writer, bytes int)
+	reader() *sql.DB
+	close() error
+}

@@ -1,0 +1,94 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"time"
+)
+
+// remoteSpace keeps the hashes of remote keys apart from those of events.
+const remoteSpace = 'r'
+
+// Enqueue writes an outbox row and sets its ID. When o.Key is known from an earlier Enqueue, nothing is written and fresh
+// is false.
+func (tx *Tx) Enqueue(o *Outgoing) (fresh bool, err error) {
+	now := tx.w.store.opts.Now()
+	if o.Key != "" {
+		h := hashKey(remoteSpace, o.Key)
+		n, err := tx.exec(`INSERT INTO seen_remote (hash, added) VALUES ($1, $2) ON CONFLICT (hash) DO NOTHING`, h[:], toMillis(now))
+		if err != nil {
+			return false, doing(err, "remembering the remote key %q", o.Key)
+		}
+		if n == 0 {
+			return false, nil
+		}
+	}
+	if o.Created.IsZero() {
+		o.Created = now
+	}
+	err = tx.row([]any{&o.ID}, `INSERT INTO outbox (lane, key, op, txn_id, doubt, attempts, next_at, created, cause, payload)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) RETURNING id`,
+		toColumn(o.Lane), toColumn(o.Key), toColumn(o.Op), toColumn(o.TxnID), toFlag(o.Doubt), o.Attempts, toMillis(o.NextAt),
+		toMillis(o.Created), toCause(o.Cause), toBlob(o.Payload))
+	return err == nil, doing(err, "enqueueing %s %q", o.Op, o.Key)
+}
+
+// OutgoingDoubt marks the row as under way: commit this before anything of it leaves the process.
+func (tx *Tx) OutgoingDoubt(id int64) error {
+	return doing(changed(tx.exec(`UPDATE outbox SET doubt = 1 WHERE id = $1`, id)), "marking outbox row %d in doubt", id)
+}
+
+// OutgoingAttempt counts a failed attempt and clears the doubt mark: the caller knows that it did not get through.
+func (tx *Tx) OutgoingAttempt(id int64, cause string, next time.Time) error {
+	n, err := tx.exec(`UPDATE outbox SET doubt = 0, attempts = attempts + 1, cause = $2, next_at = $3 WHERE id = $1`,
+		id, toCause(cause), toMillis(next))
+	return doing(changed(n, err), "counting an attempt at outbox row %d", id)
+}
+
+// OutgoingDone deletes the row; its key stays known. A row that is gone already is no error.
+func (tx *Tx) OutgoingDone(id int64) error {
+	_, err := tx.exec(`DELETE FROM outbox WHERE id = $1`, id)
+	return doing(err, "finishing outbox row %d", id)
+}
+
+// OutgoingBacklog gives all rows in the order of their IDs.
+func (s *Store) OutgoingBacklog(ctx context.Context, fn func(lane string, id int64) error) error {
+	const page = 1000
+	type row struct {
+		id   int64
+		lane string
+	}
+	for after := int64(0); ; {
+		var batch []row
+		err := s.each(ctx, func(rows *sql.Rows) error {
+			var r row
+			err := rows.Scan(&r.id, text{&r.lane})
+			batch = append(batch, r)
+			return err
+		}, `SELECT id, lane FROM outbox WHERE id > $1 ORDER BY id LIMIT $2`, after, page)
+		if err != nil {
+			return doing(err, "reading the outbox")
+		}
+		for _, r := range batch {
+			if err = fn(r.lane, r.id); err != nil {
+				return err
+			}
+			after = r.id
+		}
+		if len(batch) < page {
+			return nil
+		}
+	}
+}
+
+// Outgoing reads an outbox row; ErrNotFound when it is done.
+func (s *Store) Outgoing(ctx context.Context, id int64) (*Outgoing, error) {
+	var o Outgoing
+	err := s.one(ctx, []any{&o.ID, text{&o.Lane}, text{&o.Key}, text{&o.Op}, text{&o.TxnID}, flag{&o.Doubt}, &o.Attempts,
+		moment{&o.NextAt}, moment{&o.Created}, text{&o.Cause}, &o.Payload},
+		`SELECT id, lane, key, op, txn_id, doubt, attempts, next_at, created, cause, payload FROM outbox WHERE id = $1`, id)
+	if err != nil {
+		return nil, doing(err, "reading outbox row %d", id)
+	}
+	return &o, nil
+}

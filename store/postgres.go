@@ -1,0 +1,244 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"fmt"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/lib/pq"
+	"github.com/rs/zerolog"
+)
+
+// postgresEngine keeps the database in PostgreSQL 13 or newer.
+type postgresEngine struct {
+	uri   *url.URL
+	log   zerolog.Logger
+	write *sql.DB
+	read  *sql.DB
+	// Advisory locks, one pair for each schema: writers share epochLock, whoever takes over has it alone; ingestLock
+	// belongs to the one that takes in.
+	epochLock, ingestLock int64
+	transaction           string // number of the transaction under way
+}
+
+func openPostgres(ctx context.Context, rawURI string, log zerolog.Logger) (_ *postgresEngine, err error) {
+	uri, err := postgresURI(rawURI)
+	if err != nil {
+		return nil, err
+	}
+	e := &postgresEngine{uri: uri, log: log}
+	defer func() {
+		if err != nil {
+			_ = e.close()
+			err = fmt.Errorf("opening the database at %s: %w", uri.Host, redact(err, uri))
+		}
+	}()
+	if e.write, err = openPool(uri, 2); err != nil {
+		return nil, err
+	}
+	if e.read, err = openPool(uri, readers); err != nil {
+		return nil, err
+	}
+	err = e.write.QueryRowContext(ctx, `SELECT hashtextextended('trestle epoch in ' || current_schema(), 0),
+		hashtextextended('trestle ingest in ' || current_schema(), 0)`).Scan(&e.epochLock, &e.ingestLock)
+	if err != nil {
+		return nil, err
+	}
+	if err = e.upgrade(ctx); err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+// openPool opens connections that send blobs as they are. mautrix's stores must not use them: its JSON columns cannot be
+// sent so.
+func openPool(uri *url.URL, size int) (*sql.DB, error) {
+	u := *uri
+	q := u.Query()
+	q.Set("binary_parameters", "yes")
+	if q.Get("application_name") == "" {
+		q.Set("application_name", "trestle")
+	}
+	u.RawQuery = q.Encode()
+	connector, err := pq.NewConnector(u.String())
+	if err != nil {
+		return nil, err
+	}
+	db := sql.OpenDB(connector)
+	db.SetMaxOpenConns(size)
+	db.SetMaxIdleConns(size)
+	return db, nil
+}
+
+// upgrade brings the schema up to date while no other process starts.
+func (e *postgresEngine) upgrade(ctx context.Context) error {
+	conn, err := e.write.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	lock := fmt.Sprintf("%d", e.epochLock+1)
+	if _, err = conn.ExecContext(ctx, "SELECT pg_advisory_lock("+lock+")"); err != nil {
+		return err
+	}
+	defer func() { _, _ = conn.ExecContext(context.WithoutCancel(ctx), "SELECT pg_advisory_unlock("+lock+")") }()
+	return upgrade(ctx, e.write, "postgres")
+}
+
+func (e *postgresEngine) placeholders(query string) string { return query }
+
+func (e *postgresEngine) reader() *sql.DB { return e.read }
+
+// connect: a process that is stopped in the middle of a transaction must not hold its locks for ever, and a commit
+// must be on disk when it returns.
+func (e *postgresEngine) connect(ctx context.Context) (*sql.Conn, error) {
+	conn, err := e.write.Conn(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("connecting to the database at %s: %w", e.uri.Host, redact(err, e.uri))
+	}
+	var level string
+	err = conn.QueryRowContext(ctx, "SHOW synchronous_commit").Scan(&level)
+	if err == nil && level == "off" {
+		_, err = conn.ExecContext(ctx, "SET synchronous_commit = on")
+	}
+	if err == nil {
+		_, err = conn.ExecContext(ctx, "SET idle_in_transaction_session_timeout = '30s'")
+	}
+	if err != nil {
+		_ = conn.Close()
+		return nil, fmt.Errorf("setting up the connection to the database at %s: %w", e.uri.Host, redact(err, e.uri))
+	}
+	return conn, nil
+}
+
+// takeEpoch waits for the commits under way; those that come later see the new number.
+func (e *postgresEngine) takeEpoch(ctx context.Context, conn *sql.Conn) (epoch Epoch, err error) {
+	tx, err := conn.BeginTx(ctx, nil)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = tx.Rollback() }()
+	if _, err = tx.ExecContext(ctx, "SELECT pg_advisory_xact_lock($1)", e.epochLock); err != nil {
+		return 0, err
+	}
+	if err = tx.QueryRowContext(ctx, "UPDATE epoch SET value = value + 1 WHERE id = 1 RETURNING value").Scan(&epoch); err != nil {
+		return 0, err
+	}
+	return epoch, tx.Commit()
+}
+
+// begin takes one round trip. The lock comes first, so that the epoch that is read cannot be raised before the end.
+func (e *postgresEngine) begin(w *writer) (epoch Epoch, err error) {
+	rows, err := w.conn.QueryContext(context.Background(), fmt.Sprintf(
+		"BEGIN; SELECT pg_advisory_xact_lock_shared(%d); SELECT value, pg_current_xact_id()::text FROM epoch WHERE id = 1", e.epochLock))
+	if err != nil {
+		return 0, err
+	}
+	defer rows.Close()
+	if err = lastResult(rows, 2); err != nil {
+		return 0, err
+	}
+	if !rows.Next() {
+		return 0, fmt.Errorf("reading the epoch: %w", firstError(rows.Err(), sql.ErrNoRows))
+	}
+	if err = rows.Scan(&epoch, &e.transaction); err != nil {
+		return 0, err
+	}
+	return epoch, firstError(rows.Close(), rows.Err())
+}
+
+// lastResult goes on to the result that has so many columns.
+func lastResult(rows *sql.Rows, columns int) error {
+	for {
+		names, err := rows.Columns()
+		if err != nil {
+			return err
+		}
+		if len(names) == columns {
+			return nil
+		}
+		for rows.Next() {
+		}
+		if !rows.NextResultSet() {
+			return firstError(rows.Err(), driver.ErrBadConn)
+		}
+	}
+}
+
+func firstError(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// topUp takes the lock before it reads: rows are numbered in the order of their commits only because of it.
+func (e *postgresEngine) topUp(w *writer, after int64) ([]seenRow, error) {
+	rows, err := w.conn.QueryContext(context.Background(), fmt.Sprintf(
+		"SELECT pg_advisory_xact_lock(%d); SELECT seq, hashes FROM seen WHERE seq > %d ORDER BY seq", e.ingestLock, after))
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	if err = lastResult(rows, 2); err != nil {
+		return nil, err
+	}
+	var out []seenRow
+	for rows.Next() {
+		var row seenRow
+		if err = rows.Scan(&row.seq, &row.hashes); err != nil {
+			return nil, err
+		}
+		out = append(out, row)
+	}
+	return out, firstError(rows.Err(), rows.Close())
+}
+
+// resolveFor is how long the writer tries to learn what became of a COMMIT whose answer was lost.
+const resolveFor = 30 * time.Second
+
+// resolve asks the server: the connection may have been lost before or after the transaction was committed.
+func (e *postgresEngine) resolve(cause error) (bool, error) {
+	if _, ok := cause.(*pq.Error); ok && !strings.HasPrefix(string(cause.(*pq.Error).Code), "57P") {
+		return false, nil // the server refused it
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), resolveFor)
+	defer cancel()
+	for {
+		var status sql.NullString
+		err := e.write.QueryRowContext(ctx, "SELECT pg_xact_status($1::text::xid8)", e.transaction).Scan(&status)
+		switch {
+		case err == nil && status.String == "committed":
+			return true, nil
+		case err == nil && status.String == "aborted":
+			return false, nil
+		case err == nil && !status.Valid:
+			return false, fmt.Errorf("the server has forgotten transaction %s", e.transaction)
+		case err == nil:
+			err = fmt.Errorf("transaction %s is in progress", e.transaction)
+		}
+		select {
+		case <-ctx.Done():
+			return false, fmt.Errorf("asking after a commit whose answer was lost: %w", redact(err, e.uri))
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+// settle: PostgreSQL checkpoints by itself.
+func (e *postgresEngine) settle(*writer, int) {}
+
+func (e *postgresEngine) close() (err error) {
+	for _, db := range []*sql.DB{e.read, e.write} {
+		if db != nil {
+			err = firstError(err, db.Close())
+		}
+	}
+	return err
+}

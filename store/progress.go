@@ -1,0 +1,249 @@
+package store
+
+import (
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// maxTrackedRows bounds how many rows' progress is in memory; the others are read again when they are worked on.
+const maxTrackedRows = 1 << 16
+
+// inboxRow is the progress of one row of the inbox.
+type inboxRow struct {
+	seq    int64
+	lanes  []laneProgress
+	byName map[string]int
+	open   int  // lanes that are not done
+	stored bool // the database may hold progress of this row
+}
+
+type laneProgress struct {
+	last     uint32 // position of the lane's last element
+	done     uint32 // everything before this position is finished
+	doubt    int64  // position of the element in doubt, or -1
+	attempts int
+	nextAt   int64
+	cause    string
+	dirty    bool
+}
+
+func (l *laneProgress) finished() bool { return l.done > l.last }
+
+func newInboxRow(seq int64, index *rowIndex) *inboxRow {
+	row := &inboxRow{seq: seq, lanes: make([]laneProgress, len(index.lanes)), byName: make(map[string]int, len(index.lanes)), open: len(index.lanes)}
+	for i, name := range index.lanes {
+		row.byName[name] = i
+		row.lanes[i].doubt = -1
+	}
+	for pos := range index.elements {
+		row.lanes[index.elements[pos].lane].last = uint32(pos)
+	}
+	return row
+}
+
+// Doubt marks the element as under way: commit this before anything about it leaves the process. After a crash it comes
+// back from [Store.Backlog] with Doubt set.
+func (tx *Tx) Doubt(lane string, ref Ref) error {
+	return tx.mark("marking in doubt", lane, ref, func(l *laneProgress) { l.doubt = int64(ref.Pos) })
+}
+
+// Attempt counts a failed attempt at the element, which must be the lane's first unfinished one, and clears the doubt
+// mark: the caller knows that it did not get through.
+func (tx *Tx) Attempt(lane string, ref Ref, cause string, next time.Time) error {
+	return tx.mark("counting an attempt", lane, ref, func(l *laneProgress) {
+		l.doubt, l.nextAt, l.cause = -1, toMillis(next), toCause(cause)
+		l.attempts++
+	})
+}
+
+// Finish marks the element, and all before it in this lane and row, as done. A row leaves the inbox when all its lanes
+// are done. Finishing what is finished already does nothing.
+func (tx *Tx) Finish(lane string, ref Ref) error {
+	err := tx.mark("finishing", lane, ref, func(l *laneProgress) {
+		*l = laneProgress{last: l.last, done: ref.Pos + 1, doubt: -1}
+	})
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	return err
+}
+
+// mark changes a lane's progress in memory; flush writes it before COMMIT, once for the whole group. ErrNotFound means
+// that the element is finished.
+func (tx *Tx) mark(what, lane string, ref Ref, change func(l *laneProgress)) error {
+	if tx.over {
+		return errOver
+	}
+	row, err := tx.inboxRow(ref.Seq)
+	if err != nil {
+		return doing(err, "%s: event %d of inbox row %d", what, ref.Pos, ref.Seq)
+	}
+	i, ok := row.byName[lane]
+	if !ok || ref.Pos > row.lanes[i].last {
+		return fmt.Errorf("%s: inbox row %d has no event %d in lane %q", what, ref.Seq, ref.Pos, lane)
+	}
+	l := &row.lanes[i]
+	if ref.Pos < l.done {
+		return doing(ErrNotFound, "%s: event %d of inbox row %d", what, ref.Pos, ref.Seq)
+	}
+	before := *l
+	tx.undo(func() {
+		if l.finished() && !before.finished() {
+			row.open++
+		}
+		dirty := l.dirty
+		*l = before
+		l.dirty = dirty // written once more at worst
+	})
+	change(l)
+	l.dirty = true
+	if l.finished() {
+		row.open--
+	}
+	tx.w.dirty[ref.Seq] = row
+	return nil
+}
+
+func (tx *Tx) inboxRow(seq int64) (*inboxRow, error) {
+	if row, ok := tx.w.rows[seq]; ok {
+		if row.open == 0 {
+			return nil, ErrNotFound
+		}
+		return row, nil
+	}
+	var lanes []byte
+	if err := tx.row([]any{&lanes}, `SELECT lanes FROM inbox WHERE seq = $1`, seq); err != nil {
+		return nil, err
+	}
+	index, err := decodeIndex(lanes)
+	if err != nil {
+		return nil, err
+	}
+	row := newInboxRow(seq, index)
+	if err = tx.readProgress(row); err != nil {
+		tx.err = err
+		return nil, err
+	}
+	tx.w.track(row)
+	return row, nil
+}
+
+const selectProgress = `SELECT seq, lane, done, doubt, attempts, next_at, cause FROM progress WHERE seq >= $1 AND seq <= $2`
+
+func (tx *Tx) readProgress(row *inboxRow) error {
+	st, err := tx.w.statement(selectProgress)
+	if err != nil {
+		return err
+	}
+	rows, err := st.Query(row.seq, row.seq)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err = row.scan(rows); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+// scan takes over one row of selectProgress.
+func (row *inboxRow) scan(rows *sql.Rows) error {
+	var seq, lane int64
+	var l laneProgress
+	var done int64
+	if err := rows.Scan(&seq, &lane, &done, &l.doubt, &l.attempts, &l.nextAt, &l.cause); err != nil {
+		return err
+	}
+	if seq != row.seq || lane < 0 || lane >= int64(len(row.lanes)) {
+		return fmt.Errorf("progress of inbox row %d names lane %d", seq, lane)
+	}
+	l.done, l.last = uint32(done), row.lanes[lane].last
+	row.lanes[lane] = l
+	row.stored = true
+	if l.finished() {
+		row.open--
+	}
+	return nil
+}
+
+// track keeps the row in memory, and makes room first when there are too many.
+func (w *writer) track(row *inboxRow) {
+	for seq := range w.rows {
+		if len(w.rows) < maxTrackedRows {
+			break
+		}
+		if w.dirty[seq] == nil {
+			delete(w.rows, seq)
+		}
+	}
+	w.rows[row.seq] = row
+}
+
+// flush writes the progress that the group's jobs marked, as if each had written its own.
+func (w *writer) flush() error {
+	if len(w.dirty) == 0 && w.seen.due < pruneSeenEvery {
+		return nil
+	}
+	tx := &Tx{w: w, wrote: true}
+	for seq, row := range w.dirty {
+		if err := w.flushRow(tx, seq, row); err != nil {
+			return err
+		}
+	}
+	if w.seen.due >= pruneSeenEvery {
+		if _, err := tx.exec(`DELETE FROM seen WHERE seq < $1`, w.seen.pruneBelow); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pruneSeenEvery: the rows of forgotten keys leave the database this many at a time.
+const pruneSeenEvery = 64
+
+func (w *writer) flushRow(tx *Tx, seq int64, row *inboxRow) error {
+	if row.open == 0 {
+		if row.stored {
+			if _, err := tx.exec(`DELETE FROM progress WHERE seq = $1`, seq); err != nil {
+				return err
+			}
+		}
+		_, err := tx.exec(`DELETE FROM inbox WHERE seq = $1`, seq)
+		return err
+	}
+	for i := range row.lanes {
+		l := &row.lanes[i]
+		if !l.dirty {
+			continue
+		}
+		row.stored = true
+		_, err := tx.exec(`INSERT INTO progress (seq, lane, done, doubt, attempts, next_at, cause) VALUES ($1, $2, $3, $4, $5, $6, $7)
+			ON CONFLICT (seq, lane) DO UPDATE SET done = excluded.done, doubt = excluded.doubt, attempts = excluded.attempts,
+			next_at = excluded.next_at, cause = excluded.cause`,
+			seq, i, int64(l.done), l.doubt, l.attempts, l.nextAt, l.cause)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// settleRows makes memory follow the commit.
+func (w *writer) settleRows() {
+	for seq, row := range w.dirty {
+		for i := range row.lanes {
+			row.lanes[i].dirty = false
+		}
+		if row.open == 0 {
+			delete(w.rows, seq)
+			w.store.cache.drop(seq)
+		}
+	}
+	if w.seen.due >= pruneSeenEvery {
+		w.seen.due = 0
+	}
+}

@@ -1,0 +1,54 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+const (
+	pruneEvery = time.Hour
+	// pruneBatch is what one commit deletes: lanes must not wait for a large deletion.
+	pruneBatch = 1000
+)
+
+// Prune deletes what is older than Options.Retention says. The store does it by itself at the start and every hour.
+func (s *Store) Prune(ctx context.Context) error {
+	now, keep := s.opts.Now(), s.opts.Retention
+	for _, p := range []struct {
+		what, query string
+		before      time.Time
+	}{
+		{"dead letters", `DELETE FROM dead_letter WHERE id IN (SELECT id FROM dead_letter WHERE created < $1 LIMIT $2)`, now.Add(-keep.DeadLetters)},
+		{"messages", `DELETE FROM message WHERE (channel, remote_id, part) IN
+			(SELECT channel, remote_id, part FROM message WHERE happened < $1 LIMIT $2)`, now.Add(-keep.Messages)},
+		{"remote keys", `DELETE FROM seen_remote WHERE hash IN (SELECT hash FROM seen_remote WHERE added < $1 LIMIT $2)`, now.Add(-keep.Remote)},
+		{"media records", `DELETE FROM media WHERE id IN (SELECT id FROM media WHERE expires < $1 AND expires > 0 LIMIT $2)`, now.Add(-keep.Media)},
+	} {
+		for n := int64(pruneBatch); n == pruneBatch; {
+			err := s.Commit(ctx, s.epoch, func(tx *Tx) (err error) {
+				n, err = tx.exec(p.query, toMillis(p.before), pruneBatch)
+				return err
+			})
+			if err != nil {
+				return doing(err, "deleting old %s", p.what)
+			}
+		}
+	}
+	return nil
+}
+
+func (s *Store) pruneHourly() {
+	tick := time.NewTicker(pruneEvery)
+	defer tick.Stop()
+	for {
+		if err := s.Prune(context.Background()); err != nil && !errors.Is(err, ErrClosed) {
+			s.opts.Log.Warn().Err(err).Msg("Retention was not enforced; it is tried again in an hour")
+		}
+		select {
+		case <-tick.C:
+		case <-s.closing:
+			return
+		}
+	}
+}

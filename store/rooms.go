@@ -1,0 +1,67 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+)
+
+// SetEncrypted remembers whether a room is encrypted. A room that was once encrypted stays so: encryption cannot be
+// switched off in Matrix, and a state event that claims so must not bring plaintext into the room.
+func (tx *Tx) SetEncrypted(room string, encrypted bool) error {
+	_, err := tx.exec(`INSERT INTO room (room, encrypted) VALUES ($1, $2)
+		ON CONFLICT (room) DO UPDATE SET encrypted = 1 WHERE room.encrypted = 0 AND excluded.encrypted = 1`,
+		toColumn(room), toFlag(encrypted))
+	return doing(err, "marking room %s as encrypted", room)
+}
+
+// Encrypted says whether a room is encrypted, as far as is known.
+func (s *Store) Encrypted(ctx context.Context, room string) (encrypted, known bool, err error) {
+	err = s.one(ctx, []any{flag{&encrypted}}, `SELECT encrypted FROM room WHERE room = $1`, toColumn(room))
+	if errors.Is(err, ErrNotFound) {
+		return false, false, nil
+	}
+	return encrypted, err == nil, doing(err, "reading whether room %s is encrypted", room)
+}
+
+// SetNoticed remembers that something was said in a room, so that it is said once. fresh is true the first time.
+func (tx *Tx) SetNoticed(room, what string) (fresh bool, err error) {
+	n, err := tx.exec(`INSERT INTO noticed (room, what) VALUES ($1, $2) ON CONFLICT (room, what) DO NOTHING`, toColumn(room), toColumn(what))
+	return n > 0, doing(err, "remembering the notice %q in room %s", what, room)
+}
+
+// SetMember remembers a user's membership in a room: "join", "invite", "leave", "ban", "knock". The empty membership
+// forgets the user.
+func (tx *Tx) SetMember(room, user, membership string) error {
+	var err error
+	if membership == "" {
+		_, err = tx.exec(`DELETE FROM member WHERE room = $1 AND user_id = $2`, toColumn(room), toColumn(user))
+	} else {
+		_, err = tx.exec(`INSERT INTO member (room, user_id, membership) VALUES ($1, $2, $3)
+			ON CONFLICT (room, user_id) DO UPDATE SET membership = excluded.membership WHERE member.membership <> excluded.membership`,
+			toColumn(room), toColumn(user), toColumn(membership))
+	}
+	return doing(err, "remembering the membership of %s in %s", user, room)
+}
+
+// Member gives a user's membership in a room; empty when it is not known.
+func (s *Store) Member(ctx context.Context, room, user string) (string, error) {
+	var membership string
+	err := s.one(ctx, []any{text{&membership}}, `SELECT membership FROM member WHERE room = $1 AND user_id = $2`, toColumn(room), toColumn(user))
+	if errors.Is(err, ErrNotFound) {
+		return "", nil
+	}
+	return membership, doing(err, "reading the membership of %s in %s", user, room)
+}
+
+// Members gives the known memberships of a room by user.
+func (s *Store) Members(ctx context.Context, room string) (map[string]string, error) {
+	out := map[string]string{}
+	err := s.each(ctx, func(rows *sql.Rows) error {
+		var user, membership string
+		err := rows.Scan(text{&user}, text{&membership})
+		out[user] = membership
+		return err
+	}, `SELECT user_id, membership FROM member WHERE room = $1`, toColumn(room))
+	return out, doing(err, "reading the members of %s", room)
+}

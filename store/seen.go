@@ -1,0 +1,76 @@
+package store
+
+import (
+	"crypto/sha256"
+)
+
+// hashSize is how much of a key's SHA-256 is kept: 200,000 keys of 16 bytes collide with a probability below 1e-28.
+const hashSize = 16
+
+type keyHash [hashSize]byte
+
+func hashKey(space byte, key string) keyHash {
+	var buf [128]byte
+	b := append(append(buf[:0], space), key...)
+	sum := sha256.Sum256(b)
+	return keyHash(sum[:hashSize])
+}
+
+// seenKeys is the memory of de-duplication keys: those of the newest transactions, at least limit of them as long as
+// there are so many. Only the writer touches it.
+type seenKeys struct {
+	limit int
+	known map[keyHash]struct{}
+	rows  []seenRow // oldest first
+	count int
+	// pruneBelow: rows below this number have left the memory and may leave the database; due counts them.
+	pruneBelow int64
+	due        int
+}
+
+// seenRow is what one transaction brought: hashes is a multiple of hashSize long.
+type seenRow struct {
+	seq    int64
+	hashes []byte
+}
+
+func newSeenKeys(limit int) *seenKeys {
+	return &seenKeys{limit: limit, known: map[keyHash]struct{}{}}
+}
+
+// claim reports whether the key is new, and remembers it. A claim is undone by forget.
+func (k *seenKeys) claim(h keyHash) bool {
+	if _, ok := k.known[h]; ok {
+		return false
+	}
+	k.known[h] = struct{}{}
+	return true
+}
+
+func (k *seenKeys) forget(hashes []byte) {
+	for ; len(hashes) >= hashSize; hashes = hashes[hashSize:] {
+		delete(k.known, keyHash(hashes[:hashSize]))
+	}
+}
+
+// learn makes a row that was committed before, or by others, part of the memory.
+func (k *seenKeys) learn(row seenRow) {
+	for h := row.hashes; len(h) >= hashSize; h = h[hashSize:] {
+		k.known[keyHash(h[:hashSize])] = struct{}{}
+	}
+	k.push(row)
+}
+
+// push makes claims permanent, now that their row is committed, and lets the oldest rows go when there is no room.
+func (k *seenKeys) push(row seenRow) {
+	k.rows = append(k.rows, row)
+	k.count += len(row.hashes) / hashSize
+	for len(k.rows) > 1 && k.count-len(k.rows[0].hashes)/hashSize >= k.limit {
+		k.forget(k.rows[0].hashes)
+		k.count -= len(k.rows[0].hashes) / hashSize
+		k.rows[0] = seenRow{}
+		k.rows = k.rows[1:]
+		k.pruneBelow = k.rows[0].seq
+		k.due++
+	}
+}

@@ -1,0 +1,20 @@
+//go:build cgo
+
+package store
+
+import (
+	"strconv"
+
+	_ "github.com/mattn/go-sqlite3" // the driver where there is a C compiler
+)
+
+const sqliteDriver = "sqlite3"
+
+// sqliteDSN sets FULL, because the driver compiles in NORMAL.
+func sqliteDSN(path string, readOnly bool) string {
+	dsn := fileURI(path) + "?_busy_timeout=" + strconv.Itoa(busyTimeout) + "&_synchronous=FULL&_foreign_keys=on"
+	if readOnly {
+		return dsn + "&_query_only=true"
+	}
+	return dsn + "&_journal_mode=WAL&_txlock=immediate"
+}
