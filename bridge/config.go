@@ -51,7 +51,7 @@ type AppserviceConfig struct {
 	AllowQuery     bool          `yaml:"allow_query_token"` // take the homeserver's token from ?access_token= too
 	LegacyPaths    bool          `yaml:"legacy_paths"`      // answer on the paths without /_matrix/app/v1 too
 	GhostDevices   string        `yaml:"ghost_devices"`     // "always" or "encrypted": which ghosts get a device
-	DeviceMode     string        `yaml:"device_mode"`       // "auto", "msc4190", "login" or "none": how they get it
+	DeviceMode     string        `yaml:"device_mode"`       // "auto", "msc4190" or "none": how they get it
 }
 
 // MediaConfig is the media proxy's. Without Listen there is none.
@@ -121,7 +121,7 @@ func DefaultConfig(info Info) *Config {
 			BotDisplayName: info.Name + " bridge",
 			MaxBody:        64 << 20,
 			BacklogLimit:   500_000,
-			Workers:        16,
+			Workers:        32,
 			Hold:           20 * time.Second,
 			MaxAge:         day,
 			GhostDevices:   "always",
@@ -135,6 +135,6 @@ func DefaultConfig(info Info) *Config {
 			Membership:   MembershipConfig{ToMatrix: true, ToNetwork: true},
 		},
 		Log:       LogConfig{Level: "info", Format: "pretty"},
-		Retention: RetentionConfig{DeadLetters: 30 * day, Messages: 365 * day, Remote: 30 * day, Media: 30 * day},
+		Retention: RetentionConfig{DeadLetters: 90 * day, Messages: 365 * day, Remote: 30 * day, Media: 30 * day},
 	}
 }

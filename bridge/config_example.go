@@ -1,0 +1,181 @@
+package bridge
+
+import (
+	"bytes"
+	"reflect"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+)
+
+// ConfigExampler is a Network that documents its section of the configuration. Without it, the example has the section
+// as [Configurable.Config] returns it, with no comments.
+type ConfigExampler interface {
+	// ExampleConfig returns the commented contents of `network:`, indented by two spaces. Like the rest of the example,
+	// settings that may be left out stand behind a # without a space, with their defaults.
+	ExampleConfig() string
+}
+
+// ExampleConfig returns a commented configuration file for a network. What must be filled in is there with names under
+// example.org; every other setting stands behind a # with its default.
+func ExampleConfig(n Network) []byte {
+	info, cfg := n.Info(), DefaultConfig(n.Info())
+	text := strings.NewReplacer(
+		"{NAME}", info.Name, "{ID}", cfg.Appservice.ID, "{BOT}", cfg.Appservice.Bot, "{GHOSTS}", cfg.Appservice.Ghosts,
+		"{DISPLAYNAME}", quoteYAML(cfg.Appservice.BotDisplayName), "{COMMAND}", quoteYAML(cfg.Bridge.Command),
+	).Replace(exampleText)
+	section := networkExample(n)
+	if section == "" {
+		return []byte(text)
+	}
+	return []byte(text + "\n# What " + info.Name + " needs.\nnetwork:\n" + strings.TrimRight(strings.TrimPrefix(section, "\n"), "\n") + "\n")
+}
+
+func networkExample(n Network) string {
+	if e, ok := n.(ConfigExampler); ok {
+		return e.ExampleConfig()
+	}
+	c, ok := n.(Configurable)
+	if !ok {
+		return ""
+	}
+	settings := c.Config()
+	if v := reach(reflect.ValueOf(settings)); v.Kind() == reflect.Struct && v.NumField() == 0 {
+		return ""
+	}
+	var plain bytes.Buffer
+	encoder := yaml.NewEncoder(&plain)
+	encoder.SetIndent(2)
+	if err := encoder.Encode(settings); err != nil {
+		return ""
+	}
+	var indented strings.Builder
+	for line := range strings.Lines(plain.String()) {
+		indented.WriteString("  " + line)
+	}
+	return indented.String()
+}
+
+// quoteYAML writes a scalar that stays what it is, whatever characters it has.
+func quoteYAML(text string) string {
+	quoted, err := yaml.Marshal(&yaml.Node{Kind: yaml.ScalarNode, Style: yaml.DoubleQuotedStyle, Value: text})
+	if err != nil {
+		return `""`
+	}
+	return strings.TrimSpace(string(quoted))
+}
+
+const exampleText = `# Configuration of the {NAME} bridge.
+#
+# Fill in what has example.org in it. Everything that stands behind a # without a space is the default and may be left as
+# it is. "check" finds every mistake in this file, "registration" makes the file that the homeserver needs.
+#
+# Durations have a unit: 20s, 5m, 12h, 30d. Sizes too: 512KiB, 100MiB, 1GiB. Paths are relative to this file. YAML takes
+# values that begin with # ! & * @ or % for something else: put them in quotes.
+#
+# The environment overrides this file. The variable of a setting is TRESTLE_ and its path in capitals, with _ between:
+# TRESTLE_HOMESERVER_ADDRESS, TRESTLE_BRIDGE_PLUMB_0_CHANNEL. Commas separate the entries of a list of single values:
+# TRESTLE_BRIDGE_ADMINS. With _FILE at its end the variable names a file that has the value in it, for secrets:
+# TRESTLE_DATABASE_FILE=/run/secrets/database. A variable that begins with TRESTLE_ and means no setting is a mistake.
+
+# The homeserver that the bridge belongs to.
+homeserver:
+  # Where the bridge reaches its client-server API.
+  address: https://matrix.example.org
+  # Its server name: what user IDs have after the colon.
+  domain: example.org
+
+# How the homeserver and the bridge meet. After a change of address, id, bot or ghosts make a new registration.
+appservice:
+  # The registration file, which holds the secrets that the two share.
+  #registration: registration.yaml
+  # Where the bridge listens for the homeserver: host:port. Nobody else needs to reach it.
+  #listen: 127.0.0.1:29400
+  # The URL at which the homeserver reaches that listener. Default: http:// and what listen says.
+  #address: http://127.0.0.1:29400
+  # Name of the bridge on the homeserver, unlike that of any other bridge there.
+  #id: {ID}
+  # The bridge's bot: what stands between @ and the colon.
+  #bot: {BOT}
+  # Its display name. Empty: it is left alone.
+  #bot_display_name: {DISPLAYNAME}
+  # What the user IDs of people on {NAME} begin with.
+  #ghosts: {GHOSTS}
+  # Which of those get a device: always, or encrypted (only those in encrypted rooms). With a device the homeserver
+  # remembers what was sent, so that nothing is sent twice after a crash.
+  #ghost_devices: always
+  # How they get it: auto, msc4190 (it is a mistake when the homeserver cannot) or none.
+  #device_mode: auto
+  # The largest transaction that is taken in. A homeserver that sends a larger one stalls, so it is at least 16MiB.
+  #max_body: 64MiB
+  # How many events may wait in the database before the homeserver is asked to wait.
+  #backlog_limit: 500000
+  # How many rooms are worked on at the same time.
+  #workers: 32
+  # How long a transaction that cannot be stored yet is held before it is refused; at most 25s.
+  #hold: 20s
+  # How long a message that cannot be delivered is tried before its sender is told and it becomes a dead letter.
+  #max_age: 1d
+  # Take the homeserver's token from ?access_token= too. Only for homeservers from before Matrix 1.4.
+  #allow_query_token: false
+  # Answer on the paths from before Matrix r0.1 too.
+  #legacy_paths: false
+
+# Where everything is kept: sqlite: and a path, or postgres://USER:PASSWORD@HOST/NAME.
+#database: sqlite:trestle.db
+
+# Links to media, for people on {NAME}. They open in any browser, expire, and die with the message.
+media:
+  # Where the bridge listens for whoever opens a link, such as 127.0.0.1:29401. Not the appservice's address. Empty: there
+  # are no links.
+  #listen: ""
+  # The URL at which the whole world reaches that listener, such as https://media.your.domain. Short ones make short links.
+  #public_url: ""
+  # How long a link lives. 0: for ever.
+  #lifetime: 30d
+  # The largest file that is handed out.
+  #max_size: 100MiB
+
+# Figures for Prometheus, on /metrics.
+metrics:
+  # Where, such as 127.0.0.1:29402. Empty: nowhere.
+  #listen: ""
+
+# What is bridged, and who may change that.
+bridge:
+  # The word that commands in a room begin with.
+  #command: {COMMAND}
+  # Rooms that are always connected to a channel. The bot joins them, so invite it to rooms that are not public. One entry:
+  #   - room: "!id:your.domain" (or its alias, "#name:your.domain")
+  #     channel: "the channel's name"
+  #plumb: []
+  # Users who may give the bot every command in every room: ["@you:your.domain"].
+  #admins: []
+  # The power level that others need in a room to connect it to a channel and to disconnect it.
+  #command_power: 50
+  # Who is shown to come and go.
+  membership:
+    # People on {NAME} join and leave the room.
+    #to_matrix: true
+    # Matrix users who join and leave are named in the channel.
+    #to_network: true
+
+log:
+  # trace, debug, info, warn or error.
+  #level: info
+  # pretty, for people, or json.
+  #format: pretty
+  # Empty: standard error.
+  #file: ""
+
+# How long the bridge remembers.
+retention:
+  # Messages that could not be delivered, with the reason.
+  #dead_letters: 90d
+  # Which message is which on the other side, for replies and redactions.
+  #messages: 365d
+  # What came from {NAME}, so that nothing is bridged twice.
+  #remote: 30d
+  # What an expired link led to, so that it says "expired" rather than "not found".
+  #media: 30d
+`
