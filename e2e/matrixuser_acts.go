@@ -18,7 +18,7 @@ func (u *MatrixUser) act(what string, request func(ctx context.Context) error) {
 	}
 }
 
-// CreateRoom makes a room that whoever knows its ID can join, with an alias local to the homeserver if one is given.
+// CreateRoom makes a room that whoever knows its ID can join.
 func (u *MatrixUser) CreateRoom(name string, invite ...id.UserID) (room id.RoomID) {
 	u.tb.Helper()
 	u.act("creating a room", func(ctx context.Context) error {
@@ -29,6 +29,37 @@ func (u *MatrixUser) CreateRoom(name string, invite ...id.UserID) (room id.RoomI
 		return err
 	})
 	return room
+}
+
+// CreateEncryptedRoom makes a room that is encrypted from the start.
+func (u *MatrixUser) CreateEncryptedRoom(name string, invite ...id.UserID) (room id.RoomID) {
+	u.tb.Helper()
+	u.act("creating an encrypted room", func(ctx context.Context) error {
+		resp, err := u.Client.CreateRoom(ctx, &mautrix.ReqCreateRoom{
+			Name: name, Preset: "private_chat", Invite: invite,
+			InitialState: []*event.Event{{
+				Type:    event.StateEncryption,
+				Content: event.Content{Raw: map[string]any{"algorithm": id.AlgorithmMegolmV1}},
+			}},
+		})
+		if err == nil {
+			room = resp.RoomID
+		}
+		return err
+	})
+	return room
+}
+
+// SendCiphertext sends an encrypted event that nobody has the key of.
+func (u *MatrixUser) SendCiphertext(room id.RoomID) {
+	u.tb.Helper()
+	u.act("sending ciphertext", func(ctx context.Context) error {
+		_, err := u.Client.SendMessageEvent(ctx, room, event.EventEncrypted, map[string]any{
+			"algorithm": id.AlgorithmMegolmV1, "ciphertext": "AwgAEnACgAkLmt6qF84IK", "session_id": "none",
+			"sender_key": "none", "device_id": u.Client.DeviceID,
+		}, mautrix.ReqSendEvent{DontEncrypt: true})
+		return err
+	})
 }
 
 // Join enters a room by ID or alias.

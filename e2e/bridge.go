@@ -1,0 +1,186 @@
+package e2e
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"gopkg.in/yaml.v3"
+	"maunium.net/go/mautrix/id"
+)
+
+// Bridge is the IRC bridge, built from this tree and run as its users run it: with a configuration file, and a
+// registration that its own subcommand has made.
+type Bridge struct {
+	Bot          id.UserID
+	Registration string // path
+	Nick         string // of the relay bot on IRC
+
+	tb      testing.TB
+	dir     string
+	domain  string
+	program string
+	config  map[string]any
+	ready   string // URL that answers once the bridge serves its homeserver
+	proc    *Process
+}
+
+// BridgeOptions say what the bridge stands between.
+type BridgeOptions struct {
+	SynapsePort int
+	IRC         *IRCServer
+	Database    string         // as the configuration has it; empty: SQLite in the bridge's directory
+	TLS         bool           // towards the IRC server
+	Network     map[string]any // more of the `network:` section
+}
+
+// NewBridge builds the bridge, writes its configuration and has it make its registration. It is not started.
+func NewBridge(tb testing.TB, opts BridgeOptions) *Bridge {
+	tb.Helper()
+	b := &Bridge{
+		Bot: id.NewUserID("ircbot", DefaultDomain), Nick: "trestle", tb: tb, dir: tb.TempDir(), domain: DefaultDomain,
+		program: buildBridge(tb),
+	}
+	b.Registration = filepath.Join(b.dir, "registration.yaml")
+	listen, media := loopback(FreePort(tb)), loopback(FreePort(tb))
+	b.ready = "http://" + listen + "/_matrix/app/v1/ping"
+	database := opts.Database
+	if database == "" {
+		database = "sqlite:" + filepath.Join(b.dir, "bridge.db")
+	}
+	b.config = map[string]any{
+		"homeserver": map[string]any{"address": "http://" + loopback(opts.SynapsePort), "domain": b.domain},
+		"appservice": map[string]any{
+			"registration": b.Registration, "listen": listen, "address": "http://" + listen, "bot": "ircbot", "ghosts": "irc_",
+		},
+		"database": database,
+		"media":    map[string]any{"listen": media, "public_url": "http://" + media},
+		"log":      map[string]any{"level": "debug", "format": "json"},
+		"bridge":   map[string]any{},
+		"network":  networkSection(b.Nick, opts),
+	}
+	b.write()
+	b.command("registration")
+	return b
+}
+
+// Plumb puts a portal into the configuration, for the next start.
+func (b *Bridge) Plumb(room id.RoomID, channel string) {
+	b.tb.Helper()
+	section := b.config["bridge"].(map[string]any)
+	plumb, _ := section["plumb"].([]any)
+	section["plumb"] = append(plumb, map[string]any{"room": room.String(), "channel": channel})
+	b.write()
+}
+
+func (b *Bridge) configFile() string { return filepath.Join(b.dir, "config.yaml") }
+
+func (b *Bridge) write() {
+	b.tb.Helper()
+	data, err := yaml.Marshal(b.config)
+	if err == nil {
+		err = os.WriteFile(b.configFile(), data, 0o600)
+	}
+	if err != nil {
+		b.tb.Fatalf("writing the bridge's configuration: %v", err)
+	}
+}
+
+// command runs a subcommand that ends by itself.
+func (b *Bridge) command(name string) string {
+	b.tb.Helper()
+	cmd := exec.CommandContext(b.tb.Context(), b.program, name, "-config", b.configFile())
+	cmd.Dir = b.dir
+	output, err := cmd.CombinedOutput()
+	if err != nil {
+		b.tb.Fatalf("trestle-irc %s: %v\n%s", name, err, output)
+	}
+	return string(output)
+}
+
+// Check runs the subcommand that tries everything, and fails the test if that finds fault.
+func (b *Bridge) Check() {
+	b.tb.Helper()
+	b.command("check")
+}
+
+// Start starts the bridge and returns once it takes transactions.
+func (b *Bridge) Start() {
+	b.tb.Helper()
+	cmd := exec.Command(b.program, "run", "-config", b.configFile())
+	cmd.Dir = b.dir
+	b.proc = startProcess(b.tb, "the bridge", filepath.Join(b.dir, "bridge.log"), cmd)
+	b.proc.waitUntil("answering its homeserver", func() error {
+		resp, err := httpClient.Post(b.ready, "application/json", strings.NewReader("{}"))
+		if err != nil {
+			return err
+		}
+		resp.Body.Close()
+		if resp.StatusCode >= http.StatusInternalServerError {
+			return fmt.Errorf("HTTP status %s", resp.Status)
+		}
+		return nil
+	})
+}
+
+// Stop sends SIGTERM and returns the exit code.
+func (b *Bridge) Stop() int {
+	b.tb.Helper()
+	b.proc.mustRun()
+	return b.proc.Stop()
+}
+
+// Kill ends the bridge with SIGKILL.
+func (b *Bridge) Kill() {
+	b.tb.Helper()
+	b.proc.Kill()
+}
+
+// Ghost is the Matrix user of somebody on IRC.
+func (b *Bridge) Ghost(nick string) id.UserID {
+	return id.NewUserID("irc_"+strings.ToLower(nick), b.domain)
+}
+
+// Token is the appservice's token from the registration, for asking the homeserver what the bridge did there.
+func (b *Bridge) Token() string {
+	b.tb.Helper()
+	data, err := os.ReadFile(b.Registration)
+	if err != nil {
+		b.tb.Fatalf("reading the registration: %v", err)
+	}
+	var registration struct {
+		Token string `yaml:"as_token"`
+	}
+	if err := yaml.Unmarshal(data, &registration); err != nil || registration.Token == "" {
+		b.tb.Fatalf("the registration has no as_token: %v", err)
+	}
+	return registration.Token
+}
+
+var (
+	buildOnce   sync.Once
+	builtBridge string
+	buildError  error
+)
+
+// buildBridge builds the bridge once for all tests, into a directory that the operating system clears away.
+func buildBridge(tb testing.TB) string {
+	tb.Helper()
+	buildOnce.Do(func() {
+		builtBridge = filepath.Join(os.TempDir(), fmt.Sprintf("trestle-irc-%d", os.Getpid()))
+		cmd := exec.Command("go", "build", "-tags", "goolm", "-o", builtBridge, "./example-ircbridge")
+		cmd.Dir = ".."
+		if output, err := cmd.CombinedOutput(); err != nil {
+			buildError = fmt.Errorf("%w\n%s", err, output)
+		}
+	})
+	if buildError != nil {
+		tb.Fatalf("building the bridge: %v", buildError)
+	}
+	return builtBridge
+}
