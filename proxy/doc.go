@@ -21,6 +21,6 @@
 // # Goroutines
 //
 // A request is served on the goroutine net/http gives it; it owns its upstream request, and ends it before it returns. [Server.Serve]
-// owns the one background goroutine, which re-reads the keys every ten seconds, and ends it before it returns. A [Signer] and a [KeyRing] have none.
+// owns the listener's goroutine and re-reads the keys every ten seconds; it returns when all are done. A [Signer] and a [KeyRing] have none.
 // All exported methods may be called from several goroutines at once.
 package proxy

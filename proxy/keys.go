@@ -2,27 +2,295 @@ package proxy
 
 import (
 	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/trestle-bridge/trestle/store"
 )
 
-// KeyRing holds the keys of media links.
-type KeyRing struct{}
+const (
+	secretSize = 32 // bytes, made by the program; given keys have at least as many
+
+	// settle is how old a new key is before it signs. By then every process has read it: [Server.Serve] reads the ring every reloadEvery.
+	settle      = 30 * time.Second
+	reloadEvery = 10 * time.Second
+
+	// staleAfter is how old a server's view of the ring may be when it decides that a key still lives.
+	staleAfter = time.Second
+)
+
+// keySource is what the ring needs of the store.
+type keySource interface {
+	MediaKeys(ctx context.Context) ([]store.MediaKey, error)
+	Setting(ctx context.Context, key string) ([]byte, error)
+	Epoch() store.Epoch
+	Commit(ctx context.Context, epoch store.Epoch, job func(tx *store.Tx) error) error
+}
+
+// KeyRing holds the keys of media links: one signs, all that are not retired verify. The secrets are random and are kept in the store;
+// they are derived from nothing.
+type KeyRing struct {
+	source keySource // nil: the keys are given
+	now    func() time.Time
+
+	mu   sync.Mutex // held while reading from or changing the source
+	keys atomic.Pointer[keySet]
+}
+
+// keySet is one reading of the ring; it is not changed.
+type keySet struct {
+	read    time.Time
+	secrets map[uint8][]byte
+	created map[uint8]time.Time
+}
 
 // OpenKeyRing reads the ring from the store and makes the first key when there is none. A nil now is time.Now.
 func OpenKeyRing(ctx context.Context, st *store.Store, now func() time.Time) (*KeyRing, error) {
-	return &KeyRing{}, nil
+	return openKeyRing(ctx, st, now)
 }
 
-// StaticKeys makes a ring of given keys, for bridges without a store.
-func StaticKeys(keys ...store.MediaKey) (*KeyRing, error) { return &KeyRing{}, nil }
+func openKeyRing(ctx context.Context, source keySource, now func() time.Time) (*KeyRing, error) {
+	if now == nil {
+		now = time.Now
+	}
+	r := &KeyRing{source: source, now: now}
+	if err := r.Reload(ctx); err != nil {
+		return nil, err
+	}
+	if len(r.keys.Load().secrets) > 0 {
+		return r, nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	// The store takes one first key. Whoever comes second is told that it is taken, and reads it.
+	if _, err := r.add(ctx, nil); err != nil && !errors.Is(err, store.ErrTaken) {
+		return nil, fmt.Errorf("make the first key for media links: %w", err)
+	}
+	if err := r.read(ctx); err != nil {
+		return nil, err
+	}
+	if len(r.keys.Load().secrets) == 0 {
+		return nil, ErrNoKey
+	}
+	return r, nil
+}
 
-// Reload reads the keys again.
-func (r *KeyRing) Reload(ctx context.Context) error { return nil }
+// StaticKeys makes a ring of given keys, for bridges without a store: IDs of their own, secrets of at least 32 random bytes. The newest by
+// Created signs, once it is 30 seconds old or alone. A key with Retired set is left out.
+func StaticKeys(keys ...store.MediaKey) (*KeyRing, error) {
+	r := &KeyRing{now: time.Now}
+	set, err := newKeySet(keys, r.now(), func(k store.MediaKey) (bool, error) { return !k.Retired.IsZero(), nil })
+	if err != nil {
+		return nil, err
+	}
+	if len(set.secrets) == 0 {
+		return nil, ErrNoKey
+	}
+	r.keys.Store(set)
+	return r, nil
+}
 
-// Rotate adds a new signing key and returns its ID.
-func (r *KeyRing) Rotate(ctx context.Context) (uint8, error) { return 0, ErrStaticKeys }
+func newKeySet(keys []store.MediaKey, read time.Time, dead func(store.MediaKey) (bool, error)) (*keySet, error) {
+	set := &keySet{read: read, secrets: make(map[uint8][]byte), created: make(map[uint8]time.Time)}
+	for _, k := range keys {
+		if isDead, err := dead(k); err != nil {
+			return nil, err
+		} else if isDead {
+			continue
+		}
+		if len(k.Secret) < secretSize {
+			return nil, fmt.Errorf("key %d for media links has %d bytes, and needs %d random ones at least: replace it", k.ID, len(k.Secret), secretSize)
+		}
+		if _, twice := set.secrets[k.ID]; twice {
+			return nil, fmt.Errorf("key %d for media links is there twice: give each key an ID of its own", k.ID)
+		}
+		set.secrets[k.ID] = append([]byte(nil), k.Secret...)
+		set.created[k.ID] = k.Created
+	}
+	return set, nil
+}
 
-// Retire ends a key and with it every link made with it.
-func (r *KeyRing) Retire(ctx context.Context, id uint8) error { return ErrStaticKeys }
+// Reload reads the keys again, so that a rotation or a retirement made by another process holds in this one.
+// It does nothing for given keys.
+func (r *KeyRing) Reload(ctx context.Context) error {
+	if r.source == nil {
+		return nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.read(ctx)
+}
+
+func (r *KeyRing) read(ctx context.Context) error {
+	at := r.now()
+	keys, err := r.source.MediaKeys(ctx)
+	if err != nil {
+		return fmt.Errorf("read the keys for media links: %w", err)
+	}
+	set, err := newKeySet(keys, at, func(k store.MediaKey) (bool, error) {
+		mark, err := r.source.Setting(ctx, deadSetting(k.ID))
+		if err == nil {
+			return string(mark) == deadMark(k.Created), nil
+		}
+		if errors.Is(err, store.ErrNotFound) {
+			return false, nil
+		}
+		return false, fmt.Errorf("read whether key %d for media links is retired: %w", k.ID, err)
+	})
+	if err != nil {
+		return err
+	}
+	r.keys.Store(set)
+	return nil
+}
+
+// refresh reads the keys again when the last reading is older than age.
+func (r *KeyRing) refresh(ctx context.Context, age time.Duration) error {
+	if r.source == nil || r.fresh(age) {
+		return nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.fresh(age) { // another request has just done it
+		return nil
+	}
+	return r.read(ctx)
+}
+
+func (r *KeyRing) fresh(age time.Duration) bool {
+	since := r.now().Sub(r.keys.Load().read)
+	return since >= 0 && since < age
+}
+
+// Rotate adds a new key and returns its ID. It signs from thirty seconds later on, when every process has read it, or at once when it is alone.
+// Links made with the keys before it go on working until those are retired.
+func (r *KeyRing) Rotate(ctx context.Context) (uint8, error) {
+	if r.source == nil {
+		return 0, ErrStaticKeys
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	id, err := r.add(ctx, nil)
+	if err != nil {
+		return 0, fmt.Errorf("rotate the keys for media links: %w", err)
+	}
+	return id, r.read(ctx)
+}
+
+// Retire ends a key, and with it every link made with it: here at once, in other processes within a second or at their next Reload. There is no way back. When it was the
+// only key, a new one takes its place. An ID that is not in the ring is store.ErrNotFound.
+func (r *KeyRing) Retire(ctx context.Context, id uint8) error {
+	if r.source == nil {
+		return ErrStaticKeys
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.read(ctx); err != nil {
+		return err
+	}
+	set := r.keys.Load()
+	created, ok := set.created[id]
+	if !ok {
+		return fmt.Errorf("retire key %d for media links: %w", id, store.ErrNotFound)
+	}
+	kill := func(tx *store.Tx) error { return tx.PutSetting(deadSetting(id), []byte(deadMark(created))) }
+	var err error
+	if len(set.secrets) == 1 {
+		_, err = r.add(ctx, kill)
+	} else {
+		err = r.source.Commit(ctx, r.source.Epoch(), kill)
+	}
+	if err != nil {
+		return fmt.Errorf("retire key %d for media links: %w", id, err)
+	}
+	return r.read(ctx)
+}
+
+// IDs returns the IDs of the keys that verify, and the one that signs.
+func (r *KeyRing) IDs() (verify []uint8, signing uint8) {
+	set := r.keys.Load()
+	for id := range 256 {
+		if _, ok := set.secrets[uint8(id)]; ok {
+			verify = append(verify, uint8(id))
+		}
+	}
+	signing, _, _ = r.signing()
+	return verify, signing
+}
+
+// add makes a key, in one commit with also. The store keeps at most one key that is not marked as retired, which is how two first keys
+// are never made; its mark says that a key has a successor, and the setting of deadSetting says that its links are dead.
+func (r *KeyRing) add(ctx context.Context, also func(tx *store.Tx) error) (uint8, error) {
+	secret := make([]byte, secretSize)
+	rand.Read(secret) // never fails: crypto/rand ends the process first
+	key := store.MediaKey{Secret: secret, Created: r.now()}
+	existing, err := r.source.MediaKeys(ctx)
+	if err != nil {
+		return 0, err
+	}
+	err = r.source.Commit(ctx, r.source.Epoch(), func(tx *store.Tx) error {
+		for _, k := range existing {
+			if k.Retired.IsZero() {
+				if err := tx.RetireMediaKey(k.ID); err != nil {
+					return err
+				}
+			}
+		}
+		if also != nil {
+			if err := also(tx); err != nil {
+				return err
+			}
+		}
+		return tx.AddMediaKey(&key)
+	})
+	return key.ID, err
+}
+
+// The setting that ends a key names the key by when it was made too, so that it says nothing of a later key of the same ID.
+func deadSetting(id uint8) string       { return fmt.Sprintf("proxy.key.%d.dead", id) }
+func deadMark(created time.Time) string { return strconv.FormatInt(created.UnixMilli(), 10) }
+
+// signing is the key that signs: the newest that every process has read by now, or the oldest when all are newer.
+func (r *KeyRing) signing() (id uint8, secret []byte, ok bool) {
+	set := r.keys.Load()
+	settled := r.now().Add(-settle)
+	var best time.Time
+	bestSettled := false
+	for k, created := range set.created {
+		isSettled := !created.After(settled)
+		better := !ok
+		switch {
+		case better:
+		case isSettled != bestSettled:
+			better = isSettled
+		case isSettled:
+			better = created.After(best) || created.Equal(best) && k > id
+		default:
+			better = created.Before(best) || created.Equal(best) && k < id
+		}
+		if better {
+			id, best, bestSettled, ok = k, created, isSettled, true
+		}
+	}
+	return id, set.secrets[id], ok
+}
+
+// verify tells whether the MAC of a link holds under a key of the ring. It asks nobody.
+func (r *KeyRing) verify(c *claims, m mac) bool {
+	secret, ok := r.keys.Load().secrets[c.key]
+	return ok && c.holds(secret, m)
+}
+
+// lives tells whether a key is still in the ring, by a reading that is at most staleAfter old. It is asked after the MAC held.
+func (r *KeyRing) lives(ctx context.Context, id uint8) (bool, error) {
+	if err := r.refresh(ctx, staleAfter); err != nil {
+		return false, err
+	}
+	_, ok := r.keys.Load().secrets[id]
+	return ok, nil
+}

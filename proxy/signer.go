@@ -2,6 +2,10 @@ package proxy
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
 	"time"
 
 	"github.com/trestle-bridge/trestle/store"
@@ -9,6 +13,9 @@ import (
 
 // DefaultLifetime is how long a link lives when nothing else is said.
 const DefaultLifetime = 30 * 24 * time.Hour
+
+// ErrNoStore says that a short link was asked for where there is no store to keep its record.
+var ErrNoStore = errors.New("short links need a store")
 
 // SignerConfig is what a Signer needs.
 type SignerConfig struct {
@@ -21,19 +28,127 @@ type SignerConfig struct {
 
 // Signer makes links.
 type Signer struct {
-	cfg SignerConfig
+	base     string // PublicURL without a slash at its end
+	store    *store.Store
+	keys     *KeyRing
+	lifetime time.Duration
+	now      func() time.Time
 }
 
 // NewSigner checks the configuration and, where the store has no key yet, makes the first one.
 func NewSigner(ctx context.Context, cfg SignerConfig) (*Signer, error) {
-	return &Signer{cfg: cfg}, nil
+	base, err := publicBase(cfg.PublicURL)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Lifetime == 0 {
+		cfg.Lifetime = DefaultLifetime
+	}
+	s := &Signer{base: base, store: cfg.Store, keys: cfg.Keys, lifetime: cfg.Lifetime, now: cfg.Now}
+	if s.keys == nil {
+		if cfg.Store == nil {
+			return nil, errors.New("media links need Store, or Keys for self-contained links only")
+		}
+		if s.keys, err = OpenKeyRing(ctx, cfg.Store, cfg.Now); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
 }
 
-// Short writes the link's record and returns the link. The record is durable when Short returns.
-func (s *Signer) Short(ctx context.Context, m Media) (string, error) { return "", ErrNoKey }
+func publicBase(s string) (string, error) {
+	u, err := url.Parse(s)
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("public URL of the media proxy: %w", err)
+	case u.Scheme != "https" && u.Scheme != "http" || u.Host == "":
+		return "", fmt.Errorf("public URL of the media proxy is %q: give the address that browsers use, such as https://bridge.example", u.Redacted())
+	case u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.ForceQuery:
+		return "", fmt.Errorf("public URL of the media proxy is %q: leave out user, query and fragment", u.Redacted())
+	}
+	return strings.TrimRight(s, "/"), nil
+}
 
-// SelfContained returns a link that needs no record.
-func (s *Signer) SelfContained(m Media) (string, error) { return "", ErrNoKey }
+// Short writes the link's record and returns the link, https://host/m/{34 characters}/{name}. The record is durable when Short returns.
+// Errors: [ErrEncrypted], [ErrBadMedia], [ErrNoStore], [ErrNoKey], and those of the store.
+func (s *Signer) Short(ctx context.Context, m Media) (string, error) {
+	if s.store == nil {
+		return "", ErrNoStore
+	}
+	if err := m.check(); err != nil {
+		return "", err
+	}
+	// Another process may have rotated or retired keys. One of its links must not come from a dead key.
+	if err := s.keys.refresh(ctx, staleAfter); err != nil {
+		return "", err
+	}
+	name := cleanName(m.Name)
+	record := store.Media{
+		Server: m.URI.Homeserver, MediaID: m.URI.FileID, Room: string(m.Room), Event: string(m.Event),
+		Name: name, MIME: baseType(m.MIME), Size: m.Size, Created: s.now(), Expires: s.expiry(m),
+	}
+	err := s.store.Commit(ctx, s.store.Epoch(), func(tx *store.Tx) error { return tx.AddMedia(&record) })
+	if err != nil {
+		return "", fmt.Errorf("write the record of a link to %s: %w", m.URI, err)
+	}
+	return s.sign(&claims{purpose: purposeShort, record: record.ID}, name)
+}
 
-// Keys returns the ring the signer signs with, for the Server of the same process.
-func (s *Signer) Keys() *KeyRing { return s.cfg.Keys }
+// SelfContained returns a link that needs no record: https://host/media/{server}/{mediaID}/{name}?…&mac=. Its query holds the key ID (k), expiry in
+// Unix seconds (x), room (r), event (e), type (t), disposition (d) and file name (n), all signed.
+// Errors: [ErrEncrypted], [ErrBadMedia], [ErrNoKey].
+func (s *Signer) SelfContained(m Media) (string, error) {
+	if err := m.check(); err != nil {
+		return "", err
+	}
+	if len(m.Room) > maxGrammar || len(m.Event) > maxGrammar {
+		return "", fmt.Errorf("link to %s: the room ID and the event ID may have %d bytes each", m.URI, maxGrammar)
+	}
+	name := cleanName(m.Name)
+	c := &claims{
+		purpose: purposeSelfContained, server: m.URI.Homeserver, mediaID: m.URI.FileID,
+		room: string(m.Room), event: string(m.Event), mime: baseType(m.MIME), disposition: attachment, name: name,
+	}
+	if c.mime == "" || mayInline(c.mime) { // an unknown type is the homeserver's to declare
+		c.disposition = inline
+	}
+	if at := s.expiry(m); !at.IsZero() {
+		c.expires = max(at.Unix(), 1)
+	}
+	return s.sign(c, name)
+}
+
+// Keys returns the ring the signer signs with, for the Server of the same process and for rotation.
+func (s *Signer) Keys() *KeyRing { return s.keys }
+
+func (s *Signer) expiry(m Media) time.Time {
+	switch {
+	case !m.Expires.IsZero():
+		return m.Expires
+	case s.lifetime < 0:
+		return time.Time{}
+	}
+	return s.now().Add(s.lifetime)
+}
+
+func (s *Signer) sign(c *claims, name string) (string, error) {
+	key, secret, ok := s.keys.signing()
+	if !ok {
+		return "", ErrNoKey
+	}
+	c.key = key
+	return s.base + c.path(c.sum(secret), displayName(name)), nil
+}
+
+func (m *Media) check() error {
+	switch {
+	case m.Encrypted != nil:
+		return fmt.Errorf("link to %s: %w", m.URI, ErrEncrypted)
+	case !validServerName(m.URI.Homeserver) || !validMediaID(m.URI.FileID):
+		return fmt.Errorf("link to %q on %q: %w", m.URI.FileID, m.URI.Homeserver, ErrBadMedia)
+	}
+	return nil
+}

@@ -1,0 +1,149 @@
+package proxy
+
+import (
+	"reflect"
+	"strings"
+	"testing"
+)
+
+func someClaims() claims {
+	return claims{
+		purpose: purposeSelfContained, key: 3, record: 77, server: "example.org", mediaID: "AbC-_9", room: "!r:example.org",
+		event: "$e", expires: 1_700_000_000, mime: "image/png", disposition: inline, name: "photo.png",
+	}
+}
+
+func TestMAC_AnyBitOfAnyFieldFlipped_DoesNotHold(t *testing.T) {
+	secret := testKey(3).Secret
+	good := someClaims()
+	m := good.sum(secret)
+	if !good.holds(secret, m) {
+		t.Fatal("the MAC does not hold to begin with")
+	}
+	fields := reflect.TypeFor[claims]()
+	for i := range fields.NumField() {
+		name := fields.Field(i).Name
+		width := 64
+		switch v := reflect.ValueOf(good).Field(i); v.Kind() {
+		case reflect.String:
+			width = 8 * v.Len()
+		case reflect.Uint8:
+			width = 8
+		}
+		if width == 0 {
+			t.Fatalf("field %s is empty in the test", name)
+		}
+		for bit := range width {
+			bad := flip(good, i, bit)
+			if bad == good {
+				t.Fatalf("field %s bit %d: nothing was changed", name, bit)
+			}
+			if bad.holds(secret, m) {
+				t.Errorf("field %s bit %d flipped: the MAC still holds", name, bit)
+			}
+		}
+	}
+	for bit := range 8 * macSize {
+		bad := m
+		bad[bit/8] ^= 1 << (bit % 8)
+		if good.holds(secret, bad) {
+			t.Errorf("bit %d of the MAC flipped: it still holds", bit)
+		}
+	}
+}
+
+// flip changes one bit of one field. It goes through the fields by name, since reflection may not set what is not exported.
+func flip(c claims, field, bit int) claims {
+	text := func(s *string) {
+		b := []byte(*s)
+		b[bit/8] ^= 1 << (bit % 8)
+		*s = string(b)
+	}
+	switch reflect.TypeFor[claims]().Field(field).Name {
+	case "purpose":
+		s := string(c.purpose)
+		text(&s)
+		c.purpose = purpose(s)
+	case "key":
+		c.key ^= 1 << bit
+	case "record":
+		c.record ^= 1 << bit
+	case "server":
+		text(&c.server)
+	case "mediaID":
+		text(&c.mediaID)
+	case "room":
+		text(&c.room)
+	case "event":
+		text(&c.event)
+	case "expires":
+		c.expires ^= 1 << bit
+	case "mime":
+		text(&c.mime)
+	case "disposition":
+		text(&c.disposition)
+	case "name":
+		text(&c.name)
+	}
+	return c
+}
+
+func TestMAC_TextMovedFromOneFieldToTheNext_IsAnotherMAC(t *testing.T) {
+	secret := testKey(3).Secret
+	a := claims{purpose: purposeSelfContained, server: "example.org", mediaID: "abc", room: "!r", event: "$e"}
+	b := claims{purpose: purposeSelfContained, server: "example.or", mediaID: "gabc", room: "!r", event: "$e"}
+	c := claims{purpose: purposeSelfContained, server: "example.org", mediaID: "abc", room: "!r$e", event: ""}
+	if a.sum(secret) == b.sum(secret) || a.sum(secret) == c.sum(secret) {
+		t.Error("two different claims have one MAC")
+	}
+}
+
+func TestMAC_ShortLinkAndSelfContainedLink_HaveDifferentMACs(t *testing.T) {
+	secret := testKey(3).Secret
+	a, b := claims{purpose: purposeShort, record: 5}, claims{purpose: purposeSelfContained, record: 5}
+	if a.sum(secret) == b.sum(secret) {
+		t.Error("a MAC made for one form holds for the other")
+	}
+}
+
+func TestToken_HasExactly34Characters(t *testing.T) {
+	for _, record := range []int64{1, 77, 1<<63 - 1} {
+		token := formatToken(255, record, mac{0xff, 15: 0xff})
+		if len(token) != 34 {
+			t.Errorf("record %d: %d characters", record, len(token))
+		}
+		key, got, m, ok := parseToken(token)
+		if !ok || key != 255 || got != record || m != (mac{0xff, 15: 0xff}) {
+			t.Errorf("record %d: came back as key %d, record %d, %x, %v", record, key, got, m, ok)
+		}
+	}
+}
+
+func TestToken_AnyBitOfAnyCharacterFlipped_IsRefused(t *testing.T) {
+	keys, err := StaticKeys(testKey(1), testKey(2), testKey(3))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := claims{purpose: purposeShort, key: 2, record: 1<<40 + 12345}
+	token := formatToken(c.key, c.record, c.sum(testKey(2).Secret))
+	for i := range len(token) {
+		for bit := range 8 {
+			b := []byte(token)
+			b[i] ^= 1 << bit
+			got, m, ok := parseShort(string(b) + "/photo.png")
+			if ok && keys.verify(&got, m) {
+				t.Errorf("character %d bit %d flipped: accepted", i, bit)
+			}
+		}
+	}
+	for n := range len(token) {
+		if _, _, ok := parseShort(token[:n]); ok {
+			t.Errorf("accepted when cut to %d characters", n)
+		}
+	}
+	for _, s := range []string{token + "A", token + "=", token + "==", "\n" + token[1:], token[:33] + "\n", strings.Repeat("\r\n", 17)} {
+		if _, _, ok := parseShort(s); ok {
+			t.Errorf("accepted %q", s)
+		}
+	}
+}
