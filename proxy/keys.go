@@ -67,17 +67,25 @@ func openKeyRing(ctx context.Context, source keySource, now func() time.Time) (*
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	// The store takes one first key. Whoever comes second is told that it is taken, and reads it.
-	if _, err := r.add(ctx, nil); err != nil && !errors.Is(err, store.ErrTaken) {
-		return nil, fmt.Errorf("make the first key for media links: %w", err)
+	// The store takes one first key; whoever comes second is told that it is taken. It may be told so before the first one's commit is through, so it
+	// puts an empty job behind that commit before it reads, and tries again if the commit came to nothing.
+	for range 3 {
+		if _, err := r.add(ctx); errors.Is(err, store.ErrTaken) {
+			err = source.Commit(ctx, source.Epoch(), func(*store.Tx) error { return nil })
+			if err != nil {
+				return nil, fmt.Errorf("wait for the first key for media links: %w", err)
+			}
+		} else if err != nil {
+			return nil, fmt.Errorf("make the first key for media links: %w", err)
+		}
+		if err := r.read(ctx); err != nil {
+			return nil, err
+		}
+		if len(r.keys.Load().secrets) > 0 {
+			return r, nil
+		}
 	}
-	if err := r.read(ctx); err != nil {
-		return nil, err
-	}
-	if len(r.keys.Load().secrets) == 0 {
-		return nil, ErrNoKey
-	}
-	return r, nil
+	return nil, ErrNoKey
 }
 
 // StaticKeys makes a ring of given keys, for bridges without a store: IDs of their own, secrets of at least 32 random bytes. The newest by
@@ -175,7 +183,7 @@ func (r *KeyRing) Rotate(ctx context.Context) (uint8, error) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	id, err := r.add(ctx, nil)
+	id, err := r.add(ctx, r.supersede(ctx))
 	if err != nil {
 		return 0, fmt.Errorf("rotate the keys for media links: %w", err)
 	}
@@ -201,7 +209,7 @@ func (r *KeyRing) Retire(ctx context.Context, id uint8) error {
 	kill := func(tx *store.Tx) error { return tx.PutSetting(deadSetting(id), []byte(deadMark(created))) }
 	var err error
 	if len(set.secrets) == 1 {
-		_, err = r.add(ctx, kill)
+		_, err = r.add(ctx, r.supersede(ctx), kill)
 	} else {
 		err = r.source.Commit(ctx, r.source.Epoch(), kill)
 	}
@@ -223,32 +231,38 @@ func (r *KeyRing) IDs() (verify []uint8, signing uint8) {
 	return verify, signing
 }
 
-// add makes a key, in one commit with also. The store keeps at most one key that is not marked as retired, which is how two first keys
-// are never made; its mark says that a key has a successor, and the setting of deadSetting says that its links are dead.
-func (r *KeyRing) add(ctx context.Context, also func(tx *store.Tx) error) (uint8, error) {
+// add makes a key, in one commit with what comes before it. The store keeps at most one key that is not marked as retired, which is how two
+// first keys are never made.
+func (r *KeyRing) add(ctx context.Context, before ...func(tx *store.Tx) error) (uint8, error) {
 	secret := make([]byte, secretSize)
 	rand.Read(secret) // never fails: crypto/rand ends the process first
 	key := store.MediaKey{Secret: secret, Created: r.now()}
-	existing, err := r.source.MediaKeys(ctx)
-	if err != nil {
-		return 0, err
-	}
-	err = r.source.Commit(ctx, r.source.Epoch(), func(tx *store.Tx) error {
-		for _, k := range existing {
-			if k.Retired.IsZero() {
-				if err := tx.RetireMediaKey(k.ID); err != nil {
-					return err
-				}
-			}
-		}
-		if also != nil {
-			if err := also(tx); err != nil {
+	err := r.source.Commit(ctx, r.source.Epoch(), func(tx *store.Tx) error {
+		for _, do := range before {
+			if err := do(tx); err != nil {
 				return err
 			}
 		}
 		return tx.AddMediaKey(&key)
 	})
 	return key.ID, err
+}
+
+// supersede marks the store's signing key as retired, to make room for its successor. To the store that means that the key signs no more; that its
+// links are dead is said by the setting of deadSetting. When another process rotates at the same time, one of the two fails and changes nothing.
+func (r *KeyRing) supersede(ctx context.Context) func(tx *store.Tx) error {
+	existing, err := r.source.MediaKeys(ctx)
+	return func(tx *store.Tx) error {
+		if err != nil {
+			return err
+		}
+		for _, k := range existing {
+			if k.Retired.IsZero() {
+				return tx.RetireMediaKey(k.ID)
+			}
+		}
+		return nil
+	}
 }
 
 // The setting that ends a key names the key by when it was made too, so that it says nothing of a later key of the same ID.
