@@ -71,9 +71,12 @@ func validServerName(name string) bool { return serverName.MatchString(name) }
 // required reports a value that is not there, and is false for what needs no further look.
 func (d *decoder) required(path, value, mend string) bool {
 	if value == "" && !d.isBad(path) {
-		if _, written := d.at[path]; written {
+		switch _, written := d.at[path]; {
+		case written:
 			d.wrong(path, "is empty", mend)
-		} else {
+		case d.typo[path]:
+			return false // said already, where it is misspelt
+		default:
 			d.wrong(path, "is missing", mend)
 		}
 	}
@@ -126,7 +129,7 @@ func (d *decoder) checkAppservice(cfg *Config) {
 			d.required("appservice.address", "", "write the URL at which the homeserver reaches "+c.Listen+", such as http://bridge:29400")
 		}
 	}
-	if c.Address != "" && d.checkURL("appservice.address", c.Address, "http://127.0.0.1:29400") != nil && c.Address == cfg.Homeserver.Address {
+	if _, written := d.at["appservice.address"]; written && c.Address != "" && d.checkURL("appservice.address", c.Address, "http://127.0.0.1:29400") != nil && c.Address == cfg.Homeserver.Address {
 		d.wrong("appservice.address", "is the homeserver's own address", "write the URL at which the homeserver reaches the bridge")
 	}
 	if d.required("appservice.id", c.ID, "write a name without spaces") && !appserviceID.MatchString(c.ID) {
@@ -225,7 +228,7 @@ func (d *decoder) checkMedia(c *MediaConfig) {
 		if u != nil && c.Listen == "" && !d.isBad("media.listen") {
 			d.warn("media.public_url", "does nothing, because media.listen is empty", "write media.listen: 127.0.0.1:29401 to have links")
 		}
-		if u != nil && u.Scheme == "http" && !isLoopback(u.Hostname()) {
+		if u != nil && c.Listen != "" && u.Scheme == "http" && !isLoopback(u.Hostname()) {
 			d.warn("media.public_url", "is http, so that whoever is on the way sees the media and can copy the links", "put a reverse proxy with TLS in front of it and write https://"+u.Host)
 		}
 	}
@@ -370,7 +373,7 @@ func within[T int | time.Duration | Size](d *decoder, path string, value, low, h
 	if d.isBad(path) || value >= low && value <= high {
 		return
 	}
-	d.wrong(path, d.quote(path)+" is out of range", "write something from "+display(low)+" to "+display(high))
+	d.wrong(path, d.quote(path)+" is out of range", "write a value from "+display(low)+" to "+display(high))
 }
 
 func display[T int | time.Duration | Size](value T) string {

@@ -34,6 +34,7 @@ type decoder struct {
 	hidden   map[*yaml.Node]bool   // nodes that come from a secret's file
 	at       map[string]origin     // by dotted path
 	bad      map[string]bool       // paths with a mistake
+	typo     map[string]bool       // paths that were meant by a key that does not exist
 	mistakes []Mistake
 	warnings []Mistake
 	known    map[string][]string // key → sections that have it, for suggestions
@@ -43,7 +44,7 @@ type decoder struct {
 func newDecoder(file string) *decoder {
 	return &decoder{
 		file: file, envOf: map[*yaml.Node]string{}, hidden: map[*yaml.Node]bool{}, at: map[string]origin{},
-		bad: map[string]bool{}, active: map[*yaml.Node]bool{},
+		bad: map[string]bool{}, typo: map[string]bool{}, active: map[*yaml.Node]bool{},
 	}
 }
 
@@ -245,7 +246,7 @@ func (d *decoder) custom(node *yaml.Node, v reflect.Value, path string, secret b
 		texts = several.Errors
 	}
 	for _, text := range texts {
-		m := d.mistake(path, text, "")
+		m := d.mistake(path, text, "mend the value")
 		if found := yamlLine.FindStringSubmatch(text); found != nil {
 			m.Line, _ = strconv.Atoi(found[1])
 			m.Text = text[len(found[0]):]
@@ -295,7 +296,9 @@ func (d *decoder) structure(node *yaml.Node, v reflect.Value, path string, secre
 	d.keys(node, path, func(key string, value *yaml.Node) bool {
 		for _, f := range fields {
 			if f.name == key {
-				d.decode(value, f.value, join(path, key), secret || f.secret || secretName.MatchString(key))
+				// What is true or false is no secret, whatever its name.
+				hide := secret || f.secret || f.value.Kind() != reflect.Bool && secretName.MatchString(key)
+				d.decode(value, f.value, join(path, key), hide)
 				return true
 			}
 		}

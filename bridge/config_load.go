@@ -85,7 +85,7 @@ func (d *decoder) parse(data []byte) *yaml.Node {
 		return &yaml.Node{Kind: yaml.MappingNode, Line: 1} // an empty file: everything that is required is missing
 	}
 	if err != nil {
-		d.mistakes = append(d.mistakes, d.syntax(err))
+		d.mistakes = append(d.mistakes, d.syntax(err, data))
 		return nil
 	}
 	root := doc.Content[0]
@@ -99,13 +99,13 @@ func (d *decoder) parse(data []byte) *yaml.Node {
 	if err := decoder.Decode(&more); err == nil && len(more.Content) > 0 {
 		d.mistakes = append(d.mistakes, Mistake{File: d.file, Line: more.Content[0].Line, Text: "a second document begins here", Mend: "remove the line --- above it"})
 	} else if err != nil && !errors.Is(err, io.EOF) {
-		d.mistakes = append(d.mistakes, d.syntax(err))
+		d.mistakes = append(d.mistakes, d.syntax(err, data))
 	}
 	return root
 }
 
 // syntax makes a mistake of an error of the YAML reader, without the parts of it that quote a value.
-func (d *decoder) syntax(err error) Mistake {
+func (d *decoder) syntax(err error, data []byte) Mistake {
 	m := Mistake{File: d.file, Line: 1, Text: strings.TrimPrefix(err.Error(), "yaml: "), Mend: "mend the line, or the one above it"}
 	if found := yamlLine.FindStringSubmatch(m.Text); found != nil {
 		m.Line, _ = strconv.Atoi(found[1])
@@ -113,6 +113,12 @@ func (d *decoder) syntax(err error) Mistake {
 	}
 	switch {
 	case strings.HasPrefix(m.Text, "unknown anchor"):
+		// The reader names the anchor, which is the value itself, and not the line.
+		if name := strings.Split(m.Text, "'"); len(name) == 3 {
+			if at := bytes.Index(data, []byte("*"+name[1])); at >= 0 {
+				m.Line = 1 + bytes.Count(data[:at], []byte("\n"))
+			}
+		}
 		m.Text, m.Mend = "a value that begins with * is an alias in YAML", "put the value in quotes"
 	case strings.HasPrefix(m.Text, "found character that cannot start any token"):
 		m.Mend = "indent with spaces, not tabs, and put a value that begins with @, ` or % in quotes"

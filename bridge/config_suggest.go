@@ -9,6 +9,7 @@ import (
 // suggest says what to do about a key that does not exist: the nearest key of its section, or the section that has it.
 func (d *decoder) suggest(key, path string, known []string) string {
 	if near := nearest(key, known); near != "" {
+		d.typo[join(path, near)] = true
 		return "write " + near + " instead"
 	}
 	if sections := d.known[key]; len(sections) > 0 {
