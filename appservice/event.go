@@ -3,6 +3,7 @@ package appservice
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"time"
 
 	"maunium.net/go/mautrix/event"
@@ -73,4 +74,15 @@ type Presence struct {
 	StatusMessage   string
 	LastActiveAgo   time.Duration
 	CurrentlyActive bool
+}
+
+// Doubt says that the handler is about to do what cannot be taken back. It commits the effects and the progress of the
+// events before this one, and a mark: when the process ends before this event's own progress is committed, the event
+// comes again with InDoubt set. A handler that gets an error must not go on, and returns it. Doubt may only be called
+// while HandleEvent runs.
+func (e *Event) Doubt(ctx context.Context) error {
+	if e.doubt == nil {
+		return errors.New("Doubt was called after HandleEvent returned")
+	}
+	return e.doubt(ctx)
 }

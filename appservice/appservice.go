@@ -1,0 +1,219 @@
+package appservice
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+	"maunium.net/go/mautrix/id"
+
+	"github.com/trestle-bridge/trestle/internal/lanes"
+	"github.com/trestle-bridge/trestle/store"
+)
+
+var (
+	errNotStarted = errors.New("the appservice has not started")
+	errStopped    = errors.New("the appservice has stopped")
+)
+
+// AppService is one appservice: what the homeserver sends comes in through ServeHTTP, and what the bridge does on Matrix
+// goes out through its intents. Its methods may be called from any goroutine.
+type AppService struct {
+	cfg        Config
+	log        zerolog.Logger
+	store      *store.Store
+	epoch      store.Epoch
+	router     http.Handler
+	hsTokenSum [sha256.Size]byte
+	lanes      *lanes.Lanes[store.Ref]
+	heads      heads
+	ephemeral  *ephemerals
+	metrics    *metrics
+
+	homeserver *url.URL
+	http       *http.Client
+	namespaces []*regexp.Regexp // of users
+	botID      id.UserID
+	devices    deviceSupport
+	uploads    uploadLimit
+	intentsMu  sync.Mutex
+	intents    map[id.UserID]*Intent
+	locks      keyLock // by user, and by user and room
+
+	started   atomic.Bool
+	quit      chan struct{} // closed by Stop
+	stopOnce  sync.Once
+	runCtx    context.Context // of the handlers
+	runCancel context.CancelFunc
+	commitCtx context.Context // of commits: outlives runCtx, so that what was done is also written
+	commitEnd context.CancelFunc
+	routines  sync.WaitGroup
+	fatal     atomic.Pointer[error]
+}
+
+// New makes an appservice. It neither reads the store nor talks to the homeserver until [AppService.Start]; ServeHTTP
+// may be served before that, and then holds transactions back. The error names everything that is wrong with cfg.
+func New(cfg Config) (*AppService, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, fmt.Errorf("set up the appservice: %w", err)
+	}
+	as := &AppService{
+		cfg:        cfg,
+		log:        cfg.Log,
+		store:      cfg.Store,
+		epoch:      cfg.Store.Epoch(),
+		hsTokenSum: sha256.Sum256([]byte(cfg.Registration.HSToken)),
+		heads:      heads{lanes: make(map[string]head)},
+		botID:      id.UserID("@" + cfg.Registration.SenderLocalpart + ":" + cfg.ServerName),
+		intents:    make(map[id.UserID]*Intent),
+		quit:       make(chan struct{}),
+	}
+	if cfg.Registration.HSToken == "" || cfg.Registration.ASToken == "" {
+		return nil, errors.New("set up the appservice: the registration has no tokens")
+	}
+	as.homeserver, _ = url.Parse(strings.TrimRight(cfg.HomeserverURL, "/"))
+	for _, ns := range cfg.Registration.Namespaces.Users {
+		re, err := regexp.Compile("^(?:" + ns.Regex + ")")
+		if err != nil {
+			return nil, fmt.Errorf("set up the appservice: namespace %q: %w", ns.Regex, err)
+		}
+		as.namespaces = append(as.namespaces, re)
+	}
+	as.http = newHTTPClient(cfg.HTTPClient, as.log)
+	as.lanes = lanes.NewBatch(cfg.Workers, batchSize, as.work)
+	as.ephemeral = newEphemerals(cfg.Handler.HandleEphemeral, as.isOwn, as.log, func(outcome string) { as.metrics.ephemeral(outcome) })
+	if as.metrics, err = newMetrics(cfg.Metrics, as.lanes.Len); err != nil {
+		return nil, fmt.Errorf("set up the appservice: %w", err)
+	}
+	as.runCtx, as.runCancel = context.WithCancel(context.Background())
+	as.commitCtx, as.commitEnd = context.WithCancel(context.Background())
+	as.router = as.newRouter()
+	return as, nil
+}
+
+// Start takes up what an earlier process left in the store and lets the handlers run. It returns before the homeserver
+// was reached: registering the bot and the ping go on in the background, and are repeated until they succeed. ctx bounds
+// only the reading of the store. Start is called once.
+func (as *AppService) Start(ctx context.Context) error {
+	if err := as.running(); !errors.Is(err, errNotStarted) {
+		return errors.New("start the appservice: it was started before")
+	}
+	events := 0
+	err := as.store.Backlog(ctx, func(r store.LaneRefs) error {
+		if known := as.heads.get(r.Lane); known == (head{}) && (r.Doubt || r.Attempts > 0) {
+			h := head{attempts: r.Attempts, doubt: r.Doubt, nextAt: r.NextAt}
+			if r.Doubt {
+				h.attempts++ // it was under way when the process ended: that was an attempt
+			}
+			as.heads.set(r.Lane, h)
+		}
+		as.lanes.Add(r.Lane, r.Refs...)
+		events += len(r.Refs)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("start the appservice: read the backlog: %w", err)
+	}
+	if events > 0 {
+		as.log.Info().Int("events", events).Msg("Events of an earlier run are taken up")
+	}
+	as.lanes.Start(as.runCtx)
+	as.routines.Go(func() { as.ephemeral.read(as.runCtx) })
+	as.routines.Go(func() { as.ephemeral.call(as.runCtx) })
+	as.routines.Go(func() { as.greet(as.runCtx) })
+	as.started.Store(true)
+	return nil
+}
+
+// stopPatience is how long handlers may go on after their context has ended.
+const stopPatience = 5 * time.Second
+
+// Stop refuses further transactions, takes up no further event, and waits for the handlers that run. When ctx ends their
+// context is cancelled; what they had begun is found at the next start. The store may be closed after Stop.
+func (as *AppService) Stop(ctx context.Context) error {
+	as.stopOnce.Do(func() { close(as.quit) })
+	err := as.lanes.Drain(ctx)
+	as.runCancel()
+	if err != nil {
+		patience, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopPatience)
+		defer cancel()
+		err = as.lanes.Drain(patience)
+	}
+	as.commitEnd()
+	as.routines.Wait()
+	as.http.CloseIdleConnections()
+	if err != nil {
+		return fmt.Errorf("stop the appservice: handlers are still running: %w", err)
+	}
+	return nil
+}
+
+// running says whether transactions can be taken in.
+func (as *AppService) running() error {
+	select {
+	case <-as.quit:
+		return errStopped
+	default:
+	}
+	if err := as.fatalError(); err != nil {
+		return err
+	}
+	if !as.started.Load() {
+		return errNotStarted
+	}
+	return nil
+}
+
+// Ready says whether the appservice works: it was started, the store takes writes, and the backlog is below its limit.
+func (as *AppService) Ready() error {
+	if err := as.running(); err != nil {
+		return err
+	}
+	if waiting, _ := as.lanes.Len(); waiting >= as.cfg.BacklogLimit {
+		return fmt.Errorf("%w: %d events wait", errBacklog, waiting)
+	}
+	return nil
+}
+
+func (as *AppService) setFatal(err error) {
+	if as.fatal.CompareAndSwap(nil, &err) {
+		as.log.Error().Err(err).Msg("The store is lost for this process; it handles nothing more and must be started again")
+	}
+}
+
+func (as *AppService) fatalError() error {
+	if err := as.fatal.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// IsGhost says whether a user is in the bridge's namespace, and not the bot.
+func (as *AppService) IsGhost(user id.UserID) bool {
+	return user != as.botID && as.isOwn(user)
+}
+
+func (as *AppService) isOwn(user id.UserID) bool {
+	if user == as.botID {
+		return true
+	}
+	if !strings.HasSuffix(string(user), ":"+as.cfg.ServerName) {
+		return false
+	}
+	for _, ns := range as.namespaces {
+		if ns.MatchString(string(user)) {
+			return true
+		}
+	}
+	return false
+}

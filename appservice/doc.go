@@ -1,0 +1,52 @@
+// Package appservice is the Matrix side of a bridge: it takes in what a homeserver sends to an application service, and
+// acts as the bridge's bot and ghosts.
+//
+// What comes in: [AppService.ServeHTTP] takes a transaction, walks over it once, commits it to the store, and only then
+// answers 200. Every event then waits in its lane (one for each room, for each device that gets to-device messages, and
+// one for device lists and key counts) for the [Handler], which answers with effects; effects and progress are committed
+// together. What no handler can be given, or what fails for too long, becomes a dead letter. Typing, receipts and presence
+// are passed on without being stored.
+//
+// What goes out: an [Intent] for each user, which registers it, makes its device (MSC4190, MSC4326), joins rooms, and
+// sends under transaction IDs that the caller gives.
+//
+// # Files
+//
+// The journey of an event: router.go (token and path), intake.go (body to commit), split.go (taking apart), worker.go
+// (handler, effects, backoff, dead letters), decode.go. Beside it: ephemeral.go, membership.go. Outwards: intent.go,
+// device.go, room.go, profile.go, media.go, transport.go (rate limits, redirects), ping.go. The registration file:
+// registration.go, registration_generate.go.
+//
+// # Goroutines
+//
+//   - Requests run in the goroutines of the http.Server. They own the body until the commit; then nobody changes it.
+//   - The store's writer calls back after a commit and puts the new events into their lanes. It only takes a lock there.
+//   - Workers, at most Config.Workers, exist while lanes have work (package lanes). A worker owns a lane for one turn of up
+//     to 64 events; an [Event] belongs to it and to the handler for as long as HandleEvent runs. A lane in backoff holds no
+//     worker.
+//   - The reader and the caller of ephemeral events run from Start to Stop. The caller alone knows who is typing.
+//   - The greeter registers the bot and pings the homeserver from Start on, until it succeeds.
+//
+// Intents have no goroutines: they work in the caller's. A lock for each user, and for each user and room, sees to it that
+// concurrent calls make one registration, one device and one join.
+//
+// Stop waits for the handlers, then cancels their context; commits of what handlers had done still go through.
+//
+// # Example
+//
+//	reg, err := appservice.LoadRegistration("registration.yaml")
+//	…
+//	as, err := appservice.New(appservice.Config{
+//		Registration:  reg,
+//		HomeserverURL: "http://localhost:8008",
+//		ServerName:    "example.org",
+//		Store:         db,
+//		Handler:       handler,
+//		Log:           log,
+//	})
+//	…
+//	go http.ListenAndServe("127.0.0.1:29331", as)
+//	if err := as.Start(ctx); err != nil { … }
+//	defer as.Stop(ctx)
+//	_, err = as.Ghost("@irc_nick:example.org").SendMessage(ctx, room, event.EventMessage, content, txnID)
+package appservice

@@ -1,0 +1,151 @@
+package appservice
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/gorilla/mux"
+
+	"github.com/trestle-bridge/trestle/store"
+)
+
+// putTransaction takes a transaction in. Its answer is 200 once everything durable in it is committed, and then never
+// anything else because of what is in it: a homeserver that is refused sends the same again, for ever.
+func (as *AppService) putTransaction(w http.ResponseWriter, r *http.Request) {
+	txnID, err := url.PathUnescape(mux.Vars(r)["txnId"])
+	if err != nil {
+		txnID = mux.Vars(r)["txnId"]
+	}
+	txnID = storable(txnID)
+	body, err := as.readBody(w, r)
+	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
+		as.metrics.transaction("too_large")
+		as.log.Error().Str("txn_id", txnID).Int64("limit", as.cfg.MaxBody).
+			Msg("A transaction over the size limit was refused; the homeserver sends it again until the limit is raised")
+		answerError(w, http.StatusRequestEntityTooLarge, codeTooLarge, fmt.Sprintf("the limit is %d bytes; raise it in the bridge's configuration", as.cfg.MaxBody))
+		return
+	} else if err != nil {
+		as.metrics.transaction("broken_off")
+		answerError(w, http.StatusBadRequest, codeNotJSON, "the body broke off")
+		return
+	}
+	t, ephemeral := as.takeApart(txnID, body)
+	if err := as.takeIn(r.Context(), t); err != nil {
+		if r.Context().Err() != nil {
+			as.metrics.transaction("client_gone")
+			return
+		}
+		as.metrics.transaction("refused")
+		as.log.Error().Err(err).Str("txn_id", txnID).Msg("A transaction was refused; the homeserver will send it again")
+		answerError(w, http.StatusServiceUnavailable, codeUnknown, "the bridge cannot take the transaction in now; send it again later")
+		return
+	}
+	if as.cfg.Registration.ReceiveEphemeral {
+		as.ephemeral.offer(ephemeral)
+	}
+	as.metrics.transaction("ok")
+	answerOK(w)
+}
+
+func (as *AppService) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	reader := http.MaxBytesReader(w, r.Body, as.cfg.MaxBody)
+	if r.ContentLength > as.cfg.MaxBody {
+		return nil, &http.MaxBytesError{Limit: as.cfg.MaxBody}
+	}
+	var buf bytes.Buffer
+	if r.ContentLength > 0 {
+		buf.Grow(int(r.ContentLength) + bytes.MinRead) // one allocation; the token was right, so the length is believed
+	}
+	if _, err := buf.ReadFrom(reader); err != nil {
+		return nil, err
+	}
+	if r.ContentLength >= 0 && int64(buf.Len()) < r.ContentLength {
+		return nil, io.ErrUnexpectedEOF
+	}
+	return buf.Bytes(), nil
+}
+
+// takeApart makes of a body what is to be stored, and what is only passed on.
+func (as *AppService) takeApart(txnID string, body []byte) (*store.Transaction, [][]byte) {
+	t := &store.Transaction{ID: txnID, Received: time.Now()}
+	c, err := splitTransaction(txnID, body)
+	if err != nil {
+		t.Dead = []store.DeadLetter{{Kind: "body", Key: txnID, Cause: storable("the body of a transaction is not a JSON object: " + err.Error()), Body: body}}
+		return t, nil
+	}
+	t.Elements, t.EncryptedRooms, t.Dead = c.elements, c.encrypted, c.dead
+	return t, c.ephemeral
+}
+
+// holdPause is how long a transaction that cannot be taken in waits before it tries again.
+const holdPause = 100 * time.Millisecond
+
+// errBacklog says that too many events wait already.
+var errBacklog = errors.New("the backlog is at its limit")
+
+// takeIn commits a transaction and hands what is new over to the lanes. While the backlog is at its limit or the store
+// fails it holds on, up to HoldFor or until ctx ends: a refused transaction comes back without its to-device messages.
+func (as *AppService) takeIn(ctx context.Context, t *store.Transaction) error {
+	ctx, cancel := context.WithTimeout(ctx, as.cfg.HoldFor)
+	defer cancel()
+	logged := false
+	for {
+		err := as.tryTakeIn(ctx, t)
+		if err == nil || isFinal(err) {
+			return err
+		}
+		if !logged {
+			logged = true
+			as.log.Warn().Err(err).Str("txn_id", t.ID).Dur("hold_for", as.cfg.HoldFor).Msg("A transaction is held back")
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-as.quit:
+			return errStopped
+		case <-time.After(holdPause):
+		}
+	}
+}
+
+func (as *AppService) tryTakeIn(ctx context.Context, t *store.Transaction) error {
+	if err := as.running(); err != nil {
+		return err
+	}
+	if len(t.Elements) == 0 && len(t.Dead) == 0 {
+		return nil
+	}
+	if waiting, _ := as.lanes.Len(); waiting >= as.cfg.BacklogLimit && len(t.Elements) > 0 {
+		return fmt.Errorf("%w: %d events wait", errBacklog, waiting)
+	}
+	begin := time.Now()
+	err := as.store.Commit(ctx, as.epoch, func(tx *store.Tx) error {
+		refs, err := tx.Ingest(t)
+		if err != nil {
+			return err
+		}
+		tx.AfterCommit(func() {
+			for _, lane := range refs {
+				as.lanes.Add(lane.Lane, lane.Refs...)
+			}
+			as.metrics.dead(len(t.Dead))
+		})
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("store transaction %s: %w", t.ID, err)
+	}
+	as.metrics.commitSeconds.Observe(time.Since(begin).Seconds())
+	return nil
+}
+
+// isFinal says whether an error of the store stays for as long as this process lives.
+func isFinal(err error) bool {
+	return errors.Is(err, store.ErrFenced) || errors.Is(err, store.ErrClosed) || errors.Is(err, store.ErrUnknownOutcome) || errors.Is(err, errStopped)
+}

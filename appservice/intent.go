@@ -1,0 +1,214 @@
+package appservice
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync/atomic"
+
+	"github.com/rs/zerolog"
+	"maunium.net/go/mautrix"
+	"maunium.net/go/mautrix/event"
+	"maunium.net/go/mautrix/id"
+
+	"github.com/trestle-bridge/trestle/store"
+)
+
+// Intent acts as one ghost or as the bot. What an act needs is done first, once, and remembered in the store: the user
+// is registered, has a device, is in the room. Concurrent calls share that work. Requests are not repeated, except after
+// a 429 where that is safe; the caller owns the policy.
+type Intent struct {
+	as    *AppService
+	user  id.UserID
+	known atomic.Pointer[store.Ghost] // as it is in the store; nil until it was read. What it points to is not changed.
+}
+
+// Bot returns the intent of the bridge's own user.
+func (as *AppService) Bot() *Intent { return as.intent(as.botID) }
+
+// Ghost returns the intent of a user in the bridge's namespace. Whether it is one shows when the intent is used.
+func (as *AppService) Ghost(user id.UserID) *Intent { return as.intent(user) }
+
+func (as *AppService) intent(user id.UserID) *Intent {
+	as.intentsMu.Lock()
+	defer as.intentsMu.Unlock()
+	i := as.intents[user]
+	if i == nil {
+		i = &Intent{as: as, user: user}
+		as.intents[user] = i
+	}
+	return i
+}
+
+// UserID is whom the intent acts as.
+func (i *Intent) UserID() id.UserID { return i.user }
+
+// Whoami asks the homeserver whom it takes the bridge for: the bot, when tokens and server name are right.
+func (as *AppService) Whoami(ctx context.Context) (id.UserID, error) {
+	resp, err := as.Bot().client("").Whoami(ctx)
+	if err != nil {
+		return "", fmt.Errorf("whoami: %w", as.explain(err))
+	}
+	return resp.UserID, nil
+}
+
+// client makes a client for one request: it is small, and so no state is shared. Every request says which user it is
+// for, the bot's as well; the device is named only where it matters (MSC4326).
+func (i *Intent) client(device id.DeviceID) *mautrix.Client {
+	return &mautrix.Client{
+		HomeserverURL:         i.as.homeserver,
+		UserID:                i.user,
+		DeviceID:              device,
+		AccessToken:           i.as.cfg.Registration.ASToken,
+		UserAgent:             "Trestle",
+		Client:                i.as.http,
+		Log:                   zerolog.Nop(), // it would log what people write
+		SetAppServiceUserID:   true,
+		SetAppServiceDeviceID: device != "",
+		IgnoreRateLimit:       true,
+	}
+}
+
+// ghost gives what the store knows of the user. The result must be copied before it is changed.
+func (i *Intent) ghost(ctx context.Context) (*store.Ghost, error) {
+	if g := i.known.Load(); g != nil {
+		return g, nil
+	}
+	g, err := i.as.store.Ghost(ctx, string(i.user))
+	if errors.Is(err, store.ErrNotFound) {
+		g = &store.Ghost{UserID: string(i.user)}
+	} else if err != nil {
+		return nil, fmt.Errorf("read what is known of %s: %w", i.user, err)
+	}
+	i.known.CompareAndSwap(nil, g)
+	return i.known.Load(), nil
+}
+
+// update changes what is known of the user, in the store first. The caller holds the user's lock.
+func (i *Intent) update(ctx context.Context, change func(g *store.Ghost)) error {
+	g, err := i.ghost(ctx)
+	if err != nil {
+		return err
+	}
+	changed := *g
+	change(&changed)
+	if err := i.as.store.Commit(ctx, i.as.epoch, func(tx *store.Tx) error { return tx.PutGhost(&changed) }); err != nil {
+		return fmt.Errorf("write what is known of %s: %w", i.user, err)
+	}
+	i.known.Store(&changed)
+	return nil
+}
+
+func (i *Intent) lock(ctx context.Context) (unlock func(), err error) {
+	return i.as.locks.lock(ctx, string(i.user))
+}
+
+// EnsureRegistered makes the user exist. A user that the homeserver has already is ours. It fails for good for a user ID
+// that breaks the grammar or is outside of the bridge's namespace.
+func (i *Intent) EnsureRegistered(ctx context.Context) error {
+	if g, err := i.ghost(ctx); err != nil || g.Registered {
+		return err
+	}
+	unlock, err := i.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if g, err := i.ghost(ctx); err != nil || g.Registered {
+		return err
+	}
+	if err := checkUserID(i.user, i.as.cfg.ServerName); err != nil {
+		return Permanent(fmt.Errorf("register: %w", err))
+	}
+	if !i.as.isOwn(i.user) {
+		return Permanent(fmt.Errorf("register %s: it is outside of the registration's namespaces", i.user))
+	}
+	localpart, _, _ := strings.Cut(string(i.user[1:]), ":")
+	cli := i.client("")
+	_, err = cli.MakeRequest(withRepeat(ctx), http.MethodPost, cli.BuildClientURL("v3", "register"), map[string]any{
+		"type":          "m.login.application_service",
+		"username":      localpart,
+		"inhibit_login": true, // homeservers with OAuth refuse anything else
+	}, nil)
+	if err != nil && errorCode(err) != "M_USER_IN_USE" {
+		return fmt.Errorf("register %s: %w", i.user, i.as.explain(err))
+	}
+	return i.update(ctx, func(g *store.Ghost) { g.Registered = true })
+}
+
+// explain puts words to errors that a person has to mend.
+func (as *AppService) explain(err error) error {
+	switch errorCode(err) {
+	case "M_EXCLUSIVE":
+		return Permanent(fmt.Errorf("the homeserver does not count this user to the bridge; its copy of the registration must have the same namespaces: %w", err))
+	case "M_UNKNOWN_TOKEN", codeMissingToken:
+		return fmt.Errorf("the homeserver does not take the as_token; give it the same registration as the bridge, and restart it: %w", err)
+	}
+	return err
+}
+
+// SendMessage sends an event and returns its ID. content is anything that encodes to a JSON object. txnID must be the
+// same when the same event is sent again, and different for all others of all ghosts: Synapse does not keep the
+// transactions of ghosts apart.
+func (i *Intent) SendMessage(ctx context.Context, room id.RoomID, evType event.Type, content any, txnID string) (id.EventID, error) {
+	what := fmt.Sprintf("send %s to %s as %s", evType.Type, room, i.user)
+	if txnID == "" {
+		return "", fmt.Errorf("%s: the transaction ID is empty", what)
+	}
+	var resp *mautrix.RespSendEvent
+	err := i.inRoom(ctx, room, func(cli *mautrix.Client) (err error) {
+		resp, err = cli.SendMessageEvent(ctx, room, evType, content, mautrix.ReqSendEvent{TransactionID: txnID})
+		return err
+	})
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", what, err)
+	}
+	return resp.EventID, nil
+}
+
+// SendState sets a piece of a room's state and returns the ID of its event.
+func (i *Intent) SendState(ctx context.Context, room id.RoomID, evType event.Type, stateKey string, content any) (id.EventID, error) {
+	var resp *mautrix.RespSendEvent
+	err := i.inRoom(ctx, room, func(cli *mautrix.Client) (err error) {
+		resp, err = cli.SendStateEvent(ctx, room, evType, stateKey, content)
+		return err
+	})
+	if err != nil {
+		return "", fmt.Errorf("set %s in %s as %s: %w", evType.Type, room, i.user, err)
+	}
+	return resp.EventID, nil
+}
+
+// Redact removes an event's content. For txnID see [Intent.SendMessage].
+func (i *Intent) Redact(ctx context.Context, room id.RoomID, ev id.EventID, reason, txnID string) (id.EventID, error) {
+	what := fmt.Sprintf("redact %s in %s as %s", ev, room, i.user)
+	if txnID == "" {
+		return "", fmt.Errorf("%s: the transaction ID is empty", what)
+	}
+	var resp *mautrix.RespSendEvent
+	err := i.inRoom(ctx, room, func(cli *mautrix.Client) (err error) {
+		resp, err = cli.RedactEvent(ctx, room, ev, mautrix.ReqRedact{Reason: reason, TxnID: txnID})
+		return err
+	})
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", what, err)
+	}
+	return resp.EventID, nil
+}
+
+// inRoom runs a request that needs the user registered, in the room, and with its device.
+func (i *Intent) inRoom(ctx context.Context, room id.RoomID, request func(cli *mautrix.Client) error) error {
+	if err := i.EnsureJoined(ctx, room); err != nil {
+		return err
+	}
+	err := i.withDevice(ctx, request)
+	if errorCode(err) == codeForbidden {
+		// Perhaps the user is no longer in the room and its member event is still under way: ask again next time.
+		if forgetErr := i.setMember(ctx, room, i.user, ""); forgetErr != nil {
+			i.as.log.Warn().Err(forgetErr).Stringer("room", room).Msg("A membership cannot be forgotten")
+		}
+	}
+	return err
+}

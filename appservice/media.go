@@ -1,0 +1,68 @@
+package appservice
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+
+	"maunium.net/go/mautrix"
+	"maunium.net/go/mautrix/id"
+)
+
+// ErrTooLarge says that a file is over the homeserver's upload limit. It is told before a byte is sent: Synapse cuts the
+// connection instead of answering.
+var ErrTooLarge = errors.New("the file is over the homeserver's upload limit")
+
+// uploadLimit is the homeserver's limit, asked for once an hour.
+type uploadLimit struct {
+	mu    sync.Mutex
+	bytes int64 // 0: none that is known
+	until time.Time
+}
+
+func (i *Intent) uploadLimit(ctx context.Context) int64 {
+	u := &i.as.uploads
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if time.Now().Before(u.until) {
+		return u.bytes
+	}
+	resp, err := i.client("").GetMediaConfig(ctx)
+	if err != nil {
+		return 0 // then the upload shows it
+	}
+	u.bytes, u.until = resp.UploadSize, time.Now().Add(time.Hour)
+	return u.bytes
+}
+
+// Upload streams a file to the homeserver. size is in bytes, or -1 when it is not known. It is never repeated: r was
+// read.
+func (i *Intent) Upload(ctx context.Context, r io.Reader, size int64, mime, name string) (id.ContentURI, error) {
+	if err := i.EnsureRegistered(ctx); err != nil {
+		return id.ContentURI{}, err
+	}
+	if limit := i.uploadLimit(ctx); limit > 0 && size > limit {
+		return id.ContentURI{}, Permanent(fmt.Errorf("upload %d bytes as %s: %w of %d bytes", size, i.user, ErrTooLarge, limit))
+	}
+	resp, err := i.client("").UploadMedia(ctx, mautrix.ReqUploadMedia{Content: r, ContentLength: size, ContentType: mime, FileName: name})
+	if err != nil {
+		return id.ContentURI{}, fmt.Errorf("upload as %s: %w", i.user, err)
+	}
+	return resp.ContentURI, nil
+}
+
+// Download opens a file, through the authenticated endpoint (MSC3916). The caller closes the body.
+func (i *Intent) Download(ctx context.Context, uri id.ContentURI) (*http.Response, error) {
+	if err := i.EnsureRegistered(ctx); err != nil {
+		return nil, err
+	}
+	resp, err := i.client("").Download(ctx, uri)
+	if err != nil {
+		return nil, fmt.Errorf("download %s: %w", uri, err)
+	}
+	return resp, nil
+}

@@ -1,0 +1,89 @@
+package appservice
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/trestle-bridge/trestle/store"
+)
+
+// metrics are the collectors of one appservice. They count whether or not anybody looks.
+type metrics struct {
+	transactions  *prometheus.CounterVec
+	events        *prometheus.CounterVec
+	ephemerals    *prometheus.CounterVec
+	commitSeconds prometheus.Histogram
+	deadLetters   prometheus.Counter
+}
+
+func newMetrics(to prometheus.Registerer, backlog func() (items, lanes int)) (*metrics, error) {
+	const prefix = "trestle_appservice_"
+	m := &metrics{
+		transactions: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: prefix + "transactions_total",
+			Help: "Transactions from the homeserver, by outcome (ok, refused, too_large, broken_off, client_gone).",
+		}, []string{"outcome"}),
+		events: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: prefix + "events_total",
+			Help: "Stored events after their handler, by kind and outcome (done, retried, buried).",
+		}, []string{"kind", "outcome"}),
+		ephemerals: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: prefix + "ephemeral_total",
+			Help: "Ephemeral events, by outcome (handled, dropped).",
+		}, []string{"outcome"}),
+		commitSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    prefix + "commit_seconds",
+			Help:    "Time from a transaction read to a transaction committed.",
+			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14),
+		}),
+		deadLetters: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: prefix + "dead_letters_total",
+			Help: "Dead letters written.",
+		}),
+	}
+	if to == nil {
+		return m, nil
+	}
+	var errs []error
+	for _, c := range []prometheus.Collector{
+		m.transactions, m.events, m.ephemerals, m.commitSeconds, m.deadLetters,
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: prefix + "backlog_events", Help: "Events that wait for their handler, or are under way.",
+		}, func() float64 { items, _ := backlog(); return float64(items) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: prefix + "lanes", Help: "Lanes that have events.",
+		}, func() float64 { _, lanes := backlog(); return float64(lanes) }),
+	} {
+		if err := to.Register(c); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if len(errs) > 0 {
+		return nil, fmt.Errorf("register metrics: %w", errors.Join(errs...))
+	}
+	return m, nil
+}
+
+func (m *metrics) transaction(outcome string) { m.transactions.WithLabelValues(outcome).Inc() }
+func (m *metrics) ephemeral(outcome string)   { m.ephemerals.WithLabelValues(outcome).Inc() }
+func (m *metrics) dead(n int)                 { m.deadLetters.Add(float64(n)) }
+
+func (m *metrics) event(kind store.Kind, outcome string) {
+	m.events.WithLabelValues(kindLabel(kind), outcome).Inc()
+}
+
+func kindLabel(kind store.Kind) string {
+	switch kind {
+	case store.KindPDU:
+		return "pdu"
+	case store.KindToDevice:
+		return "to_device"
+	case store.KindDeviceLists:
+		return "device_lists"
+	case store.KindKeyCounts:
+		return "key_counts"
+	}
+	return "unknown"
+}

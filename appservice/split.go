@@ -1,0 +1,403 @@
+package appservice
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/trestle-bridge/trestle/store"
+)
+
+// lenient is how everything from the homeserver is read: what other JSON readers let pass must not stall it.
+var lenient = json.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
+
+// contents is a transaction taken apart. Elements come in the order in which they are to be worked on: device lists, key
+// counts and to-device messages before room events (they bring the keys that the events need).
+type contents struct {
+	elements  []store.Element
+	ephemeral [][]byte
+	encrypted []string
+	dead      []store.DeadLetter
+}
+
+// splitter walks over the tokens of one body. Elements are not decoded: only the few envelope fields that say where an
+// element belongs are looked at, and its bytes are kept as they are. Names are compared exactly, and of a name that comes
+// twice the last one counts, as in most readers.
+type splitter struct {
+	txnID string
+	out   contents
+	rooms map[string]string // room ID to lane, so that a busy room costs one string
+	pdus  []store.Element
+}
+
+// sections are the values of a transaction other than "events", by their unprefixed name. Of several spellings of a
+// section only the first in this list that is there and not null is used, so that nothing is handled twice.
+var sections = []struct {
+	name      string
+	spellings []string
+}{
+	{"device_lists", []string{"device_lists", "org.matrix.msc3202.device_lists"}},
+	{"one_time_keys", []string{
+		"device_one_time_keys_count", "device_one_time_key_counts",
+		"org.matrix.msc3202.device_one_time_keys_count", "org.matrix.msc3202.device_one_time_key_counts",
+	}},
+	{"fallback_keys", []string{"device_unused_fallback_key_types", "org.matrix.msc3202.device_unused_fallback_key_types"}},
+	{"to_device", []string{"to_device", "de.sorunome.msc2409.to_device"}},
+	{"ephemeral", []string{"ephemeral", "de.sorunome.msc2409.ephemeral"}},
+}
+
+// splitTransaction takes a transaction apart. The error says that the body as a whole is not a JSON object; then nothing
+// of it was taken. What it returns refers to body.
+func splitTransaction(txnID string, body []byte) (*contents, error) {
+	s := splitter{txnID: txnID, rooms: make(map[string]string)}
+	dec := jsontext.NewDecoder(bytes.NewBuffer(body), lenient)
+	if kind := dec.PeekKind(); kind != '{' {
+		if _, err := dec.ReadValue(); err != nil {
+			return nil, err
+		}
+		return nil, fmt.Errorf("it is %s, not an object", kindName(kind))
+	}
+	if _, err := dec.ReadToken(); err != nil {
+		return nil, err
+	}
+	values := make(map[string]jsontext.Value)
+	for dec.PeekKind() != '}' {
+		name, err := dec.ReadValue()
+		if err != nil {
+			return nil, err
+		}
+		switch string(name) {
+		case `"events"`:
+			err = s.events(dec, body)
+		default:
+			var value jsontext.Value
+			if value, err = dec.ReadValue(); err == nil && value.Kind() != 'n' {
+				values[unquote(name)] = value
+			}
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	if _, err := dec.ReadToken(); err != nil {
+		return nil, err
+	}
+	if _, err := dec.ReadToken(); err == nil {
+		return nil, errors.New("there is more after the object")
+	} else if !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	s.others(values)
+	s.out.elements = append(s.out.elements, s.pdus...)
+	return &s.out, nil
+}
+
+func (s *splitter) others(values map[string]jsontext.Value) {
+	found := make(map[string]jsontext.Value, len(sections))
+	for _, section := range sections {
+		for _, spelling := range section.spellings {
+			if value, ok := values[spelling]; ok {
+				found[section.name] = value
+				break
+			}
+		}
+	}
+	s.deviceLists(found["device_lists"])
+	s.keyCounts(found["one_time_keys"], found["fallback_keys"])
+	s.list("to_device", found["to_device"], s.toDevice)
+	s.list("", found["ephemeral"], func(raw []byte) { s.out.ephemeral = append(s.out.ephemeral, raw) })
+}
+
+func (s *splitter) bury(kind, lane, key, cause string, raw []byte) {
+	s.out.dead = append(s.out.dead, store.DeadLetter{
+		Kind: kind, Lane: storable(lane), Key: storable(key), Cause: storable(cause), Body: raw,
+	})
+}
+
+// events walks over the array of room events. An error is one of JSON itself.
+func (s *splitter) events(dec *jsontext.Decoder, body []byte) error {
+	if kind := dec.PeekKind(); kind != '[' {
+		raw, err := dec.ReadValue()
+		if err == nil && kind != 'n' {
+			s.bury("element", "", s.txnID, fmt.Sprintf("events is %s, not a list", kindName(kind)), raw)
+		}
+		return err
+	}
+	if _, err := dec.ReadToken(); err != nil {
+		return err
+	}
+	for dec.PeekKind() != ']' {
+		if err := s.pdu(dec, body); err != nil {
+			return err
+		}
+	}
+	_, err := dec.ReadToken()
+	return err
+}
+
+// envelope is what an element must say about itself, each value as it stands in the JSON.
+type envelope struct {
+	eventID, roomID, typ, sender, stateKey, toUser, toDevice jsontext.Value
+}
+
+// field gives the place of a name's value, or nil for names that do not matter here.
+func (e *envelope) field(name []byte) *jsontext.Value {
+	switch string(name) {
+	case `"event_id"`:
+		return &e.eventID
+	case `"room_id"`:
+		return &e.roomID
+	case `"type"`:
+		return &e.typ
+	case `"sender"`:
+		return &e.sender
+	case `"state_key"`:
+		return &e.stateKey
+	case `"to_user_id"`:
+		return &e.toUser
+	case `"to_device_id"`:
+		return &e.toDevice
+	}
+	if bytes.IndexByte(name, '\\') >= 0 { // a name may be written with escapes
+		if plain := unquote(name); strings.IndexByte(plain, '\\') < 0 && strings.IndexByte(plain, '"') < 0 {
+			return e.field([]byte(`"` + plain + `"`))
+		}
+	}
+	return nil
+}
+
+// read walks over an object whose opening brace is next.
+func (e *envelope) read(dec *jsontext.Decoder) error {
+	if _, err := dec.ReadToken(); err != nil {
+		return err
+	}
+	for dec.PeekKind() != '}' {
+		name, err := dec.ReadValue()
+		if err != nil {
+			return err
+		}
+		if into := e.field(name); into != nil {
+			*into, err = dec.ReadValue()
+		} else {
+			err = dec.SkipValue()
+		}
+		if err != nil {
+			return err
+		}
+	}
+	_, err := dec.ReadToken()
+	return err
+}
+
+func (s *splitter) pdu(dec *jsontext.Decoder, body []byte) error {
+	if kind := dec.PeekKind(); kind != '{' {
+		raw, err := dec.ReadValue()
+		if err == nil {
+			s.bury("pdu", "", "", fmt.Sprintf("it is %s, not an event", kindName(kind)), raw)
+		}
+		return err
+	}
+	start := dec.InputOffset()
+	var e envelope
+	if err := e.read(dec); err != nil {
+		return err
+	}
+	// InputOffset stood behind the value before, so a comma and white space may come first.
+	raw := bytes.TrimLeft(body[start:dec.InputOffset()], ", \t\r\n")
+
+	lane := ""
+	if e.roomID.Kind() == '"' && len(e.roomID) > 2 {
+		lane = s.lane(e.roomID)
+	}
+	var key string
+	if e.eventID.Kind() == '"' {
+		key = unquote(e.eventID)
+	}
+	switch problem := e.pduProblem(); {
+	case problem != "":
+		s.bury("pdu", lane, key, problem, raw)
+	default:
+		s.pdus = append(s.pdus, store.Element{Kind: store.KindPDU, Lane: lane, Key: key, Raw: raw})
+		if e.stateKey.Kind() == '"' && unquote(e.stateKey) == "" && unquote(e.typ) == "m.room.encryption" {
+			s.out.encrypted = append(s.out.encrypted, strings.TrimPrefix(lane, roomLane))
+		}
+	}
+	return nil
+}
+
+func (e *envelope) pduProblem() string {
+	for _, f := range []struct {
+		name  string
+		value jsontext.Value
+		full  bool
+	}{{"event_id", e.eventID, true}, {"room_id", e.roomID, true}, {"type", e.typ, false}, {"sender", e.sender, true}} {
+		if problem := textProblem(f.name, f.value, f.full); problem != "" {
+			return problem
+		}
+	}
+	if kind := e.stateKey.Kind(); e.stateKey != nil && kind != '"' && kind != 'n' {
+		return "state_key is " + kindName(kind) + ", not text"
+	}
+	return ""
+}
+
+// textProblem says why a value is no text, or with full no text of at least one character.
+func textProblem(name string, value jsontext.Value, full bool) string {
+	switch {
+	case value == nil:
+		return "it has no " + name
+	case value.Kind() != '"':
+		return name + " is " + kindName(value.Kind()) + ", not text"
+	case full && len(value) == 2:
+		return name + " is empty"
+	case full && bytes.Contains(value, []byte(`\u0000`)) && strings.IndexByte(unquote(value), 0) >= 0:
+		return name + " has a NUL in it"
+	}
+	return ""
+}
+
+// storable makes text fit for every database: PostgreSQL takes no NUL and nothing that is not UTF-8.
+func storable(s string) string {
+	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
+}
+
+const (
+	roomLane   = "room:"
+	deviceLane = "device:"
+	keysLane   = "keys"
+)
+
+func (s *splitter) lane(roomID jsontext.Value) string {
+	if lane, ok := s.rooms[string(roomID)]; ok {
+		return lane
+	}
+	lane := roomLane + unquote(roomID)
+	s.rooms[string(roomID)] = lane
+	return lane
+}
+
+// list calls each for every element of a list. A section that is no list is a dead letter of its own, or nothing when
+// kind is empty.
+func (s *splitter) list(kind string, value jsontext.Value, each func(raw []byte)) {
+	if value == nil {
+		return
+	}
+	if value.Kind() != '[' {
+		if kind != "" {
+			s.bury("element", "", s.txnID, fmt.Sprintf("%s is %s, not a list", kind, kindName(value.Kind())), value)
+		}
+		return
+	}
+	dec := jsontext.NewDecoder(bytes.NewBuffer(value), lenient)
+	_, _ = dec.ReadToken() // it was read before: there are no errors left in it
+	for dec.PeekKind() != ']' {
+		raw, err := dec.ReadValue()
+		if err != nil {
+			return
+		}
+		each(raw)
+	}
+}
+
+func (s *splitter) toDevice(raw []byte) {
+	if kind := jsontext.Value(raw).Kind(); kind != '{' {
+		s.bury("to_device", "", "", fmt.Sprintf("it is %s, not a message", kindName(kind)), raw)
+		return
+	}
+	var e envelope
+	_ = e.read(jsontext.NewDecoder(bytes.NewBuffer(raw), lenient))
+	for name, value := range map[string]jsontext.Value{"to_user_id": e.toUser, "to_device_id": e.toDevice, "type": e.typ, "sender": e.sender} {
+		if problem := textProblem(name, value, true); problem != "" {
+			s.bury("to_device", "", "", problem, raw)
+			return
+		}
+	}
+	sum := sha256.Sum256(raw)
+	s.out.elements = append(s.out.elements, store.Element{
+		Kind: store.KindToDevice,
+		Lane: deviceLane + unquote(e.toUser) + "/" + unquote(e.toDevice),
+		Key:  s.txnID + "\x00" + hex.EncodeToString(sum[:16]),
+		Raw:  raw,
+	})
+}
+
+func (s *splitter) deviceLists(value jsontext.Value) {
+	if value == nil {
+		return
+	}
+	var lists struct {
+		Changed []string `json:"changed"`
+		Left    []string `json:"left"`
+	}
+	if err := json.Unmarshal(value, &lists, lenient); err != nil {
+		s.bury("element", keysLane, s.txnID, "device_lists: "+err.Error(), value)
+		return
+	}
+	if len(lists.Changed)+len(lists.Left) > 0 {
+		s.out.elements = append(s.out.elements, store.Element{Kind: store.KindDeviceLists, Lane: keysLane, Raw: value})
+	}
+}
+
+func (s *splitter) keyCounts(oneTime, fallback jsontext.Value) {
+	var raw []byte
+	for _, part := range []struct {
+		name  string
+		value jsontext.Value
+	}{{"device_one_time_keys_count", oneTime}, {"device_unused_fallback_key_types", fallback}} {
+		switch {
+		case part.value == nil:
+			continue
+		case part.value.Kind() != '{':
+			s.bury("element", keysLane, s.txnID, part.name+" is "+kindName(part.value.Kind())+", not an object", part.value)
+			continue
+		case len(bytes.Trim(part.value, "{} \t\r\n")) == 0:
+			continue
+		}
+		if raw == nil {
+			raw = append(raw, '{')
+		} else {
+			raw = append(raw, ',')
+		}
+		raw = append(raw, '"')
+		raw = append(raw, part.name...)
+		raw = append(raw, '"', ':')
+		raw = append(raw, part.value...)
+	}
+	if raw != nil {
+		s.out.elements = append(s.out.elements, store.Element{Kind: store.KindKeyCounts, Lane: keysLane, Raw: append(raw, '}')})
+	}
+}
+
+// unquote gives the text of a JSON string. What is not UTF-8 in it becomes U+FFFD.
+func unquote(quoted []byte) string {
+	if len(quoted) < 2 || quoted[0] != '"' {
+		return ""
+	}
+	plain, _ := jsontext.AppendUnquote(nil, quoted)
+	return string(plain)
+}
+
+func kindName(kind jsontext.Kind) string {
+	switch kind {
+	case 'n':
+		return "null"
+	case 't', 'f':
+		return "a truth value"
+	case '"':
+		return "text"
+	case '0':
+		return "a number"
+	case '{':
+		return "an object"
+	case '[':
+		return "a list"
+	}
+	return "not JSON"
+}
