@@ -1,0 +1,91 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+type options struct {
+	rounds  int
+	seconds float64
+	only    []string
+	dir     string
+	decode  bool
+	profile string
+}
+
+func (o *options) wants(target string) bool {
+	return len(o.only) == 0 || slices.Contains(o.only, target)
+}
+
+const (
+	rooms       = 50
+	bigSize     = 100
+	allTargets  = "peer-async,peer-sync,sqlite,modernc,postgres"
+	setupWithin = 30 * time.Second
+)
+
+func main() {
+	var o options
+	var only string
+	flag.IntVar(&o.rounds, "rounds", 3, "how many times everything is measured")
+	flag.Float64Var(&o.seconds, "seconds", 2, "how long one measurement takes")
+	flag.StringVar(&only, "only", "", "targets to measure, of "+allTargets)
+	flag.StringVar(&o.dir, "dir", ".", "folder under which the data lies")
+	flag.BoolVar(&o.decode, "decode", false, "let the sink's handler decode every event, as a bridge does")
+	flag.StringVar(&o.profile, "profile", "", "write CPU profiles of the sinks to this folder")
+	flag.Parse()
+	if only != "" {
+		o.only = strings.Split(only, ",")
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, &o); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func (o *options) check() error {
+	for _, name := range o.only {
+		if !slices.Contains(strings.Split(allTargets, ","), name) {
+			return fmt.Errorf("-only %s: the targets are %s", name, allTargets)
+		}
+	}
+	if o.rounds < 1 || o.seconds <= 0 {
+		return fmt.Errorf("-rounds %d -seconds %g: both must be positive", o.rounds, o.seconds)
+	}
+	return nil
+}
+
+func run(ctx context.Context, o *options) (err error) {
+	if err = o.check(); err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp(o.dir, "bench-data-")
+	if err != nil {
+		return fmt.Errorf("make a folder for the data: %w", err)
+	}
+	defer os.RemoveAll(dir)
+	b := &bench{options: o, dir: dir, length: time.Duration(o.seconds * float64(time.Second)), measured: map[string][]*measurement{}}
+	defer b.close()
+	if err = b.prepare(ctx); err != nil {
+		return err
+	}
+	for round := range o.rounds {
+		if err = b.round(ctx, round); err != nil {
+			return err
+		}
+	}
+	b.report(os.Stdout)
+	return nil
+}
+
+func progress(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }

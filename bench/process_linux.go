@@ -1,0 +1,78 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// memory gives the process's resident memory now and at its largest, in bytes.
+func (c *child) memory() (now, peak int64) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.cmd.Process.Pid))
+	if err != nil {
+		return 0, 0
+	}
+	for line := range strings.Lines(string(b)) {
+		fields := strings.Fields(line)
+		if len(fields) < 2 {
+			continue
+		}
+		kib, _ := strconv.ParseInt(fields[1], 10, 64)
+		switch fields[0] {
+		case "VmRSS:":
+			now = kib << 10
+		case "VmHWM:":
+			peak = kib << 10
+		}
+	}
+	return now, peak
+}
+
+// clockTick is USER_HZ, which is 100 wherever Go runs on Linux.
+const clockTick = time.Second / 100
+
+// cpu gives the processor time that the process has taken, its own and the kernel's for it.
+func (c *child) cpu() time.Duration {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", c.cmd.Process.Pid))
+	if err != nil {
+		return 0
+	}
+	// The second field is the program's name in parentheses, which may hold anything.
+	fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+	if len(fields) < 13 {
+		return 0
+	}
+	user, _ := strconv.ParseInt(fields[11], 10, 64)
+	system, _ := strconv.ParseInt(fields[12], 10, 64)
+	return time.Duration(user+system) * clockTick
+}
+
+// datasync makes what was written to a file durable, without its times.
+func datasync(f *os.File) error { return unix.Fdatasync(int(f.Fd())) }
+
+// fileSystem names what a folder lies on.
+func fileSystem(dir string) string {
+	var s syscall.Statfs_t
+	if err := syscall.Statfs(dir, &s); err != nil {
+		return "unknown"
+	}
+	for _, known := range []struct {
+		magic int64
+		name  string
+	}{
+		{unix.EXT4_SUPER_MAGIC, "ext4"}, {unix.XFS_SUPER_MAGIC, "xfs"}, {unix.BTRFS_SUPER_MAGIC, "btrfs"}, {unix.F2FS_SUPER_MAGIC, "f2fs"},
+		{unix.OVERLAYFS_SUPER_MAGIC, "overlayfs"}, {unix.TMPFS_MAGIC, tmpfs}, {unix.RAMFS_MAGIC, tmpfs}, {unix.NFS_SUPER_MAGIC, "nfs"},
+		{0x2fc12fc1, "zfs"},
+	} {
+		if int64(s.Type) == known.magic {
+			return known.name
+		}
+	}
+	return fmt.Sprintf("type 0x%x", s.Type)
+}

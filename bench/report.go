@@ -1,0 +1,203 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"math"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"text/tabwriter"
+	"time"
+)
+
+// The goals of the design.
+const (
+	goalPeer     = 2.0  // times the acknowledgements of mautrix-go
+	goalSQLite   = 0.3  // of what the disk allows
+	goalPostgres = 0.15 // of what the disk allows
+	goalP50      = 5.0  // times one fdatasync
+	goalP99      = 3.0
+	goalIdle     = 30 << 20 // bytes
+)
+
+// median gives the middle of what f makes of values; NaN when there are none.
+func median[T any](values []T, f func(T) float64) float64 {
+	if len(values) == 0 {
+		return math.NaN()
+	}
+	all := make([]float64, len(values))
+	for i, v := range values {
+		all[i] = f(v)
+	}
+	slices.Sort(all)
+	if n := len(all); n%2 == 0 {
+		return (all[n/2-1] + all[n/2]) / 2
+	}
+	return all[len(all)/2]
+}
+
+// number prints a figure, or a dash where there is none.
+func number(format string, v float64) string {
+	if math.IsNaN(v) || math.IsInf(v, 0) {
+		return "-"
+	}
+	return fmt.Sprintf(format, v)
+}
+
+func bigRate(m *measurement) float64    { return m.big.EventsPerSecond() }
+func singleRate(m *measurement) float64 { return m.single.EventsPerSecond() }
+func p50(m *measurement) float64        { return milliseconds(m.single.Latency(0.5)) }
+func p99(m *measurement) float64        { return milliseconds(m.single.Latency(0.99)) }
+
+func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
+func (b *bench) report(w io.Writer) {
+	dir, _ := filepath.Abs(b.options.dir)
+	fs := fileSystem(dir)
+	fmt.Fprintf(w, "\n%d processors, %s/%s, %s; data on %s; medians of %d rounds of %g s; one connection, %d rooms.\n",
+		runtime.NumCPU(), runtime.GOOS, runtime.GOARCH, runtime.Version(), fs, b.options.rounds, b.options.seconds, rooms)
+	if fs == tmpfs {
+		fmt.Fprintln(w, "A file system in memory makes nothing durable: the shares of the disk mean nothing here.")
+	}
+	disk := b.disk()
+	fmt.Fprintf(w, "fdatasync of the same bytes: %s events/s in hundreds; one event p50 %s ms, p99 %s ms.\n\n",
+		number("%.0f", disk.rate), number("%.3f", disk.p50), number("%.3f", disk.p99))
+	b.throughput(w, disk)
+	b.acknowledgement(w, disk)
+	b.cost(w)
+	b.goals(w, disk)
+	for _, what := range b.missing {
+		fmt.Fprintf(w, "NOT MEASURED: %s\n", what)
+	}
+}
+
+type disk struct{ rate, single, p50, p99 float64 }
+
+func (b *bench) disk() disk {
+	return disk{
+		rate:   median(b.probes, func(p *probe) float64 { return p.big.eventsPerSecond() }),
+		single: median(b.probes, func(p *probe) float64 { return p.single.eventsPerSecond() }),
+		p50:    median(b.probes, func(p *probe) float64 { return milliseconds(p.single.latency(0.5)) }),
+		p99:    median(b.probes, func(p *probe) float64 { return milliseconds(p.single.latency(0.99)) }),
+	}
+}
+
+// peer gives the median of a peer, NaN when it was not measured.
+func (b *bench) peer(mode string, f func(*measurement) float64) float64 {
+	return median(b.measured["peer-"+mode], f)
+}
+
+func table(w io.Writer, title string, header string, rows func(row func(cells ...string))) {
+	fmt.Fprintln(w, title)
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(t, header)
+	rows(func(cells ...string) {
+		for _, c := range cells {
+			fmt.Fprint(t, c, "\t")
+		}
+		fmt.Fprintln(t)
+	})
+	_ = t.Flush()
+	fmt.Fprintln(w)
+}
+
+func (b *bench) throughput(w io.Writer, d disk) {
+	async, sync := b.peer("async", bigRate), b.peer("sync", bigRate)
+	table(w, fmt.Sprintf("Transactions of %d events (about 58 KB), acknowledged", bigSize),
+		"\tevents/s\tx async peer\tx sync peer\tof fdatasync\tp50 ms\tp99 ms\thandled/s\t", func(row func(...string)) {
+			for _, t := range b.targets {
+				ms := b.measured[t.name]
+				rate := median(ms, bigRate)
+				row(t.title, number("%.0f", rate), number("%.2f", rate/async), number("%.2f", rate/sync), number("%.2f", rate/d.rate),
+					number("%.2f", median(ms, func(m *measurement) float64 { return milliseconds(m.big.Latency(0.5)) })),
+					number("%.2f", median(ms, func(m *measurement) float64 { return milliseconds(m.big.Latency(0.99)) })),
+					number("%.0f", median(ms, handledRate)))
+			}
+		})
+}
+
+// handledRate counts to the last event's handler, not to the last acknowledgement.
+func handledRate(m *measurement) float64 {
+	return float64(m.big.Events) / (m.big.Elapsed + m.handling).Seconds()
+}
+
+func (b *bench) acknowledgement(w io.Writer, d disk) {
+	table(w, "Transactions of 1 event, acknowledged",
+		"\tper second\tp50 ms\tp99 ms\tp50 x fdatasync\tp99 x fdatasync\t", func(row func(...string)) {
+			for _, t := range b.targets {
+				ms := b.measured[t.name]
+				row(t.title, number("%.0f", median(ms, singleRate)), number("%.3f", median(ms, p50)), number("%.3f", median(ms, p99)),
+					number("%.1f", median(ms, p50)/d.p50), number("%.1f", median(ms, p99)/d.p99))
+			}
+		})
+}
+
+func (b *bench) cost(w io.Writer) {
+	table(w, "What it costs (the shares are of the time between a transaction's first byte in the sink and its answer)",
+		"\tRSS idle MiB\tbusy MiB\tCPU us/event\tcommit and hand-over\treading, parsing, answering\t", func(row func(...string)) {
+			for _, t := range b.targets {
+				ms := b.measured[t.name]
+				mib := func(f func(*measurement) int64) string {
+					return number("%.0f", median(ms, func(m *measurement) float64 {
+						if f(m) == 0 {
+							return math.NaN()
+						}
+						return float64(f(m)) / (1 << 20)
+					}))
+				}
+				commit := median(ms, func(m *measurement) float64 { return m.stats.CommitTime / m.stats.RequestTime })
+				row(t.title, mib(func(m *measurement) int64 { return m.idle }), mib(func(m *measurement) int64 { return m.busy }),
+					number("%.1f", median(ms, func(m *measurement) float64 {
+						if m.cpu == 0 {
+							return math.NaN()
+						}
+						return float64(m.cpu.Microseconds()) / float64(m.big.Events)
+					})), number("%.2f", commit), number("%.2f", 1-commit))
+			}
+		})
+	if b.postgres != nil {
+		fmt.Fprint(w, "The processor time and the memory of the PostgreSQL server itself are not in these figures.\n\n")
+	}
+}
+
+func (b *bench) goals(w io.Writer, d disk) {
+	fmt.Fprintln(w, "Goals of the design")
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	goal := func(title, what string, format string, value, limit float64, atLeast bool) {
+		if math.IsNaN(value) {
+			return
+		}
+		verdict, sign := "not reached", "at most"
+		if atLeast {
+			sign = "at least"
+		}
+		if atLeast && value >= limit || !atLeast && value <= limit {
+			verdict = "reached"
+		}
+		fmt.Fprintf(t, "  %s\t%s\t%s\t(%s %s)\t%s\n", title, what, fmt.Sprintf(format, value), sign, fmt.Sprintf(format, limit), verdict)
+	}
+	for _, target := range b.targets {
+		ms := b.measured[target.name]
+		if !target.sink {
+			continue
+		}
+		share := goalSQLite
+		if target.name == "postgres" {
+			share = goalPostgres
+		}
+		rate := median(ms, bigRate)
+		if target.name != "postgres" {
+			goal(target.title, "acknowledged events, to mautrix-go async", "%.2f x", rate/b.peer("async", bigRate), goalPeer, true)
+			goal(target.title, "acknowledged events, to mautrix-go sync", "%.2f x", rate/b.peer("sync", bigRate), goalPeer, true)
+		}
+		goal(target.title, "share of fdatasync", "%.2f", rate/d.rate, share, true)
+		goal(target.title, "one event, p50, to one fdatasync", "%.1f x", median(ms, p50)/d.p50, goalP50, false)
+		goal(target.title, "one event, p99, to one fdatasync", "%.1f x", median(ms, p99)/d.p99, goalP99, false)
+		if idle := median(ms, func(m *measurement) float64 { return float64(m.idle) }); idle > 0 {
+			goal(target.title, "RSS when idle", "%.0f MiB", idle/(1<<20), goalIdle/(1<<20), false)
+		}
+	}
+	_ = t.Flush()
+	fmt.Fprintln(w, "After every run: the peers handled as many events as were sent; the sinks each event once and in order, counted in the store.")
+}

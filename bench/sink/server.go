@@ -1,0 +1,91 @@
+package main
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/http/pprof"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/trestle-bridge/trestle/appservice"
+	"github.com/trestle-bridge/trestle/store"
+)
+
+// stats is the answer of GET /stats. Times are in seconds, summed up since the start.
+type stats struct {
+	Handled       int64   `json:"handled"`        // events handled and durable
+	Requests      int64   `json:"requests"`       // transactions answered
+	RequestTime   float64 `json:"request_time"`   // in the handler of HTTP, from its headers to its answer
+	CommitTime    float64 `json:"commit_time"`    // of that, waiting for the store
+	WaitingEvents int64   `json:"waiting_events"` // in the inbox's unfinished rows
+}
+
+// commitMetric is the histogram that the appservice keeps of the time from a transaction read to one committed.
+const commitMetric = "trestle_appservice_commit_seconds"
+
+func newServer(as *appservice.AppService, s *store.Store, h *handler, metrics *prometheus.Registry, withPprof bool) http.Handler {
+	var requests, requestNanos atomic.Int64
+	mux := http.NewServeMux()
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		begin := time.Now()
+		as.ServeHTTP(w, r)
+		requests.Add(1)
+		requestNanos.Add(int64(time.Since(begin)))
+	})
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		if err := as.Ready(); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		answer(w, struct{}{})
+	})
+	mux.HandleFunc("GET /count", func(w http.ResponseWriter, r *http.Request) {
+		c, err := count(r.Context(), s)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		answer(w, c)
+	})
+	mux.HandleFunc("GET /stats", func(w http.ResponseWriter, r *http.Request) {
+		inbox, err := s.InboxStats(r.Context())
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		answer(w, stats{
+			Handled: h.handled.Load(), Requests: requests.Load(), RequestTime: time.Duration(requestNanos.Load()).Seconds(),
+			CommitTime: sum(metrics, commitMetric), WaitingEvents: inbox.Events,
+		})
+	})
+	if withPprof {
+		mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+		mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+		mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	}
+	return mux
+}
+
+func answer(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(v)
+}
+
+// sum gives what a histogram has added up, 0 when there is none of that name.
+func sum(metrics prometheus.Gatherer, name string) float64 {
+	families, err := metrics.Gather()
+	if err != nil {
+		return 0
+	}
+	total := 0.0
+	for _, family := range families {
+		if family.GetName() == name {
+			for _, m := range family.GetMetric() {
+				total += m.GetHistogram().GetSampleSum()
+			}
+		}
+	}
+	return total
+}
