@@ -1,0 +1,312 @@
+package lanes_test
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/trestle-bridge/trestle/internal/lanes"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// seen collects what work was given, by lane.
+type seen struct {
+	mu    sync.Mutex
+	lanes map[string][]int
+	left  sync.WaitGroup
+}
+
+func (s *seen) work(_ context.Context, lane string, n int) (time.Duration, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.lanes == nil {
+		s.lanes = map[string][]int{}
+	}
+	s.lanes[lane] = append(s.lanes[lane], n)
+	s.left.Done()
+	return 0, true
+}
+
+func drain[T any](t *testing.T, l *lanes.Lanes[T]) {
+	t.Helper()
+	if err := l.Drain(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestLanes_FiftyThousandLanes_KeepTheirOrderAndLeaveNothing(t *testing.T) {
+	const count, each = 50_000, 4
+	var s seen
+	s.left.Add(count * each)
+	l := lanes.New(8, s.work)
+	l.Start(t.Context())
+	var adders sync.WaitGroup
+	for a := range 4 { // each adder owns a quarter of the lanes
+		adders.Go(func() {
+			for n := range each {
+				for i := a; i < count; i += 4 {
+					l.Add(fmt.Sprint("room", i), n)
+				}
+			}
+		})
+	}
+	adders.Wait()
+	s.left.Wait()
+	drain(t, l)
+	if len(s.lanes) != count {
+		t.Fatalf("%d lanes were worked on, want %d", len(s.lanes), count)
+	}
+	for lane, got := range s.lanes {
+		for i, n := range got {
+			if n != i {
+				t.Fatalf("%s came as %v", lane, got)
+			}
+		}
+	}
+	if items, lanes := l.Len(); items != 0 || lanes != 0 {
+		t.Fatalf("%d items in %d lanes are left", items, lanes)
+	}
+}
+
+func TestLanes_OneLaneAtATime_NeverTwoWorkersInOneLane(t *testing.T) {
+	var inside [3]atomic.Int32
+	var left sync.WaitGroup
+	left.Add(3000)
+	l := lanes.New(8, func(_ context.Context, lane string, _ int) (time.Duration, bool) {
+		defer left.Done()
+		i := lane[0] - 'a'
+		if inside[i].Add(1) != 1 {
+			t.Error("two workers in one lane")
+		}
+		inside[i].Add(-1)
+		return 0, true
+	})
+	l.Start(t.Context())
+	for i := range 3000 {
+		l.Add(string(rune('a'+i%3)), i)
+	}
+	left.Wait()
+	drain(t, l)
+}
+
+func TestLanes_SlowLane_DoesNotHoldAnother(t *testing.T) {
+	release, other := make(chan struct{}), make(chan struct{})
+	l := lanes.New(2, func(_ context.Context, lane string, _ int) (time.Duration, bool) {
+		if lane == "slow" {
+			<-release
+		} else {
+			close(other)
+		}
+		return 0, true
+	})
+	l.Start(t.Context())
+	l.Add("slow", 1, 2)
+	l.Add("fast", 1)
+	<-other // would wait for ever if the slow lane held it
+	close(release)
+	drain(t, l)
+}
+
+func TestLanes_Workers_AreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var now, most int
+		var mu sync.Mutex
+		l := lanes.New(3, func(context.Context, string, int) (time.Duration, bool) {
+			mu.Lock()
+			now++
+			most = max(most, now)
+			mu.Unlock()
+			time.Sleep(time.Second)
+			mu.Lock()
+			now--
+			mu.Unlock()
+			return 0, true
+		})
+		l.Start(t.Context())
+		for i := range 30 {
+			l.Add(fmt.Sprint(i), i)
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if most != 3 {
+			t.Errorf("%d at once, want 3", most)
+		}
+		drain(t, l)
+	})
+}
+
+func TestLanes_Backoff_GivesItsWorkerBackAndKeepsTheHead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var got []string
+		tries := 0
+		l := lanes.New(1, func(_ context.Context, lane string, n int) (time.Duration, bool) {
+			if lane == "a" && n == 1 {
+				if tries++; tries < 3 {
+					return time.Second, false
+				}
+			}
+			got = append(got, fmt.Sprint(lane, n))
+			return 0, true
+		})
+		l.Start(t.Context())
+		l.Add("a", 1, 2)
+		l.Add("b", 1)
+		synctest.Wait()
+		if fmt.Sprint(got) != "[b1]" {
+			t.Fatalf("got %v while lane a waits, want b alone", got)
+		}
+		time.Sleep(3 * time.Second)
+		synctest.Wait()
+		if fmt.Sprint(got) != "[b1 a1 a2]" || tries != 3 {
+			t.Fatalf("got %v after %d tries", got, tries)
+		}
+		drain(t, l)
+	})
+}
+
+func TestLanes_Wake_EndsTheWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tries := 0
+		l := lanes.New(1, func(context.Context, string, int) (time.Duration, bool) {
+			tries++
+			return time.Hour, tries == 3
+		})
+		l.Start(t.Context())
+		l.Add("a", 1)
+		for want := 1; want <= 3; want++ {
+			synctest.Wait()
+			if tries != want {
+				t.Fatalf("%d tries, want %d", tries, want)
+			}
+			l.Wake("a")
+			l.Wake("nobody")
+		}
+		synctest.Wait()
+		drain(t, l)
+	})
+}
+
+func TestLanes_WakeWhileBusy_SkipsTheNextWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tries := 0
+		var l *lanes.Lanes[int]
+		l = lanes.New(1, func(context.Context, string, int) (time.Duration, bool) {
+			if tries++; tries == 1 {
+				l.Wake("a")
+			}
+			return time.Hour, tries == 2
+		})
+		l.Start(t.Context())
+		l.Add("a", 1)
+		synctest.Wait()
+		if tries != 2 {
+			t.Fatalf("%d tries without any time passing, want 2", tries)
+		}
+		drain(t, l)
+	})
+}
+
+func TestLanes_BusyLane_DoesNotStarveAnother(t *testing.T) {
+	var got []string
+	var left sync.WaitGroup
+	left.Add(101)
+	l := lanes.New(1, func(_ context.Context, lane string, _ int) (time.Duration, bool) {
+		got = append(got, lane)
+		left.Done()
+		return 0, true
+	})
+	for i := range 100 {
+		l.Add("busy", i)
+	}
+	l.Add("quiet", 1)
+	l.Start(t.Context())
+	left.Wait()
+	drain(t, l)
+	if got[1] != "quiet" {
+		t.Errorf("the quiet lane was not second, but the lanes went %v", got[:5])
+	}
+}
+
+func TestLanes_Batch_GivesSeveralAndKeepsTheRest(t *testing.T) {
+	var got []string
+	var left sync.WaitGroup
+	left.Add(7)
+	l := lanes.NewBatch(1, 4, func(_ context.Context, _ string, items []int) (int, time.Duration) {
+		got = append(got, fmt.Sprint(items))
+		if len(items) == 4 {
+			left.Add(-2)
+			return 2, 0
+		}
+		left.Add(-len(items))
+		return len(items), 0
+	})
+	l.Add("a", 1, 2, 3, 4, 5, 6, 7)
+	l.Start(t.Context())
+	left.Wait()
+	drain(t, l)
+	if want := "[[1 2 3 4] [3 4 5 6] [5 6 7]]"; fmt.Sprint(got) != want {
+		t.Errorf("got %v, want %s", got, want)
+	}
+}
+
+func TestLanes_Drain_WaitsForWhatRunsAndTakesNothingUp(t *testing.T) {
+	began, release := make(chan struct{}), make(chan struct{})
+	var worked atomic.Int32
+	l := lanes.New(1, func(context.Context, string, int) (time.Duration, bool) {
+		if worked.Add(1) == 1 {
+			close(began)
+		}
+		<-release
+		return 0, true
+	})
+	l.Start(t.Context())
+	l.Add("a", 1, 2)
+	l.Add("b", 1)
+	<-began
+	gone, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := l.Drain(gone); err == nil {
+		t.Error("Drain returned while work was running")
+	}
+	close(release)
+	drain(t, l)
+	l.Add("c", 1)
+	if n := worked.Load(); n != 1 {
+		t.Errorf("%d items were worked on, want 1", n)
+	}
+}
+
+func TestLanes_ContextEnds_NothingIsTakenUp(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	l := lanes.New(1, func(context.Context, string, int) (time.Duration, bool) {
+		t.Error("worked after the context had ended")
+		return 0, true
+	})
+	l.Start(ctx)
+	l.Add("a", 1)
+	drain(t, l)
+}
+
+func BenchmarkLanes_OneItemEach(b *testing.B) {
+	var left sync.WaitGroup
+	l := lanes.New(4, func(context.Context, string, int) (time.Duration, bool) { left.Done(); return 0, true })
+	l.Start(b.Context())
+	keys := make([]string, 1024)
+	for i := range keys {
+		keys[i] = fmt.Sprint("room", i)
+	}
+	for i := 0; b.Loop(); i++ {
+		left.Add(1)
+		l.Add(keys[i%len(keys)], i)
+	}
+	left.Wait()
+	_ = l.Drain(context.Background())
+}
