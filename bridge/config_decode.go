@@ -108,7 +108,7 @@ func quoteValue(value string) string {
 }
 
 var (
-	secretName   = regexp.MustCompile(`(?i)(^|_)(pass|passwd|password|passphrase|secret|token|key|psk|credentials?)$`)
+	secretName   = regexp.MustCompile(`(?i)(^|_)(pass|passwd|passwords?|passphrase|secrets?|tokens?|keys?|psk|credentials?)$`)
 	durationType = reflect.TypeFor[time.Duration]()
 	sizeType     = reflect.TypeFor[Size]()
 	nodeType     = reflect.TypeFor[yaml.Node]()

@@ -1,0 +1,163 @@
+package bridge
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+)
+
+// The exit statuses of [Main].
+const (
+	exitOK     = 0 // it was done, or the bridge was stopped and everything under way was finished
+	exitFailed = 1 // it could not be done: a listener or database failed, or check found something that does not work
+	exitWrong  = 2 // a mistake in the command line, the configuration or the registration; nothing was started
+	exitForced = 3 // a second signal came before everything under way was finished; the rest waits in the database
+)
+
+// Main is the command line of a bridge, and the whole main function of one:
+//
+//	func main() { bridge.Main(mynetwork.New()) }
+//
+// Its subcommands are config (writes a commented configuration), registration (writes the file that the homeserver needs),
+// check (finds every mistake and tries every connection), run, version and help. Each takes -config FILE, by default
+// config.yaml. The first SIGTERM or SIGINT makes run finish what is under way; a second one ends it at once.
+//
+// The exit status is 0 when all went well, 1 when something failed, 2 when the command line, the configuration or the
+// registration has mistakes, and 3 when a second signal ended it.
+func Main(n Network) {
+	os.Exit(run(n, os.Args[1:], os.Environ(), os.Stdin, os.Stdout, os.Stderr))
+}
+
+// program is one call of the command line.
+type program struct {
+	network Network
+	env     []string
+	stdout  io.Writer
+	stderr  io.Writer
+	config  string // path of the configuration file
+}
+
+// subcommand is what the first argument names.
+type subcommand struct {
+	name, help string
+	flags      func(p *program, f *flag.FlagSet) func() int // defines flags; what it returns does the work
+}
+
+func subcommands() []subcommand {
+	return []subcommand{
+		{"config", "write a commented configuration to start from", (*program).configCommand},
+		{"registration", "write the registration file that the homeserver needs", (*program).registrationCommand},
+		{"check", "find every mistake, and try every connection", (*program).checkCommand},
+		{"run", "run the bridge", (*program).runCommand},
+		{"version", "print what this is made of", (*program).versionCommand},
+	}
+}
+
+// run is [Main] without the process around it.
+func run(n Network, args, env []string, _ io.Reader, stdout, stderr io.Writer) int {
+	p := &program{network: n, env: env, stdout: stdout, stderr: stderr}
+	if len(args) == 0 {
+		p.usage(stderr)
+		return exitWrong
+	}
+	name := args[0]
+	switch name {
+	case "help", "-h", "-help", "--help":
+		p.usage(stdout)
+		return exitOK
+	case "-version", "--version":
+		name = "version"
+	}
+	at := slices.IndexFunc(subcommands(), func(c subcommand) bool { return c.name == name })
+	if at < 0 {
+		var names []string
+		for _, c := range subcommands() {
+			names = append(names, c.name)
+		}
+		mend := "write one of " + strings.Join(names, ", ")
+		if near := nearest(name, names); near != "" {
+			mend = "write " + near
+		}
+		fmt.Fprintf(stderr, "there is no subcommand %q; %s\n", name, mend)
+		return exitWrong
+	}
+	return p.subcommand(subcommands()[at], args[1:])
+}
+
+func (p *program) subcommand(c subcommand, args []string) int {
+	flags := flag.NewFlagSet(c.name, flag.ContinueOnError)
+	flags.SetOutput(p.stderr)
+	flags.StringVar(&p.config, "config", "config.yaml", "the configuration `FILE`")
+	work := c.flags(p, flags)
+	switch err := flags.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		return exitOK
+	case err != nil:
+		return exitWrong
+	case flags.NArg() > 0:
+		fmt.Fprintf(p.stderr, "%s takes no argument %q; write options with a - before them, such as -config FILE\n", c.name, flags.Arg(0))
+		return exitWrong
+	}
+	return work()
+}
+
+func (p *program) usage(w io.Writer) {
+	info := p.network.Info()
+	fmt.Fprintf(w, "A bridge between Matrix and %s.\n\nUsage: %s SUBCOMMAND [-config FILE]\n\n", info.Name, programName())
+	for _, c := range subcommands() {
+		fmt.Fprintf(w, "  %-14s%s\n", c.name, c.help)
+	}
+	fmt.Fprintf(w, "  %-14s%s\n", "help", "print this")
+	fmt.Fprintf(w, `
+-config is config.yaml unless given. SUBCOMMAND -help lists a subcommand's options.
+
+To begin: config, fill in what it has example.org in, registration, tell the
+homeserver about it, check, run.
+
+Exit status: 0 all went well; 1 something failed; 2 a mistake in the command
+line, the configuration or the registration; 3 ended by a second signal.
+`)
+}
+
+func programName() string {
+	name := os.Args[0]
+	if cut := strings.LastIndexAny(name, `/\`); cut >= 0 {
+		name = name[cut+1:]
+	}
+	return name
+}
+
+// load reads the configuration, and prints its mistakes and warnings.
+func (p *program) load() (*Config, int) {
+	cfg, err := LoadConfig(p.config, p.env, p.network)
+	if err != nil {
+		p.explain(err)
+		return nil, exitWrong
+	}
+	for _, w := range cfg.Warnings() {
+		fmt.Fprintf(p.stderr, "warning: %s\n", w)
+	}
+	return cfg, exitOK
+}
+
+// explain prints why the configuration cannot be used.
+func (p *program) explain(err error) {
+	fmt.Fprintln(p.stderr, err)
+	if mistakes := (*ConfigError)(nil); errors.As(err, &mistakes) {
+		fmt.Fprintf(p.stderr, "%s; nothing was started\n", count(len(mistakes.Mistakes), "mistake"))
+	} else if errors.Is(err, fs.ErrNotExist) {
+		fmt.Fprintf(p.stderr, "write it with: %s config -config %s\n", programName(), p.config)
+	}
+}
+
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
