@@ -63,6 +63,12 @@ func parseRange(header string, size int64) (byteRange, rangeVerdict) {
 	if !ok {
 		return byteRange{}, rangeUnmet
 	}
+	if start >= size {
+		if size == 0 {
+			return byteRange{}, rangeNone
+		}
+		return byteRange{}, rangeUnmet
+	}
 	end := size - 1
 	if last != "" {
 		n, ok := parseOffset(last)
@@ -70,12 +76,6 @@ func parseRange(header string, size int64) (byteRange, rangeVerdict) {
 			return byteRange{}, rangeUnmet
 		}
 		end = min(n, end)
-	}
-	if start >= size {
-		if size == 0 {
-			return byteRange{}, rangeNone
-		}
-		return byteRange{}, rangeUnmet
 	}
 	return byteRange{start, end - start + 1}, rangeOne
 }

@@ -99,6 +99,16 @@ func TestRange_OfTheLastZeroBytes_IsUnsatisfiable(t *testing.T) {
 	}
 }
 
+func TestRange_OfAnEmptyFile_IsTheEmptyFile(t *testing.T) {
+	s := newStage(t)
+	s.hs.put("empty", "text/plain", "")
+	for _, rng := range []string{"bytes=0-", "bytes=0-5", "bytes=-1"} {
+		resp := s.get(s.link(mediaOf("empty", "text/plain", "a.txt")), "Range", rng)
+		wantStatus(t, resp, 200)
+		wantHeader(t, resp, "Content-Length", "0")
+	}
+}
+
 func TestRange_Unsatisfiable_NamesTheLength(t *testing.T) {
 	s := newStage(t)
 	resp := s.get(s.link(photo()), "Range", "bytes=99999-")
@@ -128,6 +138,7 @@ func FuzzRange(f *testing.F) {
 		f.Add(s, int64(10))
 	}
 	f.Add("bytes=0-", int64(0))
+	f.Add("bytes=1-0", int64(0))
 	f.Fuzz(func(t *testing.T, header string, size int64) {
 		if size < 0 || size > 1<<20 {
 			return
@@ -140,8 +151,8 @@ func FuzzRange(f *testing.F) {
 		if unit != "bytes" || strings.Contains(list, ",") || strings.ContainsAny(header, "\r\n\x00+") || strings.TrimSpace(header) != header {
 			return // where we differ on purpose
 		}
-		if strings.HasPrefix(strings.Trim(list, " \t"), "-") && verdict == rangeUnmet && strings.Trim(list, " \t-0") == "" {
-			return
+		if strings.HasPrefix(strings.Trim(list, " \t"), "-") && (size == 0 || strings.Trim(list, " \t-0") == "") {
+			return // a suffix of nothing: the standard library answers 206 with a part that ends before it begins
 		}
 		want := fromStandardLibrary(http.MethodGet, make([]byte, size), `"x"`, "Range", header)
 		got := map[rangeVerdict]int{rangeNone: 200, rangeOne: 206, rangeUnmet: 416}[verdict]
