@@ -54,7 +54,8 @@ const (
 	// outboxMaxAge is how long something that cannot be done on Matrix is tried before it becomes a dead letter: a
 	// homeserver may be away for days.
 	outboxMaxAge = 7 * 24 * time.Hour
-	drainTimeout = 15 * time.Second
+	// drainTimeout is for each step of stopping: requests under way, what goes to Matrix, what goes to the network.
+	drainTimeout = 10 * time.Second
 )
 
 // New makes a bridge. Nothing is opened or started before [Bridge.Run].
@@ -77,8 +78,8 @@ func New(cfg *Config, network Network, log zerolog.Logger) (*Bridge, error) {
 // Ready is closed once the bridge takes transactions and its session is open.
 func (b *Bridge) Ready() <-chan struct{} { return b.ready }
 
-// Run runs the bridge until ctx ends, then drains: no new transaction is taken, what is under way is finished (for at most
-// 15 s; the rest waits in the store), and everything is closed. It returns nil after such a stop, and an error when the
+// Run runs the bridge until ctx ends, then drains: no new transaction is taken, what is under way in either direction is
+// finished (each for at most 10 s; the rest waits in the store), and everything is closed. It returns nil after such a stop, and an error when the
 // bridge cannot start or one of its listeners fails. A Bridge runs once.
 func (b *Bridge) Run(ctx context.Context) (err error) {
 	// Work goes on for a while after ctx has ended, so that what is under way can be finished.
@@ -107,9 +108,13 @@ func (b *Bridge) Run(ctx context.Context) (err error) {
 		return err
 	}
 	if err := b.start(ctx, listeners); err != nil {
+		drained := b.drain(listeners)
 		stop()
 		b.goroutines.Wait()
-		return errors.Join(err, b.drain(listeners))
+		if ctx.Err() != nil {
+			return nil // stopped before it was ready: that is no failure
+		}
+		return errors.Join(err, drained)
 	}
 	close(b.ready)
 	b.log.Info().Str("network", b.info.Name).Int("portals", len(b.portals.all())).Msg("Ready")
@@ -139,7 +144,7 @@ func (b *Bridge) build(ctx context.Context, l *listeners) (err error) {
 		Store: b.store, Handler: b, Log: b.log, MaxBody: int64(b.cfg.Appservice.MaxBody),
 		BacklogLimit: b.cfg.Appservice.BacklogLimit, Workers: b.cfg.Appservice.Workers, HoldFor: b.cfg.Appservice.Hold,
 		AllowQueryToken: b.cfg.Appservice.AllowQuery, LegacyPaths: b.cfg.Appservice.LegacyPaths,
-		DeviceMode: b.cfg.Appservice.DeviceMode, MaxAge: b.cfg.Appservice.MaxAge, Metrics: l.metrics,
+		DeviceMode: b.deviceMode(), MaxAge: b.cfg.Appservice.MaxAge, Metrics: l.metrics,
 	})
 	if err != nil {
 		return err
@@ -148,6 +153,14 @@ func (b *Bridge) build(ctx context.Context, l *listeners) (err error) {
 	b.names = newNames(b.as.Bot())
 	b.outbox = lanes.New(outboxWorkers, b.carryOut)
 	return b.buildProxy(ctx, registration.ASToken, l)
+}
+
+// deviceMode says how ghosts get devices. Where only encrypted rooms would ask for one, none is needed yet.
+func (b *Bridge) deviceMode() string {
+	if b.cfg.Appservice.GhostDevices == "encrypted" {
+		return appservice.DeviceNone
+	}
+	return b.cfg.Appservice.DeviceMode
 }
 
 // start brings the parts up in the order in which they need each other: the bot, the portals, the network, the rows that
@@ -176,7 +189,6 @@ func (b *Bridge) start(ctx context.Context, l *listeners) error {
 	}
 	l.serve(b)
 	b.goroutine(func() { b.sendTyping(b.running) })
-	b.goroutine(func() { b.ping(b.running) })
 	b.plumbConfigured(b.running)
 	return nil
 }
@@ -202,31 +214,22 @@ func (b *Bridge) prepareBot(ctx context.Context) error {
 	}
 }
 
-// ping asks the homeserver to reach back, and says what to look at if it cannot.
-func (b *Bridge) ping(ctx context.Context) {
-	took, err := b.as.Ping(ctx)
-	if err != nil && ctx.Err() == nil {
-		b.log.Warn().Err(err).Str("url", b.cfg.Appservice.Address).Msg("The homeserver did not reach the bridge: is the registration known to it, and the address right?")
-	} else if err == nil {
-		b.log.Info().Dur("took", took).Msg("The homeserver reaches the bridge")
-	}
-}
-
 // drain stops in the reverse order. What cannot be finished in time stays in the store.
 func (b *Bridge) drain(l *listeners) error {
-	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
-	defer cancel()
-	err := l.shutdown(ctx)
+	steps := []func(ctx context.Context) error{l.shutdown}
 	if b.as != nil {
-		err = errors.Join(err, b.as.Stop(ctx))
+		steps = append(steps, b.outbox.Drain, b.as.Stop)
 	}
-	if session := b.sessions.Load(); session != nil {
-		err = errors.Join(err, (*session).Close(ctx))
+	if b.sessions.Load() != nil {
+		steps = append(steps, b.session().Close)
 	}
-	if b.outbox != nil {
-		err = errors.Join(err, b.outbox.Drain(ctx))
+	var errs []error
+	for _, step := range steps {
+		ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
+		errs = append(errs, step(ctx))
+		cancel()
 	}
-	return err
+	return errors.Join(errs...)
 }
 
 // session is the relay's. It is there before the first event is.

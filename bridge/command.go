@@ -159,6 +159,5 @@ func (b *Bridge) commandUnplumb(ctx context.Context, call *call) (string, []apps
 	if err := b.leaveChannel(ctx, p); err != nil {
 		return "", nil, err
 	}
-	effects, err := b.unplumb(ctx, p)
-	return fmt.Sprintf("This room is no longer connected to %s.", p.Channel), effects, err
+	return fmt.Sprintf("This room is no longer connected to %s.", p.Channel), b.unplumb(p), nil
 }

@@ -88,7 +88,7 @@ func (b *Bridge) botMember(ctx context.Context, ev *appservice.Event, member *ev
 		if err := b.leaveChannel(ctx, p); err != nil {
 			return nil, err
 		}
-		return b.unplumb(ctx, p)
+		return b.unplumb(p), nil
 	}
 	return nil, nil
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"maunium.net/go/mautrix"
@@ -24,6 +25,7 @@ const (
 	opState    = "state"     // a state event by the bot
 	opJoin     = "join"      // a ghost joins
 	opLeave    = "leave"     // a ghost leaves
+	opMembers  = "members"   // every ghost but these leaves, and these join
 	opBotJoin  = "bot-join"  // the bot accepts an invitation
 	opSentence = "sentence"  // the one plain sentence in an encrypted room
 	opBotLeave = "bot-leave" // the bot leaves a room it was taken out of
@@ -37,6 +39,7 @@ type outgoing struct {
 	Channel   string          `json:"channel,omitempty"`
 	User      *RemoteUser     `json:"user,omitempty"`  // who acts; the bot if neither this nor Ghost is set
 	Ghost     id.UserID       `json:"ghost,omitempty"` // who acts, where only the ghost is known
+	Users     []RemoteUser    `json:"users,omitempty"`
 	Type      string          `json:"type,omitempty"`
 	Content   json.RawMessage `json:"content,omitempty"`
 	Reason    string          `json:"reason,omitempty"`
@@ -151,6 +154,8 @@ func (b *Bridge) do(ctx context.Context, row *store.Outgoing, o *outgoing) (comm
 	case opLeave:
 		err := b.as.Ghost(o.Ghost).Leave(ctx, o.Room, o.Reason)
 		return nil, err
+	case opMembers:
+		return nil, b.syncMembers(ctx, o)
 	case opBotJoin:
 		if err := bot.EnsureJoined(ctx, o.Room); err != nil {
 			return nil, err
@@ -162,17 +167,11 @@ func (b *Bridge) do(ctx context.Context, row *store.Outgoing, o *outgoing) (comm
 	return nil, appservice.Permanent(fmt.Errorf("outbox row %d asks for %q, which this version does not know", row.ID, o.Op))
 }
 
-// ghostInRoom makes the ghost ready to act in the room: registered, with its device, named, joined.
+// ghostInRoom makes the ghost ready to act in the room: registered, named, joined. It gets its device when it first speaks.
 func (b *Bridge) ghostInRoom(ctx context.Context, o *outgoing) (*appservice.Intent, error) {
 	ghost := b.as.Ghost(b.actor(o))
 	if err := ghost.EnsureRegistered(ctx); err != nil {
 		return nil, err
-	}
-	if b.cfg.Appservice.GhostDevices != "encrypted" {
-		// A device makes the homeserver remember transaction IDs in its database, whatever the room (MSC4326).
-		if _, err := ghost.EnsureDevice(ctx); err != nil {
-			return nil, err
-		}
 	}
 	if o.User != nil {
 		if err := ghost.SetDisplayName(ctx, o.User.displayName()); err != nil {
@@ -262,10 +261,16 @@ func (b *Bridge) bury(ctx context.Context, row *store.Outgoing, o *outgoing, cau
 		}
 		return tx.OutgoingDone(row.ID)
 	})
-	if err == nil && o.Op == opMessage && o.User != nil {
-		b.tellNetwork(o, cause)
+	if err != nil {
+		return err
 	}
-	return err
+	switch p := b.portals.room(o.Room); {
+	case o.Op == opMessage && o.User != nil:
+		b.tellNetwork(o, cause)
+	case o.Op == opState && p != nil:
+		b.warnRoom(p, "I may not set this room's "+strings.TrimPrefix(o.Type, "m.room.")+". Give me a higher power level in it (50, unless the room asks for more).")
+	}
+	return nil
 }
 
 func unixMilli(t time.Time) int64 {

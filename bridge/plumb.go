@@ -92,19 +92,14 @@ func (b *Bridge) plumb(p *portal) appservice.Effect {
 }
 
 // unplumb takes a portal away, and its ghosts out of the room.
-func (b *Bridge) unplumb(ctx context.Context, p *portal) ([]appservice.Effect, error) {
-	members, err := b.store.Members(ctx, string(p.Room))
-	if err != nil {
-		return nil, fmt.Errorf("reading the members of %s: %w", p.Room, err)
-	}
-	effects := []appservice.Effect{func(tx *store.Tx) error {
+func (b *Bridge) unplumb(p *portal) []appservice.Effect {
+	return []appservice.Effect{func(tx *store.Tx) error {
 		tx.AfterCommit(func() { b.portals.remove(p) })
-		return tx.DeletePortal(p.Channel)
+		if err := tx.DeletePortal(p.Channel); err != nil {
+			return err
+		}
+		return b.enqueue(tx, onlyMembers(p, nil, "the room is no longer connected")[0])
 	}}
-	for _, row := range b.memberChanges(p, nil, b.absentGhosts(members, nil), "the room is no longer connected") {
-		effects = append(effects, b.effect(row))
-	}
-	return effects, nil
 }
 
 // loadPortals reads the portals that the store has. Those of a configuration that no longer lists them are taken away.
@@ -122,7 +117,7 @@ func (b *Bridge) loadPortals(ctx context.Context) error {
 	for _, row := range rows {
 		p := &portal{Channel: row.Channel, Room: id.RoomID(row.Room), Source: row.Source, topic: row.Topic}
 		if p.Source == sourceConfig && !configured[p.Channel] {
-			if err := b.apply(ctx, func() ([]appservice.Effect, error) { return b.unplumb(ctx, p) }); err != nil {
+			if err := b.apply(ctx, b.unplumb(p)...); err != nil {
 				return err
 			}
 			b.log.Info().Str("channel", p.Channel).Stringer("room", p.Room).Msg("Disconnected: the configuration no longer lists it")
@@ -134,13 +129,9 @@ func (b *Bridge) loadPortals(ctx context.Context) error {
 }
 
 // apply commits effects that no event asked for.
-func (b *Bridge) apply(ctx context.Context, effects func() ([]appservice.Effect, error)) error {
-	list, err := effects()
-	if err != nil {
-		return err
-	}
+func (b *Bridge) apply(ctx context.Context, effects ...appservice.Effect) error {
 	return b.store.Commit(ctx, b.store.Epoch(), func(tx *store.Tx) error {
-		for _, effect := range list {
+		for _, effect := range effects {
 			if err := effect(tx); err != nil {
 				return err
 			}
@@ -186,7 +177,7 @@ func (b *Bridge) plumbOne(ctx context.Context, roomOrAlias, channel string) erro
 	if p.Source != sourceConfig { // a command connected it before the configuration did
 		p = &portal{Channel: p.Channel, Room: p.Room, Source: sourceConfig, topic: p.row().Topic}
 	}
-	if err := b.apply(ctx, func() ([]appservice.Effect, error) { return []appservice.Effect{b.plumb(p)}, nil }); err != nil {
+	if err := b.apply(ctx, b.plumb(p)); err != nil {
 		return err
 	}
 	return b.enter(ctx, p)

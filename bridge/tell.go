@@ -9,7 +9,6 @@ import (
 	"maunium.net/go/mautrix"
 	"maunium.net/go/mautrix/id"
 
-	"github.com/trestle-bridge/trestle/appservice"
 	"github.com/trestle-bridge/trestle/crypto"
 )
 
@@ -58,10 +57,7 @@ func (b *Bridge) warnRoom(p *portal, text string) {
 	if !b.firstTelling("room", string(p.Room), text) {
 		return
 	}
-	err := b.apply(b.running, func() ([]appservice.Effect, error) {
-		return []appservice.Effect{b.effect(b.notice(p.Room, text, ""))}, nil
-	})
-	if err != nil {
+	if err := b.apply(b.running, b.effect(b.notice(p.Room, text, ""))); err != nil {
 		b.log.Error().Err(err).Stringer("room", p.Room).Msg("Cannot store a notice")
 	}
 }
@@ -87,7 +83,7 @@ func (b *Bridge) checkEncryption(ctx context.Context, room id.RoomID) error {
 	if !isEncrypted(err) {
 		return err
 	}
-	return b.apply(ctx, func() ([]appservice.Effect, error) { return b.sentence(room), nil })
+	return b.apply(ctx, b.sentence(room)...)
 }
 
 // shortCause says why in words for people on the network: no URL, no identifier, nothing that is the operator's business.

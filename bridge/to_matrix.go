@@ -85,23 +85,23 @@ func (b *Bridge) convert(ctx context.Context, p *portal, in *Incoming) ([]*outgo
 	case !b.cfg.Bridge.Membership.ToMatrix && (in.Join != nil || in.Leave != nil || in.Rename != nil || in.Members != nil):
 		return nil, nil
 	case in.Join != nil:
-		return b.memberChanges(p, []RemoteUser{in.Sender}, nil, ""), nil
+		return memberChanges(p, []RemoteUser{in.Sender}, nil, ""), nil
 	case in.Leave != nil:
 		reason := in.Leave.Reason
 		if in.Leave.By != "" {
 			reason = strings.TrimSuffix("kicked by "+in.Leave.By+": "+reason, ": ")
 		}
-		return b.memberChanges(p, nil, []id.UserID{b.ghostID(in.Sender)}, reason), nil
+		return memberChanges(p, nil, []id.UserID{b.ghostID(in.Sender)}, reason), nil
 	case in.Rename != nil:
 		from, to := b.ghostID(in.Rename.From), b.ghostID(in.Sender)
 		if from == to { // only the case of the name changed
-			return b.memberChanges(p, []RemoteUser{in.Sender}, nil, ""), nil
+			return memberChanges(p, []RemoteUser{in.Sender}, nil, ""), nil
 		}
-		return b.memberChanges(p, []RemoteUser{in.Sender}, []id.UserID{from}, "is now known as "+in.Sender.displayName()), nil
+		return memberChanges(p, []RemoteUser{in.Sender}, []id.UserID{from}, "is now known as "+in.Sender.displayName()), nil
 	case in.Topic != nil:
 		return b.topicFromNetwork(p, in), nil
 	case in.Members != nil:
-		return b.syncMembers(ctx, p, in.Members.Users)
+		return onlyMembers(p, in.Members.Users, "not in the channel any more"), nil
 	}
 	return nil, errEmptyIncoming
 }

@@ -36,12 +36,12 @@ type Network struct {
 
 var (
 	_ bridge.Network          = (*Network)(nil)
-	_ bridge.Session          = (*session)(nil)
-	_ bridge.ChannelJoiner    = (*session)(nil)
-	_ bridge.TypingSender     = (*session)(nil)
-	_ bridge.MembershipSender = (*session)(nil)
-	_ bridge.TopicSender      = (*session)(nil)
-	_ bridge.Guarantor        = (*session)(nil)
+	_ bridge.Session          = (*scriptedSession)(nil)
+	_ bridge.ChannelJoiner    = (*scriptedSession)(nil)
+	_ bridge.TypingSender     = (*scriptedSession)(nil)
+	_ bridge.MembershipSender = (*scriptedSession)(nil)
+	_ bridge.TopicSender      = (*scriptedSession)(nil)
+	_ bridge.Guarantor        = (*scriptedSession)(nil)
 )
 
 // NewNetwork makes an empty network.
@@ -60,7 +60,7 @@ func (n *Network) Info() bridge.Info {
 // Open makes the session. There is one at a time.
 func (n *Network) Open(_ context.Context, _ *bridge.Login, sink bridge.Sink) (bridge.Session, error) {
 	n.change(func() { n.sink = sink })
-	return &session{n}, nil
+	return &scriptedSession{n}, nil
 }
 
 // Say delivers a plain message of a remote user. It returns when the bridge has stored it.
@@ -165,9 +165,9 @@ func (n *Network) change(f func()) {
 	n.changed = make(chan struct{})
 }
 
-type session struct{ n *Network }
+type scriptedSession struct{ n *Network }
 
-func (s *session) Send(ctx context.Context, msg *bridge.Message) (sent bridge.Sent, err error) {
+func (s *scriptedSession) Send(ctx context.Context, msg *bridge.Message) (sent bridge.Sent, err error) {
 	s.n.change(func() {
 		if len(s.n.faults) > 0 {
 			err, s.n.faults = s.n.faults[0], s.n.faults[1:]
@@ -183,12 +183,12 @@ func (s *session) Send(ctx context.Context, msg *bridge.Message) (sent bridge.Se
 	return sent, err
 }
 
-func (s *session) Close(context.Context) error {
+func (s *scriptedSession) Close(context.Context) error {
 	s.n.change(func() { s.n.sink, s.n.joined = nil, map[string]bool{} })
 	return nil
 }
 
-func (s *session) JoinChannel(_ context.Context, channel string) (err error) {
+func (s *scriptedSession) JoinChannel(_ context.Context, channel string) (err error) {
 	s.n.change(func() {
 		if err = s.n.refused[channel]; err == nil {
 			s.n.joined[channel] = true
@@ -197,12 +197,12 @@ func (s *session) JoinChannel(_ context.Context, channel string) (err error) {
 	return err
 }
 
-func (s *session) LeaveChannel(_ context.Context, channel string) error {
+func (s *scriptedSession) LeaveChannel(_ context.Context, channel string) error {
 	s.n.change(func() { delete(s.n.joined, channel) })
 	return nil
 }
 
-func (s *session) SendTyping(_ context.Context, channel string, users []bridge.Sender) error {
+func (s *scriptedSession) SendTyping(_ context.Context, channel string, users []bridge.Sender) error {
 	names := make([]string, len(users))
 	for i, user := range users {
 		names[i] = user.Name
@@ -211,17 +211,17 @@ func (s *session) SendTyping(_ context.Context, channel string, users []bridge.S
 	return nil
 }
 
-func (s *session) SendMembership(_ context.Context, m *bridge.Membership) error {
+func (s *scriptedSession) SendMembership(_ context.Context, m *bridge.Membership) error {
 	s.n.change(func() { s.n.members = append(s.n.members, *m) })
 	return nil
 }
 
-func (s *session) SendTopic(_ context.Context, channel, topic string, _ bridge.Sender) error {
+func (s *scriptedSession) SendTopic(_ context.Context, channel, topic string, _ bridge.Sender) error {
 	s.n.change(func() { s.n.topics[channel] = topic })
 	return nil
 }
 
-func (s *session) Guarantee() bridge.Guarantee { return s.n.Guarantee }
+func (s *scriptedSession) Guarantee() bridge.Guarantee { return s.n.Guarantee }
 
 // Timeout is a context that ends after a time in which everything in a test should long have happened.
 func Timeout() (context.Context, context.CancelFunc) {

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"maunium.net/go/mautrix/id"
+
 	"github.com/trestle-bridge/trestle/bridge"
 	"github.com/trestle-bridge/trestle/bridgetest"
 )
@@ -55,13 +57,13 @@ func TestEmbed_MessagesCrossBothWays(t *testing.T) {
 	if err := alice.Invite(ctx, room, b.BotID()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := alice.WaitFor(ctx, room, bridgetest.Joined(b.BotID())); err != nil {
+	if _, err := alice.WaitFor(ctx, room, bridgetest.Member(b.BotID(), "join")); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := alice.SendText(ctx, room, "!line plumb lobby"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := alice.WaitFor(ctx, room, bridgetest.Text(b.BotID(), "This room is now connected to lobby on Linechat.")); err != nil {
+	if _, err := alice.WaitFor(ctx, room, bridgetest.Message(b.BotID(), "This room is now connected to lobby on Linechat.")); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := alice.SendText(ctx, room, "hello, lines"); err != nil {
@@ -71,7 +73,7 @@ func TestEmbed_MessagesCrossBothWays(t *testing.T) {
 		t.Errorf("the chat server got %q, want %q", got, want)
 	}
 	say("lobby", "bob", "hello, Matrix")
-	if _, err := alice.WaitFor(ctx, room, bridgetest.Text("@line_bob:"+hs.Domain(), "hello, Matrix")); err != nil {
+	if _, err := alice.WaitFor(ctx, room, bridgetest.Message(id.NewUserID("line_bob", hs.Domain()), "hello, Matrix")); err != nil {
 		t.Error(err)
 	}
 }

@@ -1,0 +1,120 @@
+package bridgetest
+
+import (
+	"context"
+	"net"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+	"maunium.net/go/mautrix/id"
+
+	"github.com/trestle-bridge/trestle/appservice"
+	"github.com/trestle-bridge/trestle/bridge"
+)
+
+// Bridge is a bridge that runs in the test's own process against a [Homeserver], with its files in a directory of the
+// test's.
+type Bridge struct {
+	Config *bridge.Config
+
+	tb      testing.TB
+	network bridge.Network
+	stop    context.CancelFunc
+	ended   chan error
+}
+
+// StartBridge generates a registration, tells the homeserver of it, and runs a bridge to network until the test ends.
+// change may alter the configuration before the start; the defaults bridge nothing until a room is plumbed, have a media
+// proxy, and use SQLite. It returns when the bridge is ready.
+func StartBridge(tb testing.TB, hs *Homeserver, network bridge.Network, change ...func(*bridge.Config)) *Bridge {
+	tb.Helper()
+	dir := tb.TempDir()
+	cfg := bridge.DefaultConfig(network.Info())
+	cfg.Homeserver = bridge.HomeserverConfig{Address: hs.URL(), Domain: hs.Domain()}
+	cfg.Appservice.Listen = freeAddress(tb)
+	cfg.Appservice.Address = "http://" + cfg.Appservice.Listen
+	cfg.Appservice.Registration = filepath.Join(dir, "registration.yaml")
+	cfg.Database = "sqlite:" + filepath.Join(dir, "bridge.db")
+	cfg.Media.Listen = freeAddress(tb)
+	cfg.Media.PublicURL = "http://" + cfg.Media.Listen
+	for _, f := range change {
+		f(cfg)
+	}
+	registration, err := appservice.Generate(appservice.GenerateOptions{
+		ID: cfg.Appservice.ID, URL: cfg.Appservice.Address, Domain: cfg.Homeserver.Domain,
+		SenderLocalpart: cfg.Appservice.Bot, GhostPrefix: cfg.Appservice.Ghosts,
+	})
+	if err == nil {
+		err = registration.Save(cfg.Appservice.Registration)
+	}
+	if err == nil {
+		err = hs.AddAppService(cfg.Appservice.Registration)
+	}
+	if err != nil {
+		tb.Fatalf("bridgetest: registering the bridge: %v", err)
+	}
+	b := &Bridge{Config: cfg, tb: tb, network: network}
+	b.Start()
+	tb.Cleanup(b.Stop)
+	return b
+}
+
+// Start starts a bridge that was stopped, on the same database.
+func (b *Bridge) Start() {
+	b.tb.Helper()
+	ctx, stop := context.WithCancel(context.Background())
+	running, err := bridge.New(b.Config, b.network, zerolog.New(testWriter{b.tb}).Level(zerolog.InfoLevel))
+	if err != nil {
+		stop()
+		b.tb.Fatalf("bridgetest: making the bridge: %v", err)
+	}
+	b.stop, b.ended = stop, make(chan error, 1)
+	go func() { b.ended <- running.Run(ctx) }()
+	select {
+	case <-running.Ready():
+	case err := <-b.ended:
+		b.stop = nil
+		stop()
+		b.tb.Fatalf("bridgetest: the bridge did not start: %v", err)
+	case <-time.After(time.Minute):
+		b.tb.Fatalf("bridgetest: the bridge was not ready within a minute")
+	}
+}
+
+// Stop stops the bridge as SIGTERM does, and fails the test if it does not end well.
+func (b *Bridge) Stop() {
+	b.tb.Helper()
+	if b.stop == nil {
+		return
+	}
+	b.stop()
+	b.stop = nil
+	if err := <-b.ended; err != nil {
+		b.tb.Errorf("bridgetest: the bridge ended with %v", err)
+	}
+}
+
+// BotID is the user ID of the bridge's bot.
+func (b *Bridge) BotID() id.UserID {
+	return id.NewUserID(b.Config.Appservice.Bot, b.Config.Homeserver.Domain)
+}
+
+// freeAddress finds a port that was free a moment ago.
+func freeAddress(tb testing.TB) string {
+	tb.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatalf("bridgetest: finding a free port: %v", err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+type testWriter struct{ tb testing.TB }
+
+func (w testWriter) Write(p []byte) (int, error) {
+	w.tb.Logf("%s", p)
+	return len(p), nil
+}

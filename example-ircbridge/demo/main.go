@@ -1,0 +1,80 @@
+// Command demo starts a homeserver, an IRC server and the IRC bridge on this machine, lets two people talk across, and
+// prints what each side saw. It then stays up so that you can join with an IRC client; with -once it stops, with a status
+// other than 0 if anything did not cross.
+//
+// Homeserver and IRC server run in this process (packages bridgetest and ircd); the bridge is the real program, built
+// and run as any administrator would. Everything listens on free loopback ports; data is in -data and is made anew at
+// every start.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/trestle-bridge/trestle/bridgetest"
+	"github.com/trestle-bridge/trestle/example-ircbridge/ircd"
+)
+
+func main() {
+	once := flag.Bool("once", false, "stop after the conversation")
+	data := flag.String("data", "demo-data", "directory for the demo's files")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, *data, *once); err != nil && !(errors.Is(err, context.Canceled) && ctx.Err() != nil) {
+		fmt.Fprintln(os.Stderr, "demo:", err)
+		os.Exit(1)
+	}
+}
+
+const channel = "#trestle"
+
+func run(ctx context.Context, data string, once bool) (err error) {
+	fmt.Println("Starting a homeserver and an IRC server …")
+	hs, err := bridgetest.StartHomeserver(bridgetest.Options{ServerName: "demo.localhost"})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, hs.Close()) }()
+	irc, err := ircd.Start(ircd.Options{Name: "irc.demo.localhost", Network: "Demo", MOTD: []string{"Join " + channel + "."}})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, irc.Close()) }()
+
+	fmt.Println("Building the IRC bridge (the first time, this takes a minute or two) …")
+	b, err := startBridge(ctx, data, hs, irc.Addr())
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.stop()) }()
+
+	talking, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	talk, err := newTalk(talking, hs, irc.Addr(), b)
+	if err != nil {
+		return fmt.Errorf("%w\nThe bridge's log is in %s", err, b.logPath)
+	}
+	defer talk.bob.close()
+	fmt.Printf("\nThe conversation. Left: what somebody did. Right: what the other side saw.\n\n")
+	if err := talk.conversation(talking); err != nil {
+		return fmt.Errorf("did not cross: %w\nThe bridge's log is in %s", err, b.logPath)
+	}
+	fmt.Println("\nEverything crossed.")
+	if once {
+		return nil
+	}
+	fmt.Printf("\nNow you: point an IRC client at %s (no TLS), join %s, and say something.\n", irc.Addr(), channel)
+	fmt.Printf("alice, on Matrix, answers. The homeserver is at %s, the log in %s. Ctrl-C ends the demo.\n\n", hs.URL(), b.logPath)
+	err = talk.answerEverybody(ctx)
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,122 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"maunium.net/go/mautrix/id"
+
+	"github.com/trestle-bridge/trestle/bridgetest"
+)
+
+// process is the bridge, running.
+type process struct {
+	cmd     *exec.Cmd
+	log     *os.File
+	logPath string
+	bot     id.UserID
+	ended   chan error
+}
+
+// ours are the files that the demo makes, and so may take away.
+var ours = []string{"config.yaml", "registration.yaml", "bridge.db", "bridge.db-wal", "bridge.db-shm", "bridge.db.lock", "bridge.log", "trestle-irc"}
+
+// startBridge builds the bridge, writes its configuration, makes its registration with its own command, tells the
+// homeserver of it, and runs it.
+func startBridge(ctx context.Context, dir string, hs *bridgetest.Homeserver, irc string) (*process, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	for _, name := range ours {
+		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, err
+		}
+	}
+	binary := filepath.Join(dir, "trestle-irc")
+	if out, err := exec.CommandContext(ctx, "go", "build", "-o", binary, "./example-ircbridge").CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("building the bridge: %w\n%s", err, out)
+	}
+	listen, err := freeAddresses(2)
+	if err != nil {
+		return nil, err
+	}
+	config := filepath.Join(dir, "config.yaml")
+	if err := os.WriteFile(config, []byte(fmt.Sprintf(`# The demo's configuration. "trestle-irc config -print" shows every setting.
+homeserver:
+  address: %s
+  domain: %s
+appservice:
+  listen: %s
+  address: http://%[3]s
+database: sqlite:bridge.db
+media:
+  listen: %s
+  public_url: http://%[4]s
+network:
+  address: %s
+  nick: trestle
+  tls:
+    enabled: false
+`, hs.URL(), hs.Domain(), listen[0], listen[1], irc)), 0o600); err != nil {
+		return nil, err
+	}
+	if out, err := exec.CommandContext(ctx, binary, "registration", "-config", config).CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("making the registration: %w\n%s", err, out)
+	}
+	if err := hs.AddAppService(filepath.Join(dir, "registration.yaml")); err != nil {
+		return nil, err
+	}
+	p := &process{logPath: filepath.Join(dir, "bridge.log"), bot: id.NewUserID("ircbot", hs.Domain()), ended: make(chan error, 1)}
+	if p.log, err = os.OpenFile(p.logPath, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600); err != nil {
+		return nil, err
+	}
+	p.cmd = exec.Command(binary, "run", "-config", config)
+	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C goes to the demo, which stops the bridge in its turn
+	if err := p.cmd.Start(); err != nil {
+		return nil, errors.Join(fmt.Errorf("starting the bridge: %w", err), p.log.Close())
+	}
+	go func() { p.ended <- p.cmd.Wait() }()
+	return p, nil
+}
+
+// stop asks the bridge to stop, and expects it to do so well.
+func (p *process) stop() error {
+	defer p.log.Close()
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	select {
+	case err := <-p.ended:
+		if err != nil {
+			return fmt.Errorf("the bridge did not end well: %w; its log is in %s", err, p.logPath)
+		}
+		return nil
+	case <-time.After(30 * time.Second):
+		return errors.Join(errors.New("the bridge did not stop within 30 s"), p.cmd.Process.Kill())
+	}
+}
+
+func freeAddresses(n int) ([]string, error) {
+	var addresses []string
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		defer l.Close()
+		addresses = append(addresses, l.Addr().String())
+	}
+	return addresses, nil
+}
