@@ -6,14 +6,17 @@ import "maps"
 // these servers do not mind and tests would wait for nothing.
 func networkSection(nick string, opts BridgeOptions) map[string]any {
 	section := map[string]any{
-		"address": opts.IRC.Address,
-		"tls":     false,
-		"nick":    nick,
+		"address":   opts.IRC.Address,
+		"tls":       map[string]any{"enabled": false},
+		"nick":      nick,
+		"username":  nick,
+		"realname":  "Matrix bridge under test",
+		"flood":     map[string]any{"burst": 20, "interval": "50ms"},
+		"reconnect": map[string]any{"first": "200ms", "max": "2s"},
 	}
 	if opts.TLS {
 		section["address"] = opts.IRC.TLS
-		section["tls"] = true
-		section["tls_ca"] = opts.IRC.CAFile
+		section["tls"] = map[string]any{"enabled": true, "ca_file": opts.IRC.CAFile}
 	}
 	maps.Copy(section, opts.Network)
 	return section

@@ -21,6 +21,7 @@ set -euo pipefail
 readonly synapse_root=${TRESTLE_SYNAPSE_ROOT:-${XDG_CACHE_HOME:-$HOME/.cache}/trestle/synapse}
 readonly mirror=${TRESTLE_DEBIAN_MIRROR:-http://deb.debian.org/debian}
 readonly marker=.trestle-installed
+readonly stale_lists=-oAcquire::Check-Valid-Until=false
 readonly attempts=${TRESTLE_INSTALL_ATTEMPTS:-5}
 export DEBIAN_FRONTEND=noninteractive
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
@@ -47,10 +48,11 @@ retry() {
 
 lists_fresh=
 
-# One unreachable or expired repository of many is no reason to give up: the installation decides.
+# A mirror behind a cache may be older than the time for which its lists are good: their signature is checked, their age
+# is not. One unreachable repository of many is no reason to give up: the installation decides.
 update_lists() {
   [ -z "$lists_fresh" ] || return 0
-  retry "apt-get update" apt-get update -q || say "going on with the package lists that are there" >&2
+  retry "apt-get update" apt-get update -q $stale_lists || say "going on with the package lists that are there" >&2
   lists_fresh=yes
 }
 
@@ -136,12 +138,11 @@ bootstrap() {
   debootstrap --variant=minbase --include=ca-certificates,python3 --cache-dir="$debs" sid "$dir" "$mirror"
 }
 
-# If a tree was left half made by an earlier run, dpkg is helped to its feet first. Unstable's lists expire after a week,
-# and a mirror behind a cache may be older than that: their signature is checked, their age is not.
+# If a tree was left half made by an earlier run, dpkg is helped to its feet first.
 add_synapse() {
   local dir=$1
   inside "$dir" dpkg --configure -a &&
-    inside "$dir" apt-get -q -o Acquire::Retries=3 -o Acquire::Check-Valid-Until=false update &&
+    inside "$dir" apt-get update -q -o Acquire::Retries=3 $stale_lists &&
     inside "$dir" apt-get install -q -y --no-install-recommends -o Acquire::Retries=3 matrix-synapse
 }
 
@@ -181,7 +182,11 @@ install_synapse() {
 	SELECTIONS
 
   say "synapse: the package and what it needs"
-  retry "installing matrix-synapse" add_synapse "$building" || return 1
+  if ! retry "installing matrix-synapse" add_synapse "$building"; then
+    # Perhaps the tree is to blame: the next run makes a new one, from the packages that are here by then.
+    rm -f "$building/.bootstrapped"
+    return 1
+  fi
   inside "$building" apt-get clean
   if ! works "$building"; then
     say "synapse: the installed package does not start:" >&2
@@ -191,7 +196,7 @@ install_synapse() {
   fi
   version "$building" >"$building/$marker"
   remove_tree "$synapse_root" || return 1
-  mv "$building" "$synapse_root"
+  mv "$building" "$synapse_root" || return 1
   rm -rf "$debs"
   say "synapse: installed ($(cat "$synapse_root/$marker") in $synapse_root)"
 }
