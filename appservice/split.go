@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -379,6 +380,9 @@ func (s *splitter) keyCounts(oneTime, fallback jsontext.Value) {
 func unquote(quoted []byte) string {
 	if len(quoted) < 2 || quoted[0] != '"' {
 		return ""
+	}
+	if inner := quoted[1 : len(quoted)-1]; bytes.IndexByte(inner, '\\') < 0 && utf8.Valid(inner) {
+		return string(inner) // as nearly all are
 	}
 	plain, _ := jsontext.AppendUnquote(nil, quoted)
 	return string(plain)
