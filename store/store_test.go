@@ -1,0 +1,9 @@
+package store_test
+
+import (
+	"testing"
+
+	"github.com/trestle-bridge/trestle/store/storetest"
+)
+
+func TestStore_SQLite(t *testing.T) { storetest.Run(t, storetest.SQLite) }

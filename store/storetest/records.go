@@ -1,0 +1,347 @@
+package storetest
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/trestle-bridge/trestle/store"
+)
+
+// odd is text that a database may refuse or change: NUL, invalid UTF-8, quotes, and the store's own mark.
+var odd = []string{"", "plain", "a\x00b", "\xff\xfe", "'\"$1?%", "\x01abc", "ü🎉", strings.Repeat("x", 5000)}
+
+func fails(s *store.Store, job func(tx *store.Tx) error) error {
+	return s.Commit(ctx(), s.Epoch(), job)
+}
+
+var recordChecks = []check{
+	{"Text_OfAnyBytes_ComesBack", func(t *testing.T, db *database) {
+		s := db.open(t)
+		for i, text := range odd {
+			d := store.DeadLetter{Kind: text, Lane: text, Key: text, Body: []byte(text)}
+			m := store.Message{Channel: text, RemoteID: fmt.Sprint(text, i), Event: text, Room: text, Sender: text, At: start}
+			Commit(t, s, func(tx *store.Tx) error { return errors.Join(tx.Bury(&d), tx.PutMessage(&m)) })
+			got, err := s.DeadLetter(ctx(), d.ID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			expect(t, "dead letter", *got, d)
+			messages, err := s.MessagesByRemote(ctx(), m.Channel, m.RemoteID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			expect(t, "messages", messages, []store.Message{m})
+		}
+	}},
+	{"DeadLetters_AreListedReadAndDropped", func(t *testing.T, db *database) {
+		s := db.open(t)
+		for i := range 5 {
+			Commit(t, s, func(tx *store.Tx) error {
+				return tx.Bury(&store.DeadLetter{Kind: "pdu", Lane: "!a", Key: fmt.Sprint("$", i), Cause: "no", Attempts: i, Body: []byte("{}")})
+			})
+		}
+		page, err := s.DeadLetters(ctx(), 2, 2)
+		if err != nil || len(page) != 2 || page[0].ID != 3 || page[1].Key != "$3" || page[1].Attempts != 3 || !page[0].Created.Equal(start) {
+			t.Errorf("page is %v, %v", page, err)
+		}
+		Commit(t, s, func(tx *store.Tx) error { return tx.DropDeadLetter(3) })
+		_, err = s.DeadLetter(ctx(), 3)
+		expectError(t, "DeadLetter", err, store.ErrNotFound)
+		expectError(t, "DropDeadLetter", fails(s, func(tx *store.Tx) error { return tx.DropDeadLetter(3) }), store.ErrNotFound)
+	}},
+	{"Enqueue_SameKeyAgain_IsNotFresh", func(t *testing.T, db *database) {
+		s := db.open(t)
+		put := func(s *store.Store, key string) (fresh bool, id int64) {
+			Commit(t, s, func(tx *store.Tx) (err error) {
+				o := store.Outgoing{Lane: "#c", Key: key, Op: "message", TxnID: "x", Payload: []byte("p")}
+				fresh, err = tx.Enqueue(&o)
+				id = o.ID
+				return err
+			})
+			return fresh, id
+		}
+		fresh, id := put(s, "r1")
+		expect(t, "first", fresh, true)
+		fresh, _ = put(s, "r1")
+		expect(t, "second", fresh, false)
+		Commit(t, s, func(tx *store.Tx) error { return tx.OutgoingDone(id) })
+		shut(t, s)
+		s = db.open(t)
+		fresh, _ = put(s, "r1")
+		expect(t, "after it was done, and a restart", fresh, false)
+		for range 2 {
+			fresh, again := put(s, "")
+			expect(t, "without a key", fresh, true)
+			if again <= id {
+				t.Errorf("ID %d came after %d", again, id)
+			}
+			id = again
+		}
+	}},
+	{"Outbox_KeepsDoubtAndAttempts", func(t *testing.T, db *database) {
+		s := db.open(t)
+		next := start.Add(time.Minute)
+		want := store.Outgoing{Lane: "#c", Key: "k", Op: "message", TxnID: "txn", Payload: []byte{0, 1, 255}}
+		Commit(t, s, func(tx *store.Tx) error { _, err := tx.Enqueue(&want); return err })
+		Commit(t, s, func(tx *store.Tx) error { return tx.OutgoingDoubt(want.ID) })
+		read := func() store.Outgoing {
+			o, err := s.Outgoing(ctx(), want.ID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return *o
+		}
+		want.Doubt, want.Created = true, start
+		expect(t, "in doubt", read(), want)
+		Commit(t, s, func(tx *store.Tx) error { return tx.OutgoingAttempt(want.ID, "503", next) })
+		want.Doubt, want.Attempts, want.Cause, want.NextAt = false, 1, "503", next
+		expect(t, "after an attempt", read(), want)
+		Commit(t, s, func(tx *store.Tx) error { return tx.OutgoingDone(want.ID) })
+		_, err := s.Outgoing(ctx(), want.ID)
+		expectError(t, "Outgoing", err, store.ErrNotFound)
+		expectError(t, "OutgoingDoubt", fails(s, func(tx *store.Tx) error { return tx.OutgoingDoubt(want.ID) }), store.ErrNotFound)
+		expectError(t, "OutgoingAttempt", fails(s, func(tx *store.Tx) error { return tx.OutgoingAttempt(want.ID, "", next) }), store.ErrNotFound)
+		Commit(t, s, func(tx *store.Tx) error { return tx.OutgoingDone(want.ID) })
+	}},
+	{"OutgoingBacklog_IsInOrder", func(t *testing.T, db *database) {
+		s := db.open(t)
+		const n = 2500
+		Commit(t, s, func(tx *store.Tx) error {
+			for i := range n {
+				if _, err := tx.Enqueue(&store.Outgoing{Lane: fmt.Sprint("#", i)}); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		i, last := 0, int64(0)
+		err := s.OutgoingBacklog(ctx(), func(lane string, id int64) error {
+			if lane != fmt.Sprint("#", i) || id <= last {
+				return fmt.Errorf("entry %d is %d in lane %s", i, id, lane)
+			}
+			i, last = i+1, id
+			return nil
+		})
+		if err != nil || i != n {
+			t.Errorf("%d entries, %v", i, err)
+		}
+	}},
+	{"Messages_AreFoundFromBothEnds", func(t *testing.T, db *database) {
+		s := db.open(t)
+		part := func(n int, event string) store.Message {
+			return store.Message{Channel: "#c", RemoteID: "r", Part: n, Event: event, Room: "!a", Sender: "@u", FromMatrix: true, At: start}
+		}
+		one, zero := part(1, "$e"), part(0, "$old")
+		Commit(t, s, func(tx *store.Tx) error { return errors.Join(tx.PutMessage(&one), tx.PutMessage(&zero)) })
+		zero.Event = "$e"
+		Commit(t, s, func(tx *store.Tx) error { return errors.Join(tx.PutMessage(&one), tx.PutMessage(&zero)) })
+		for what, find := range map[string]func() ([]store.Message, error){
+			"remote": func() ([]store.Message, error) { return s.MessagesByRemote(ctx(), "#c", "r") },
+			"event":  func() ([]store.Message, error) { return s.MessagesByEvent(ctx(), "$e") },
+		} {
+			got, err := find()
+			if err != nil {
+				t.Fatal(err)
+			}
+			expect(t, what, got, []store.Message{zero, one})
+		}
+		none, err := s.MessagesByEvent(ctx(), "$old")
+		if err != nil || len(none) != 0 {
+			t.Errorf("old event: %v, %v", none, err)
+		}
+	}},
+	{"Encrypted_OnceTrue_StaysTrue", func(t *testing.T, db *database) {
+		s := db.open(t)
+		for i, step := range []struct{ set, want bool }{{false, false}, {true, true}, {false, true}, {true, true}} {
+			Commit(t, s, func(tx *store.Tx) error { return tx.SetEncrypted("!a", step.set) })
+			encrypted, known, err := s.Encrypted(ctx(), "!a")
+			if err != nil || !known || encrypted != step.want {
+				t.Errorf("step %d: %v %v %v", i, encrypted, known, err)
+			}
+		}
+		if _, known, err := s.Encrypted(ctx(), "!b"); known || err != nil {
+			t.Errorf("unknown room: %v %v", known, err)
+		}
+	}},
+	{"Noticed_IsFreshOnce", func(t *testing.T, db *database) {
+		s := db.open(t)
+		notice := func(s *store.Store, what string) (fresh bool) {
+			Commit(t, s, func(tx *store.Tx) (err error) { fresh, err = tx.SetNoticed("!a", what); return err })
+			return fresh
+		}
+		expect(t, "first", notice(s, "encrypted"), true)
+		expect(t, "second", notice(s, "encrypted"), false)
+		expect(t, "another", notice(s, "other"), true)
+		shut(t, s)
+		s = db.open(t)
+		expect(t, "after a restart", notice(s, "encrypted"), false)
+	}},
+	{"Members_AreKept", func(t *testing.T, db *database) {
+		s := db.open(t)
+		Commit(t, s, func(tx *store.Tx) error {
+			return errors.Join(tx.SetMember("!a", "@u", "invite"), tx.SetMember("!a", "@v", "join"), tx.SetMember("!a", "@u", "join"),
+				tx.SetMember("!a", "@w", "join"), tx.SetMember("!a", "@w", ""), tx.SetMember("!b", "@x", "join"))
+		})
+		got, err := s.Members(ctx(), "!a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		expect(t, "members", got, map[string]string{"@u": "join", "@v": "join"})
+		for user, want := range map[string]string{"@u": "join", "@w": ""} {
+			if m, err := s.Member(ctx(), "!a", user); m != want || err != nil {
+				t.Errorf("%s: %q, %v", user, m, err)
+			}
+		}
+	}},
+	{"Ghosts_AreKept", func(t *testing.T, db *database) {
+		s := db.open(t)
+		want := store.Ghost{UserID: "@g:x", Registered: true, DeviceID: "D", DeviceMade: true, DisplayName: "G", AvatarURL: "mxc://x/y", LastWrite: start}
+		_, err := s.Ghost(ctx(), want.UserID)
+		expectError(t, "Ghost", err, store.ErrNotFound)
+		Commit(t, s, func(tx *store.Tx) error {
+			return errors.Join(tx.PutGhost(&store.Ghost{UserID: "@g:x"}), tx.PutGhost(&want), tx.PutGhost(&store.Ghost{UserID: "@a:x"}))
+		})
+		got, err := s.Ghost(ctx(), want.UserID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		expect(t, "ghost", *got, want)
+		Commit(t, s, func(tx *store.Tx) error {
+			for i := range 2100 {
+				if err := tx.PutGhost(&store.Ghost{UserID: fmt.Sprintf("@z%05d:x", i)}); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		seen := map[string]bool{}
+		err = s.Ghosts(ctx(), func(g *store.Ghost) error { seen[g.UserID] = true; return nil })
+		if err != nil || len(seen) != 2102 || !seen["@g:x"] || !seen["@a:x"] {
+			t.Errorf("%d ghosts, %v", len(seen), err)
+		}
+	}},
+	{"Portals_AreUniqueByChannelAndRoom", func(t *testing.T, db *database) {
+		s := db.open(t)
+		put := func(channel, room, topic string) error {
+			return fails(s, func(tx *store.Tx) error {
+				return tx.PutPortal(&store.Portal{Channel: channel, Room: room, Source: "command", Topic: topic, Name: "n"})
+			})
+		}
+		if err := errors.Join(put("#a", "", ""), put("#b", "", ""), put("#a", "!a", ""), put("#a", "!a", "t")); err != nil {
+			t.Fatal(err)
+		}
+		err := put("#b", "!a", "")
+		expectError(t, "the room of another", err, store.ErrTaken)
+		if err != nil && !strings.Contains(err.Error(), "#a") {
+			t.Errorf("the error does not name the other: %v", err)
+		}
+		err = put("#a", "!b", "")
+		expectError(t, "another room", err, store.ErrTaken)
+		if err != nil && !strings.Contains(err.Error(), "!a") {
+			t.Errorf("the error does not name the other: %v", err)
+		}
+		got, err := s.Portals(ctx())
+		if err != nil {
+			t.Fatal(err)
+		}
+		expect(t, "portals", got, []store.Portal{
+			{Channel: "#a", Room: "!a", Source: "command", Topic: "t", Name: "n", Created: start},
+			{Channel: "#b", Source: "command", Name: "n", Created: start},
+		})
+		Commit(t, s, func(tx *store.Tx) error { return tx.DeletePortal("#a") })
+		expectError(t, "DeletePortal", fails(s, func(tx *store.Tx) error { return tx.DeletePortal("#a") }), store.ErrNotFound)
+		if err = put("#b", "!a", ""); err != nil {
+			t.Error(err)
+		}
+	}},
+	{"Settings_AreKept", func(t *testing.T, db *database) {
+		s := db.open(t)
+		put := func(v []byte) { Commit(t, s, func(tx *store.Tx) error { return tx.PutSetting("k", v) }) }
+		_, err := s.Setting(ctx(), "k")
+		expectError(t, "Setting", err, store.ErrNotFound)
+		for _, v := range [][]byte{{1, 0, 255}, {}, []byte("v")} {
+			put(v)
+			got, err := s.Setting(ctx(), "k")
+			if err != nil {
+				t.Fatal(err)
+			}
+			expect(t, "value", got, v)
+		}
+		put(nil)
+		_, err = s.Setting(ctx(), "k")
+		expectError(t, "deleted", err, store.ErrNotFound)
+	}},
+	{"MediaKeys_OneSignsAtATime", func(t *testing.T, db *database) {
+		s := db.open(t)
+		add := func(tx *store.Tx, secret string) (uint8, error) {
+			k := store.MediaKey{Secret: []byte(secret)}
+			err := tx.AddMediaKey(&k)
+			return k.ID, err
+		}
+		Commit(t, s, func(tx *store.Tx) error { _, err := add(tx, "one"); return err })
+		expectError(t, "a second key", fails(s, func(tx *store.Tx) error { _, err := add(tx, "two"); return err }), store.ErrTaken)
+		Commit(t, s, func(tx *store.Tx) error {
+			_, err := add(tx, "two")
+			if !errors.Is(err, store.ErrTaken) {
+				t.Errorf("second key: %v", err)
+			}
+			if err = tx.RetireMediaKey(1); err != nil {
+				return err
+			}
+			id, err := add(tx, "two")
+			expect(t, "ID", id, uint8(2))
+			return err
+		})
+		expectError(t, "RetireMediaKey", fails(s, func(tx *store.Tx) error { return tx.RetireMediaKey(1) }), store.ErrNotFound)
+		got, err := s.MediaKeys(ctx())
+		if err != nil {
+			t.Fatal(err)
+		}
+		expect(t, "keys", got, []store.MediaKey{
+			{ID: 1, Secret: []byte("one"), Created: start, Retired: start}, {ID: 2, Secret: []byte("two"), Created: start},
+		})
+		// All 255 IDs can be used, and then no more.
+		Commit(t, s, func(tx *store.Tx) error {
+			last := uint8(2)
+			for range 253 {
+				if err := tx.RetireMediaKey(last); err != nil {
+					return err
+				}
+				id, err := add(tx, "more")
+				if err != nil {
+					return err
+				}
+				last = id
+			}
+			return tx.RetireMediaKey(last)
+		})
+		expectError(t, "key 256", fails(s, func(tx *store.Tx) error { _, err := add(tx, "x"); return err }), store.ErrTaken)
+	}},
+	{"Media_IsKeptAndRevoked", func(t *testing.T, db *database) {
+		s := db.open(t)
+		m := store.Media{Server: "x", MediaID: "y", Room: "!a", Event: "$e", Name: "p.jpg", MIME: "image/jpeg", Size: 1 << 40, Expires: start.Add(time.Hour), Info: []byte{1}}
+		other := store.Media{Server: "x", MediaID: "z", Room: "!a", Event: "$f"}
+		Commit(t, s, func(tx *store.Tx) error { return errors.Join(tx.AddMedia(&m), tx.AddMedia(&other)) })
+		read := func(id int64) store.Media {
+			got, err := s.Media(ctx(), id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return *got
+		}
+		expect(t, "media", read(m.ID), m)
+		Commit(t, s, func(tx *store.Tx) error {
+			n, err := tx.RevokeMedia("!a", "$e")
+			expect(t, "revoked", n, int64(1))
+			return err
+		})
+		m.Revoked = start
+		expect(t, "revoked media", read(m.ID), m)
+		expect(t, "the other", read(other.ID).Revoked.IsZero(), true)
+		_, err := s.Media(ctx(), 1<<40)
+		expectError(t, "Media", err, store.ErrNotFound)
+	}},
+}
