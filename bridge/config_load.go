@@ -20,6 +20,18 @@ const maxConfigFile = 4 << 20
 // and fills in the defaults. The `network:` section goes into the network's own structure. An error that is a
 // [*ConfigError] lists every mistake at once; then neither the configuration nor the network may be used.
 func LoadConfig(path string, environ []string, n Network) (*Config, error) {
+	cfg, err := readConfig(path, environ, n)
+	if err != nil {
+		return nil, err
+	}
+	return cfg, nil
+}
+
+// Warnings are things in the configuration that work, and that are probably not wanted.
+func (c *Config) Warnings() []Mistake { return c.warnings }
+
+// readConfig is [LoadConfig], except that beside a [*ConfigError] it returns what could be read.
+func readConfig(path string, environ []string, n Network) (*Config, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("reading the configuration: %w", err)
@@ -32,10 +44,7 @@ func LoadConfig(path string, environ []string, n Network) (*Config, error) {
 	return parseConfig(path, data, environ, n)
 }
 
-// Warnings are things in the configuration that work, and that are probably not wanted.
-func (c *Config) Warnings() []Mistake { return c.warnings }
-
-// parseConfig is [LoadConfig] for bytes that were read already.
+// parseConfig is readConfig for bytes that were read already.
 func parseConfig(path string, data []byte, environ []string, n Network) (*Config, error) {
 	d := newDecoder(path)
 	cfg := DefaultConfig(n.Info())
@@ -49,7 +58,7 @@ func parseConfig(path string, data []byte, environ []string, n Network) (*Config
 
 	root := d.parse(data)
 	if root == nil {
-		return nil, &ConfigError{d.mistakes}
+		return cfg, &ConfigError{d.mistakes}
 	}
 	d.applyEnv(root, value, environ)
 	d.decode(root, value, "", false)
@@ -65,7 +74,7 @@ func parseConfig(path string, data []byte, environ []string, n Network) (*Config
 	}
 	if len(d.mistakes) > 0 {
 		sortMistakes(d.mistakes)
-		return nil, &ConfigError{d.mistakes}
+		return cfg, &ConfigError{d.mistakes}
 	}
 	sortMistakes(d.warnings)
 	cfg.warnings = d.warnings

@@ -50,6 +50,13 @@ func (e *ConfigError) Error() string {
 	return strings.Join(lines, "\n")
 }
 
+// concerns says whether a setting has a mistake, or is part of a section that has.
+func (e *ConfigError) concerns(path string) bool {
+	return slices.ContainsFunc(e.Mistakes, func(m Mistake) bool {
+		return m.Path == "" && m.Env == "" || m.Path == path || m.Path != "" && strings.HasPrefix(path, m.Path+".")
+	})
+}
+
 func sortMistakes(list []Mistake) {
 	slices.SortStableFunc(list, func(a, b Mistake) int {
 		return cmp.Or(

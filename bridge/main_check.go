@@ -45,26 +45,22 @@ func (f *findings) line(verdict, what, format string, args ...any) {
 func (p *program) checkCommand(*flag.FlagSet) func() int {
 	return func() int {
 		f := &findings{out: p.stdout}
-		cfg, err := LoadConfig(p.config, p.env, p.network)
-		if err != nil {
-			list := []error{err}
-			if mistakes := (*ConfigError)(nil); errors.As(err, &mistakes) {
-				list = nil
-				for _, m := range mistakes.Mistakes {
-					list = append(list, errors.New(m.String()))
-				}
+		cfg, err := readConfig(p.config, p.env, p.network)
+		if mistakes := (*ConfigError)(nil); errors.As(err, &mistakes) {
+			for _, m := range mistakes.Mistakes {
+				f.wrong("configuration", "%s", m)
 			}
-			for _, mistake := range list {
-				f.wrong("configuration", "%v", mistake)
-			}
-			p.checkLooseRegistration(f)
+			checkRegistrationBeside(f, cfg, mistakes)
+			return exitWrong
+		} else if err != nil {
+			f.wrong("configuration", "%v", err)
 			return exitWrong
 		}
 		f.ok("configuration", "%s", p.config)
 		for _, w := range cfg.Warnings() {
 			f.note("configuration", "%s", w)
 		}
-		if mistakes := registrationMistakes(cfg); len(mistakes) > 0 {
+		if mistakes := registrationMistakes(cfg, nil); len(mistakes) > 0 {
 			for _, m := range mistakes {
 				f.wrong("registration", "%v", m)
 			}
@@ -88,18 +84,15 @@ func (p *program) checkCommand(*flag.FlagSet) func() int {
 	}
 }
 
-// checkLooseRegistration looks at the registration although the configuration, which names it, has mistakes: it is where
-// it is by default, or nothing can be said.
-func (p *program) checkLooseRegistration(f *findings) {
-	path := besideFile(filepath.Dir(p.config), DefaultConfig(p.network.Info()).Appservice.Registration)
-	if _, err := os.Stat(path); err != nil {
-		f.note("registration", "not looked at before the configuration is right")
+// checkRegistrationBeside looks at the registration although the configuration has mistakes, and compares it with what is
+// right in the configuration.
+func checkRegistrationBeside(f *findings, cfg *Config, mistakes *ConfigError) {
+	if mistakes.concerns("appservice.registration") {
+		f.note("registration", "not looked at, because the configuration does not say where it is")
 		return
 	}
-	if _, err := appservice.LoadRegistration(path); err != nil {
-		for _, m := range unfold(path, err) {
-			f.wrong("registration", "%v", m)
-		}
+	for _, err := range registrationMistakes(cfg, mistakes.concerns) {
+		f.wrong("registration", "%v", err)
 	}
 }
 

@@ -11,6 +11,17 @@ import (
 	"github.com/trestle-bridge/trestle/appservice"
 )
 
+// registrationMistakes reads the registration and compares it with the configuration, except for the settings that skip
+// names.
+func registrationMistakes(cfg *Config, skip func(path string) bool) []error {
+	path := cfg.Appservice.Registration
+	registration, err := appservice.LoadRegistration(path)
+	if err != nil {
+		return unfold(path, err)
+	}
+	return compareRegistration(cfg, registration, skip)
+}
+
 // unfold gives every mistake in a registration an error of its own.
 func unfold(path string, err error) []error {
 	if errors.Is(err, fs.ErrNotExist) {
@@ -27,8 +38,11 @@ func unfold(path string, err error) []error {
 }
 
 // compareRegistration says where a registration and the configuration contradict each other. The homeserver follows the
-// registration, so a bridge that follows something else would not work.
-func compareRegistration(cfg *Config, r *appservice.Registration) []error {
+// registration, so a bridge that follows something else would not work. Settings that skip names are not compared.
+func compareRegistration(cfg *Config, r *appservice.Registration, skip func(path string) bool) []error {
+	if skip == nil {
+		skip = func(string) bool { return false }
+	}
 	var list []error
 	path, c := cfg.Appservice.Registration, &cfg.Appservice
 	wrong := func(field, format string, args ...any) {
@@ -37,30 +51,39 @@ func compareRegistration(cfg *Config, r *appservice.Registration) []error {
 	}
 	// Whoever made the registration anew has to restart the homeserver too.
 	const restart = "; then restart the homeserver"
-	if r.ID != c.ID {
+	if r.ID != c.ID && !skip("appservice.id") {
 		wrong("id", "is %q, and the configuration has %q in appservice.id; make them equal%s", r.ID, c.ID, restart)
 	}
-	if strings.TrimRight(r.URL, "/") != c.Address {
+	if strings.TrimRight(r.URL, "/") != c.Address && !skip("appservice.address") && !skip("appservice.listen") {
 		wrong("url", "is %s, and the configuration has %s in appservice.address; make them equal%s", quoteValue(r.URL), quoteValue(c.Address), restart)
 	}
-	if r.SenderLocalpart != c.Bot {
+	if r.SenderLocalpart != c.Bot && !skip("appservice.bot") {
 		wrong("sender_localpart", "is %q, and the configuration has %q in appservice.bot; make them equal%s", r.SenderLocalpart, c.Bot, restart)
 	}
-	// A name that nobody has, of all characters that names are escaped to, stands for all.
-	ghost := "@" + c.Ghosts + "a0._=/+-:" + cfg.Homeserver.Domain
-	if claimed, exclusive := claims(r, ghost); !claimed {
-		wrong("namespaces", "no regex of users takes in the ghosts, such as @%sname:%s; add {exclusive: true, regex: %s}%s", c.Ghosts, cfg.Homeserver.Domain,
-			quoteYAML("^@"+regexp.QuoteMeta(c.Ghosts)+".*:"+regexp.QuoteMeta(cfg.Homeserver.Domain)+"$"), restart)
-	} else if !exclusive {
-		wrong("namespaces", "the ghosts are not exclusive, so anybody could register as one; write exclusive: true%s", restart)
-	}
-	if _, everybody := claims(r, "@nobody-of-the-bridge:"+cfg.Homeserver.Domain); everybody {
-		wrong("namespaces", "a regex of users takes in everybody on %s, exclusively, so that nobody could register there; write one that begins with ^@%s%s", cfg.Homeserver.Domain, regexp.QuoteMeta(c.Ghosts), restart)
+	if !skip("appservice.ghosts") && !skip("homeserver.domain") {
+		compareNamespaces(cfg, r, func(format string, args ...any) { wrong("namespaces", format+restart, args...) })
 	}
 	if !r.ReceiveEphemeral {
 		wrong("receive_ephemeral", "is not true, so there would be no typing; write receive_ephemeral: true and de.sorunome.msc2409.push_ephemeral: true%s", restart)
 	}
 	return list
+}
+
+func compareNamespaces(cfg *Config, r *appservice.Registration, wrong func(format string, args ...any)) {
+	prefix, domain := cfg.Appservice.Ghosts, cfg.Homeserver.Domain
+	// A name that nobody has, of all characters that names are escaped to, stands for all.
+	claimed, exclusive := claims(r, "@"+prefix+"a0._=/+-:"+domain)
+	switch {
+	case !claimed:
+		regex := "^@" + regexp.QuoteMeta(prefix) + ".*:" + regexp.QuoteMeta(domain) + "$"
+		wrong("no regex of users takes in the ghosts, such as @%sname:%s; add {exclusive: true, regex: %s}", prefix, domain, quoteYAML(regex))
+	case !exclusive:
+		wrong("the ghosts are not exclusive, so anybody could register as one; write exclusive: true")
+	}
+	if _, everybody := claims(r, "@nobody-of-the-bridge:"+domain); everybody {
+		wrong("a regex of users takes in everybody on %s, exclusively, so that nobody could register there; write one that begins with ^@%s",
+			domain, regexp.QuoteMeta(prefix))
+	}
 }
 
 // claims says whether a user is in the registration's namespaces, which match from the first character on.

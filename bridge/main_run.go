@@ -2,6 +2,7 @@ package bridge
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -10,8 +11,6 @@ import (
 	"syscall"
 
 	"github.com/rs/zerolog"
-
-	"github.com/trestle-bridge/trestle/appservice"
 )
 
 // runCommand runs the bridge until a signal comes.
@@ -26,7 +25,7 @@ func (p *program) runCommand(*flag.FlagSet) func() int {
 		if cfg == nil {
 			return status
 		}
-		if mistakes := registrationMistakes(cfg); len(mistakes) > 0 {
+		if mistakes := registrationMistakes(cfg, nil); len(mistakes) > 0 {
 			for _, m := range mistakes {
 				fmt.Fprintln(p.stderr, m)
 			}
@@ -58,11 +57,8 @@ func runUntilSignal(b interface{ Run(context.Context) error }, signals <-chan os
 		select {
 		case err := <-ended:
 			// A start that the first signal cut short is a stop like any other.
-			if err != nil && ctx.Err() == nil {
+			if err != nil && !(ctx.Err() != nil && errors.Is(err, context.Canceled)) {
 				log.Error().Err(err).Msg("The bridge ended")
-				return exitFailed
-			} else if err != nil {
-				log.Warn().Err(err).Msg("Stopped, not cleanly")
 				return exitFailed
 			}
 			log.Info().Msg("Stopped")
@@ -106,14 +102,4 @@ func isTerminal(w io.Writer) bool {
 	}
 	info, err := file.Stat()
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
-}
-
-// registrationMistakes reads the registration and compares it with the configuration.
-func registrationMistakes(cfg *Config) []error {
-	path := cfg.Appservice.Registration
-	registration, err := appservice.LoadRegistration(path)
-	if err != nil {
-		return unfold(path, err)
-	}
-	return compareRegistration(cfg, registration)
 }

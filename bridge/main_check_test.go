@@ -1,0 +1,269 @@
+package bridge
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/trestle-bridge/trestle/appservice"
+)
+
+// tinyHomeserver answers what check asks. Each field changes one answer.
+type tinyHomeserver struct {
+	registration *appservice.Registration
+	domain       string // trestle.test unless set
+	token        string // the token it knows; the registration's unless set
+	hsToken      string // the token it shows; the registration's unless set
+	noPing       bool
+	versions     string // the whole answer to /versions
+	redirect     bool
+	saw          []string // status of the requests it made to the bridge
+}
+
+func (h *tinyHomeserver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	refuse := func(status int, code string) {
+		w.WriteHeader(status)
+		fmt.Fprintf(w, `{"errcode":%q,"error":"no"}`, code)
+	}
+	known := h.registration.ASToken
+	if h.token != "" {
+		known = h.token
+	}
+	switch {
+	case h.redirect:
+		http.Redirect(w, r, "https://elsewhere.trestle.test"+r.URL.Path, http.StatusMovedPermanently)
+	case r.URL.Path == "/_matrix/client/versions" && h.versions != "":
+		_, _ = io.WriteString(w, h.versions)
+	case r.URL.Path == "/_matrix/client/versions":
+		_, _ = io.WriteString(w, `{"versions":["v1.1","v1.12"]}`)
+	case r.Header.Get("Authorization") != "Bearer "+known:
+		refuse(http.StatusUnauthorized, "M_UNKNOWN_TOKEN")
+	case r.URL.Path == "/_matrix/client/v3/account/whoami":
+		domain := h.domain
+		if domain == "" {
+			domain = "trestle.test"
+		}
+		fmt.Fprintf(w, `{"user_id":"@%s:%s"}`, h.registration.SenderLocalpart, domain)
+	case r.URL.Path == "/_matrix/client/v1/appservice/"+h.registration.ID+"/ping" && !h.noPing:
+		h.pingBack(w, r, refuse)
+	default:
+		refuse(http.StatusNotFound, "M_UNRECOGNIZED")
+	}
+}
+
+// pingBack does what a homeserver does on a ping, and sends a transaction after it.
+func (h *tinyHomeserver) pingBack(w http.ResponseWriter, r *http.Request, refuse func(int, string)) {
+	var ask map[string]string
+	if err := json.NewDecoder(r.Body).Decode(&ask); err != nil || ask["transaction_id"] == "" {
+		refuse(http.StatusBadRequest, "M_BAD_JSON")
+		return
+	}
+	token := h.registration.HSToken
+	if h.hsToken != "" {
+		token = h.hsToken
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	send := func(method, path string) (int, error) {
+		request, err := http.NewRequestWithContext(r.Context(), method, h.registration.URL+path, strings.NewReader("{}"))
+		if err != nil {
+			return 0, err
+		}
+		request.Header.Set("Authorization", "Bearer "+token)
+		response, err := client.Do(request)
+		if err != nil {
+			return 0, err
+		}
+		defer response.Body.Close()
+		h.saw = append(h.saw, fmt.Sprintf("%s %d", path, response.StatusCode))
+		return response.StatusCode, nil
+	}
+	status, err := send(http.MethodPost, "/_matrix/app/v1/ping")
+	switch {
+	case err != nil:
+		refuse(http.StatusBadGateway, "M_CONNECTION_FAILED")
+	case status != http.StatusOK:
+		refuse(http.StatusBadGateway, "M_BAD_STATUS")
+	default:
+		_, _ = send(http.MethodPut, "/_matrix/app/v1/transactions/1")
+		_, _ = io.WriteString(w, `{"duration_ms":7}`)
+	}
+}
+
+// checked is a bridge's directory beside a tiny homeserver.
+type checked struct {
+	config string
+	env    []string
+	hs     *tinyHomeserver
+}
+
+func newChecked(t *testing.T, more string) *checked {
+	t.Helper()
+	hs := &tinyHomeserver{}
+	server := httptest.NewServer(hs)
+	t.Cleanup(server.Close)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close() // check listens there next
+	c := &checked{config: writeConfig(t, more), hs: hs, env: []string{
+		"TRESTLE_HOMESERVER_ADDRESS=" + server.URL, "TRESTLE_APPSERVICE_LISTEN=" + listener.Addr().String(),
+	}}
+	invoke(&settledNetwork{}, c.env, "registration", "-config", c.config).want(t, exitOK, "", "")
+	if hs.registration, err = appservice.LoadRegistration(filepath.Join(filepath.Dir(c.config), "registration.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func (c *checked) check(t *testing.T, env ...string) called {
+	t.Helper()
+	got := invoke(&settledNetwork{}, append(env, c.env...), "check", "-config", c.config)
+	for _, secret := range []string{c.hs.registration.ASToken, c.hs.registration.HSToken, "hunter2"} {
+		if strings.Contains(got.stdout+got.stderr, secret) {
+			t.Errorf("a secret is shown:\n%s", got.stdout)
+		}
+	}
+	return got
+}
+
+func TestCheck_EverythingRight_IsOkLineByLine(t *testing.T) {
+	c := newChecked(t, "media: {listen: 127.0.0.1:29401, public_url: https://media.trestle.test}\n")
+	got := c.check(t)
+	dir := filepath.Dir(c.config)
+	want := fmt.Sprintf(`ok    configuration %[1]s/config.yaml
+ok    registration  %[1]s/registration.yaml agrees with the configuration
+ok    database      %[1]s/trestle.db will be made by the first run
+ok    media         links begin with https://media.trestle.test/m/ and are answered on 127.0.0.1:29401
+ok    homeserver    %[2]s answers, and knows Matrix up to v1.12
+ok    token         the homeserver knows the bridge, as @tinbot:trestle.test
+ok    ping          the homeserver reached this check at %[3]s in 7 ms
+`, dir, strings.TrimPrefix(c.env[0], "TRESTLE_HOMESERVER_ADDRESS="), c.hs.registration.URL)
+	if got.status != exitOK || got.stdout != want {
+		t.Errorf("status %d, got\n%s\nwant\n%s", got.status, got.stdout, want)
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 2 {
+		t.Errorf("files were left behind: %v, %v", entries, err)
+	}
+}
+
+// A transaction that comes while the bridge is only being checked must stay with the homeserver.
+func TestCheck_TransactionDuringPing_IsRefused(t *testing.T) {
+	c := newChecked(t, "")
+	c.check(t).want(t, exitOK, "reached this check", "")
+	if got := strings.Join(c.hs.saw, ", "); got != "/_matrix/app/v1/ping 200, /_matrix/app/v1/transactions/1 503" {
+		t.Errorf("the homeserver saw %s", got)
+	}
+}
+
+func TestCheck_WhatIsWrong_IsNamedWithItsMend(t *testing.T) {
+	for name, tc := range map[string]struct {
+		change func(*checked)
+		want   string
+	}{
+		"unknown token":  {func(c *checked) { c.hs.token = "another" }, "WRONG token         the homeserver does not know it (status 401 M_UNKNOWN_TOKEN: no); name "},
+		"another domain": {func(c *checked) { c.hs.domain = "other.test" }, "write homeserver.domain: other.test"},
+		"another bot":    {func(c *checked) { r := *c.hs.registration; r.SenderLocalpart = "old"; c.hs.registration = &r }, "takes the bridge for @old:trestle.test, not for @tinbot:trestle.test"},
+		"another id":     {func(c *checked) { r := *c.hs.registration; r.ID = "old"; c.hs.registration = &r }, "note  ping"},
+		"old hs_token":   {func(c *checked) { c.hs.hsToken = "old" }, "WRONG ping          something else answered at "},
+		"unreachable":    {func(c *checked) { r := *c.hs.registration; r.URL = "http://127.0.0.1:1"; c.hs.registration = &r }, "(M_CONNECTION_FAILED); write in appservice.address"},
+		"no ping":        {func(c *checked) { c.hs.noPing = true }, "note  ping          the homeserver has no ping"},
+		"redirect":       {func(c *checked) { c.hs.redirect = true }, "leads elsewhere (status 301)"},
+		"not Matrix":     {func(c *checked) { c.hs.versions = "<html>" }, "the answer is not from a Matrix homeserver"},
+		"no versions":    {func(c *checked) { c.hs.versions = "{}" }, "WRONG homeserver"},
+		"nobody there":   {func(c *checked) { c.env[0] = "TRESTLE_HOMESERVER_ADDRESS=http://127.0.0.1:1" }, "connection refused; look whether it runs"},
+		"no directory":   {func(c *checked) { c.env = append(c.env, "TRESTLE_DATABASE=sqlite:nowhere/x.db") }, "WRONG database"},
+		"strange listen": {func(c *checked) {
+			url := c.hs.registration.URL
+			c.env = append(c.env[:1], "TRESTLE_APPSERVICE_LISTEN=192.0.2.1:29400", "TRESTLE_APPSERVICE_ADDRESS="+url)
+		}, "write an address of this machine"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newChecked(t, "")
+			tc.change(c)
+			status := exitFailed
+			if strings.HasPrefix(tc.want, "note") {
+				status = exitOK
+			}
+			c.check(t).want(t, status, tc.want, "")
+		})
+	}
+}
+
+func TestCheck_BridgeIsRunning_ItAnswersThePing(t *testing.T) {
+	c := newChecked(t, "")
+	listener, err := net.Listen("tcp", strings.TrimPrefix(c.hs.registration.URL, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	running := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "{}") }))
+	running.Listener.Close()
+	running.Listener = listener
+	running.Start()
+	defer running.Close()
+	c.check(t).want(t, exitOK, "the homeserver reached the running bridge at ", "")
+}
+
+func TestCheck_MistakesInBothFiles_AreAllInOneRun(t *testing.T) {
+	c := newChecked(t, "")
+	file := filepath.Join(filepath.Dir(c.config), "registration.yaml")
+	content, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrong := strings.NewReplacer("as_token:", "as_tokn:", "rate_limited: false", "rate_limited: perhaps").Replace(string(content))
+	if err := os.WriteFile(file, []byte(wrong), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.check(t).want(t, exitWrong, "ok    configuration", "")
+	got := c.check(t, "TRESTLE_LOG_LEVEL=loud", "TRESTLE_MEDIA_LIFETIME=1")
+	for _, mistake := range []string{"log.level: ", "media.lifetime: ", "as_token: ", "as_tokn: ", "rate_limited: "} {
+		got.want(t, exitWrong, mistake, "")
+	}
+	if n := strings.Count(got.stdout, "WRONG"); n != 5 {
+		t.Errorf("got %d mistakes:\n%s", n, got.stdout)
+	}
+}
+
+func TestCheck_WrongConfiguration_RegistrationIsStillCompared(t *testing.T) {
+	c := newChecked(t, "")
+	got := c.check(t, "TRESTLE_LOG_LEVEL=loud", "TRESTLE_APPSERVICE_BOT=UPPER", "TRESTLE_APPSERVICE_ID=other")
+	got.want(t, exitWrong, `id: is "tin", and the configuration has "other"`, "")
+	if n := strings.Count(got.stdout, "WRONG"); n != 3 || strings.Contains(got.stdout, "sender_localpart") {
+		t.Errorf("got %d mistakes:\n%s", n, got.stdout)
+	}
+	c.check(t, "TRESTLE_APPSERVICE_REGISTRATION=").want(t, exitWrong, "note  registration  not looked at", "")
+}
+
+func TestCheck_Database_OpensOrSaysWhy(t *testing.T) {
+	c := newChecked(t, "")
+	path := filepath.Join(filepath.Dir(c.config), "trestle.db")
+	if err := os.WriteFile(path, []byte("this is not a database, and long enough to be taken for one by nobody"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.check(t).want(t, exitFailed, "WRONG database", "")
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.check(t).want(t, exitOK, "ok    database      "+path+" opens", "")
+	// Nothing listens there, and the password is nowhere to be seen.
+	c.check(t, "TRESTLE_DATABASE=postgres://tin:hunter2@127.0.0.1:1/tin?sslmode=disable").want(t, exitFailed, "WRONG database", "")
+}
+
+func TestCheck_FilesThatEverybodyCanRead_AreNoted(t *testing.T) {
+	c := newChecked(t, "")
+	if err := os.Chmod(c.config, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	c.check(t).want(t, exitOK, "note  secrets       "+c.config+" can be read by everybody", "")
+}
