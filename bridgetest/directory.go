@@ -3,7 +3,6 @@ package bridgetest
 import (
 	"context"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 )
@@ -23,7 +22,7 @@ func (hs *Homeserver) resolveAlias(ctx context.Context, id string) (string, erro
 	}
 	hs.mu.Unlock()
 	for _, as := range ask {
-		if a == nil && hs.query(ctx, as, "rooms/"+url.PathEscape(id)) {
+		if a == nil && hs.query(ctx, as, "rooms/"+quote(id)) {
 			hs.mu.Lock()
 			a = hs.aliases[id]
 			hs.mu.Unlock()

@@ -1,6 +1,7 @@
 package bridgetest
 
 import (
+	"bytes"
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
@@ -36,9 +37,11 @@ func now() int64 { return time.Now().UnixMilli() }
 
 // mustJSON encodes what always can be encoded.
 func mustJSON(v any) json.RawMessage {
-	data, err := json.Marshal(v)
-	if err != nil {
+	var buf bytes.Buffer
+	enc := json.NewEncoder(&buf)
+	enc.SetEscapeHTML(false) // Synapse leaves < and & as they are
+	if err := enc.Encode(v); err != nil {
 		panic(err)
 	}
-	return data
+	return bytes.TrimSuffix(buf.Bytes(), []byte("\n"))
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -179,7 +178,7 @@ func disposition(mime, name string) string {
 	}
 	for _, r := range name {
 		if r <= ' ' || r > '~' || strings.ContainsRune(`"\;,()<>@:/[]?={}%`, r) {
-			return kind + "; filename*=utf-8''" + strings.ReplaceAll(url.QueryEscape(name), "+", "%20")
+			return kind + "; filename*=utf-8''" + quote(name)
 		}
 	}
 	return kind + "; filename=" + name

@@ -46,17 +46,20 @@ func (hs *Homeserver) push(ctx context.Context, as *appService) {
 			step(ctx)
 			continue
 		}
-		var timer <-chan time.Time
-		if pause > 0 {
-			t := time.NewTimer(pause)
-			defer t.Stop()
-			timer = t.C
+		if pause == 0 {
+			select {
+			case <-as.wake:
+			case <-ctx.Done():
+			}
+			continue
 		}
+		timer := time.NewTimer(pause)
 		select {
 		case <-as.wake:
-		case <-timer:
+		case <-timer.C:
 		case <-ctx.Done():
 		}
+		timer.Stop()
 	}
 }
 
@@ -67,7 +70,7 @@ func (hs *Homeserver) nextStep(as *appService) (step func(context.Context), paus
 		return nil, 0
 	}
 	if user := hs.strangerToAsk(as); user != "" {
-		return func(ctx context.Context) { hs.query(ctx, as, "users/"+url.PathEscape(user)) }, 0
+		return func(ctx context.Context) { hs.query(ctx, as, "users/"+quote(user)) }, 0
 	}
 	for len(as.events)+len(as.ephemeral)+len(as.toDevice)+len(as.lists) > 0 {
 		t := hs.takeTransaction(as)
@@ -350,11 +353,11 @@ func (hs *Homeserver) ask(ctx context.Context, as *appService, method, path stri
 	return resp.StatusCode, answer, nil
 }
 
+// quote escapes a part of a path as Synapse does: everything but letters, digits and "_.-~".
+func quote(s string) string { return strings.ReplaceAll(url.QueryEscape(s), "+", "%20") }
+
 // query asks whether a user or alias exists.
 func (hs *Homeserver) query(ctx context.Context, as *appService, path string) bool {
-	if as.reg.URL == "" {
-		return false
-	}
 	_, _, err := hs.ask(ctx, as, http.MethodGet, path, nil)
 	return err == nil
 }

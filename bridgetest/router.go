@@ -76,6 +76,15 @@ const maxJSON = 1 << 20 // no body but media's may be larger: an event has at mo
 
 // ServeHTTP answers a request to the client-server API.
 func (hs *Homeserver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	hs.mu.Lock()
+	if hs.closed {
+		hs.mu.Unlock()
+		reset(w)
+		return
+	}
+	hs.wg.Add(1) // Close waits for requests under way
+	hs.mu.Unlock()
+	defer hs.wg.Done()
 	for _, fn := range hs.faults.interceptors() {
 		if (*fn)(w, r) {
 			hs.record(r, identity{}, 0)
