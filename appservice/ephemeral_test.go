@@ -1,0 +1,203 @@
+package appservice
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rs/zerolog"
+	"maunium.net/go/mautrix/id"
+)
+
+func userID(s string) id.UserID { return id.UserID(s) }
+
+func typing(users ...string) string {
+	return fmt.Sprintf(`{"type":"m.typing","room_id":%q,"content":{"user_ids":["%s"]}}`, testRoom, strings.Join(users, `","`))
+}
+
+func describe(ev *Ephemeral) string {
+	switch {
+	case ev.Typing != nil:
+		return fmt.Sprintf("typing %s +%v -%v", ev.RoomID, ev.Typing.Started, ev.Typing.Stopped)
+	case ev.Presence != nil:
+		return fmt.Sprintf("presence %s %s %q", ev.Presence.UserID, ev.Presence.Presence, ev.Presence.StatusMessage)
+	}
+	var list []string
+	for _, r := range ev.Receipts {
+		list = append(list, fmt.Sprintf("%s %s %q %d", r.UserID, r.EventID, r.ThreadID, r.At.UnixMilli()))
+	}
+	return "receipts " + strings.Join(list, ", ")
+}
+
+// runEphemerals runs a bubble with the two goroutines of ephemeral events.
+func runEphemerals(t *testing.T, test func(e *ephemerals, got func() string)) {
+	synctest.Test(t, func(t *testing.T) {
+		var got []string
+		own := func(u id.UserID) bool { return strings.HasPrefix(string(u), "@irc") }
+		e := newEphemerals(func(_ context.Context, ev *Ephemeral) { got = append(got, describe(ev)) }, own, zerolog.Nop(), func(string) {})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{}, 2)
+		go func() { e.read(ctx); done <- struct{}{} }()
+		go func() { e.call(ctx); done <- struct{}{} }()
+		test(e, func() string {
+			synctest.Wait()
+			defer func() { got = nil }()
+			slices.Sort(got)
+			return strings.Join(got, "; ")
+		})
+		cancel()
+		<-done
+		<-done
+	})
+}
+
+func offer(e *ephemerals, list ...string) {
+	var raw [][]byte
+	for _, s := range list {
+		raw = append(raw, []byte(s))
+	}
+	e.offer(raw)
+}
+
+func TestA12_TypingLists_BecomeStartsAndStops(t *testing.T) {
+	runEphemerals(t, func(e *ephemerals, got func() string) {
+		for _, c := range []struct{ list, want string }{
+			{typing("@a:x"), "typing " + testRoom + " +[@a:x] -[]"},
+			{typing("@a:x", "@b:x"), "typing " + testRoom + " +[@b:x] -[]"},
+			{typing("@b:x", "@a:x"), ""},
+			{`{"type":"m.typing","room_id":"` + testRoom + `","content":{"user_ids":[]}}`, "typing " + testRoom + " +[] -[@a:x @b:x]"},
+			{`{"type":"m.typing","room_id":"` + testRoom + `","content":{"user_ids":[]}}`, ""},
+		} {
+			offer(e, c.list)
+			if g := got(); g != c.want {
+				t.Errorf("%s gave %q, want %q", c.list, g, c.want)
+			}
+		}
+	})
+}
+
+func TestA12_TypingThatNobodyEnds_Expires(t *testing.T) {
+	runEphemerals(t, func(e *ephemerals, got func() string) {
+		offer(e, typing("@a:x"))
+		got()
+		time.Sleep(typingLifetime - time.Second)
+		offer(e, typing("@a:x")) // still typing
+		time.Sleep(typingLifetime - time.Second)
+		if g := got(); g != "" {
+			t.Errorf("got %q too early", g)
+		}
+		time.Sleep(2 * time.Second)
+		if g := got(); g != "typing "+testRoom+" +[] -[@a:x]" {
+			t.Errorf("got %q", g)
+		}
+	})
+}
+
+func TestA13_OwnUsers_AreFiltered(t *testing.T) {
+	runEphemerals(t, func(e *ephemerals, got func() string) {
+		offer(e, typing("@irc_a:hs.test"), `{"type":"m.presence","sender":"@irc_a:hs.test","content":{"presence":"online"}}`,
+			`{"type":"m.receipt","room_id":"!r","content":{"$1":{"m.read":{"@irc_a:hs.test":{"ts":1}}}}}`)
+		if g := got(); g != "" {
+			t.Errorf("got %q", g)
+		}
+	})
+}
+
+func TestA14_A16_Receipts_OfSeveralEventsUsersAndThreads(t *testing.T) {
+	runEphemerals(t, func(e *ephemerals, got func() string) {
+		offer(e, `{"type":"m.receipt","room_id":"!r","content":{"$1":{"m.read":{"@a:x":{"ts":1},"@b:x":{"ts":2,"thread_id":"main"}}},"$2":{"m.read":{"@a:x":{"ts":3,"thread_id":"$t"}},"m.unknown":{"@a:x":{"ts":4}}}}}`)
+		if g, want := got(), `receipts @a:x $1 "" 1; receipts @a:x $2 "$t" 3; receipts @b:x $1 "main" 2`; g != want {
+			t.Errorf("got %q, want %q", g, want)
+		}
+	})
+}
+
+func TestA15_PrivateReceipts_AreNeverHandedOver(t *testing.T) {
+	runEphemerals(t, func(e *ephemerals, got func() string) {
+		offer(e, `{"type":"m.receipt","room_id":"!r","content":{"$1":{"m.read.private":{"@a:x":{"ts":1}}}}}`)
+		if g := got(); g != "" {
+			t.Errorf("got %q", g)
+		}
+	})
+}
+
+func TestA8_A9_A10_UnknownTypesAndMissingRooms_AreDroppedAlone(t *testing.T) {
+	runEphemerals(t, func(e *ephemerals, got func() string) {
+		offer(e, `{"type":"m.mine","room_id":"!r"}`, `5`, `null`, `{"type":5}`, `{"type":"m.typing","content":{"user_ids":["@a:x"]}}`,
+			`{"type":"m.typing","room_id":"#r","content":{"user_ids":["@a:x"]}}`, `{"type":"m.typing","room_id":"!r","content":{"user_ids":5}}`,
+			`{"type":"m.receipt","room_id":"!r","content":[]}`, `{"type":"m.presence","content":{}}`,
+			`{"type":"m.presence","sender":"@a:x","content":{"presence":"online","status_msg":"hi","last_active_ago":1.5}}`)
+		if g, want := got(), `presence @a:x online "hi"`; g != want {
+			t.Errorf("got %q, want %q", g, want)
+		}
+	})
+}
+
+func TestA20_ManyEphemerals_AreBoundedAndCoalesced(t *testing.T) {
+	runEphemerals(t, func(e *ephemerals, got func() string) {
+		var list []string
+		for i := range 3 * ephemeralQueue {
+			list = append(list, fmt.Sprintf(`{"type":"m.presence","sender":"@u%d:x","content":{"presence":"online"}}`, i))
+		}
+		offer(e, list...)
+		if len(e.raw) > ephemeralRaw {
+			t.Errorf("%d wait to be read", len(e.raw))
+		}
+		got()
+		for range 50 {
+			offer(e, typing("@a:x"), typing("@b:x"))
+		}
+		if g := got(); strings.Count(g, "typing") > 100 || !strings.Contains(g, "+[@b:x]") {
+			t.Errorf("got %q", g)
+		}
+	})
+}
+
+func TestA20_TenThousandEphemeralsAndASlowHandler_DoNotDelayAMessage(t *testing.T) {
+	f := newFixture(t, nil)
+	block := make(chan struct{})
+	f.rec.ephemeral = func(*Ephemeral) { <-block }
+	var list []string
+	for i := range 10_000 {
+		list = append(list, fmt.Sprintf(`{"type":"m.presence","sender":"@u%d:x","content":{"presence":"online"}}`, i))
+	}
+	f.mustPut("1", `{"ephemeral":[`+strings.Join(list, ",")+`]}`)
+	f.mustPut("2", events(message("$1")))
+	f.rec.waitEvents(1) // would hang if the handler of ephemeral events held it
+	close(block)
+	f.idle()
+}
+
+func TestA5_A7_A11_EphemeralsOfATransaction_AreDeliveredAndNothingIsStored(t *testing.T) {
+	f := newFixture(t, nil)
+	f.mustPut("1", `{"events":[],"de.sorunome.msc2409.ephemeral":[`+typing("@a:x")+`,{"type":"m.presence","sender":"@a:x","content":{"presence":"online"}},{"type":"m.receipt","room_id":"!r","content":{"$1":{"m.read":{"@a:x":{"ts":1}}}}}]}`)
+	f.rec.waitFor(func() bool { return len(f.rec.ephemerals) == 3 })
+	if f.rec.ids() != "" || f.rows() != 0 || len(f.deadLetters()) != 0 {
+		t.Errorf("handled %s", f.rec.ids())
+	}
+}
+
+func TestA21_EphemeralsThatWereNotAskedFor_AreIgnored(t *testing.T) {
+	f := newFixture(t, nil, func(c *Config) { c.Registration.ReceiveEphemeral = false })
+	f.mustPut("1", `{"ephemeral":[`+typing("@a:x")+`]}`)
+	if len(f.as.ephemeral.raw) != 0 || len(f.rec.ephemerals) != 0 {
+		t.Error("they were taken")
+	}
+}
+
+func TestEphemeral_PanickingHandler_GoesOn(t *testing.T) {
+	f := newFixture(t, nil)
+	first := true
+	f.rec.ephemeral = func(*Ephemeral) {
+		if first {
+			first = false
+			panic("boom")
+		}
+	}
+	f.mustPut("1", `{"ephemeral":[{"type":"m.presence","sender":"@a:x","content":{}},{"type":"m.presence","sender":"@b:x","content":{}}]}`)
+	f.rec.waitFor(func() bool { return len(f.rec.ephemerals) == 1 })
+}
