@@ -60,6 +60,11 @@ func run(ctx context.Context, o options) (err error) {
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
 
+	listener, err := net.Listen("tcp", o.listen)
+	if err != nil {
+		return err
+	}
+	defer listener.Close() // closed twice when all goes well, which harms nothing
 	h := newHandler(o.decode)
 	metrics := prometheus.NewRegistry()
 	as, err := appservice.New(appservice.Config{
@@ -67,7 +72,7 @@ func run(ctx context.Context, o options) (err error) {
 			ID: "sink", ASToken: "as-" + o.token, HSToken: o.token, SenderLocalpart: "sink",
 			Namespaces: appservice.Namespaces{Users: []appservice.Namespace{{Exclusive: true, Regex: "@sink_.*:bench\\.example"}}},
 		},
-		HomeserverURL: "http://127.0.0.1:1", // nothing is asked of it
+		HomeserverURL: "http://" + listener.Addr().String(), // see homeserver
 		ServerName:    "bench.example",
 		DeviceMode:    appservice.DeviceNone,
 		Store:         s, Handler: h, Log: log, Workers: o.workers, Metrics: metrics,
@@ -84,10 +89,6 @@ func run(ctx context.Context, o options) (err error) {
 		err = errors.Join(err, as.Stop(stopping))
 	}()
 
-	listener, err := net.Listen("tcp", o.listen)
-	if err != nil {
-		return err
-	}
 	server := &http.Server{Handler: newServer(as, s, h, metrics, o.pprof), ReadHeaderTimeout: 10 * time.Second}
 	fmt.Printf("listening on %s\n", listener.Addr())
 	served := make(chan error, 1)

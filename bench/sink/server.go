@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/pprof"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -34,6 +35,7 @@ func newServer(as *appservice.AppService, s *store.Store, h *handler, metrics *p
 		requests.Add(1)
 		requestNanos.Add(int64(time.Since(begin)))
 	})
+	mux.HandleFunc("/_matrix/client/", homeserver)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		if err := as.Ready(); err != nil {
 			http.Error(w, err.Error(), http.StatusServiceUnavailable)
@@ -66,6 +68,17 @@ func newServer(as *appservice.AppService, s *store.Store, h *handler, metrics *p
 		mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	}
 	return mux
+}
+
+// homeserver is all of a homeserver that the appservice meets at its start: the bot is registered, and there is no ping.
+func homeserver(w http.ResponseWriter, r *http.Request) {
+	code, status := "M_UNRECOGNIZED", http.StatusNotFound
+	if strings.HasSuffix(r.URL.Path, "/register") {
+		code, status = "M_USER_IN_USE", http.StatusBadRequest
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(map[string]string{"errcode": code, "error": "this is no homeserver"})
 }
 
 func answer(w http.ResponseWriter, v any) {
