@@ -7,3 +7,5 @@ import (
 )
 
 func TestStore_SQLite(t *testing.T) { storetest.Run(t, storetest.SQLite) }
+
+func TestStore_PostgreSQL(t *testing.T) { storetest.Run(t, storetest.PostgresServer(t)) }

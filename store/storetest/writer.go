@@ -8,44 +8,32 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/trestle-bridge/trestle/store"
 )
 
-// together commits the jobs in one group, in their order: they queue up while the first job holds the writer.
+// together commits the jobs in their order, each queued while the one before it runs, so that as a rule they share a
+// group. Nothing that is checked depends on whether they do.
 func together(t *testing.T, s *store.Store, jobs ...func(tx *store.Tx) error) []error {
 	t.Helper()
 	errs := make([]error, len(jobs))
-	started, release := make(chan struct{}), make(chan struct{})
-	var wait sync.WaitGroup
-	wait.Go(func() {
-		err := s.Commit(ctx(), s.Epoch(), func(tx *store.Tx) error {
-			close(started)
-			<-release
-			// The jobs are let into the queue one by one, so that their order is known.
-			return nil
-		})
-		if err != nil {
-			t.Error(err)
-		}
-	})
-	<-started
-	// The first job is over when the chain below has queued; each link runs only after the one before was taken.
-	gate := make([]chan struct{}, len(jobs)+1)
-	for i := range gate {
-		gate[i] = make(chan struct{})
+	gates := make([]chan struct{}, len(jobs)+1)
+	for i := range gates {
+		gates[i] = make(chan struct{})
 	}
+	var wait sync.WaitGroup
 	for i, job := range jobs {
 		wait.Go(func() {
-			<-gate[i]
+			<-gates[i]
 			errs[i] = s.Commit(ctx(), s.Epoch(), func(tx *store.Tx) error {
-				close(gate[i+1])
+				close(gates[i+1])
+				time.Sleep(time.Millisecond) // the next one reaches the queue meanwhile
 				return job(tx)
 			})
 		})
 	}
-	close(gate[0])
-	close(release)
+	close(gates[0])
 	wait.Wait()
 	return errs
 }
