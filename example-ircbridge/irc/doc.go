@@ -1,2 +1,31 @@
-// Package irc is the IRC client behind the bridge.
+// Package irc is the IRC network of the bridge: a client in relay mode, in which one bot speaks for everybody on Matrix.
+//
+// [NewNetwork] is all that a program needs:
+//
+//	func main() { bridge.Main(irc.NewNetwork("1.0.0")) }
+//
+// # What a message becomes
+//
+//	text      <Alice> hello
+//	emote     * Alice waves          (no ACTION: that would say that the bot waves)
+//	notice    <Alice> hello          as a NOTICE
+//	reply     <Alice> bob: hello     and the tags +reply and +draft/reply, where the network has them
+//	file      <Alice> photo.jpg (1.2 MB, 1600×1200): https://bridge.example/m/…/photo.jpg — the caption
+//
+// Lines are cut between graphemes to what the network relays whole, given the prefix that others see, and each piece has
+// the name before it. Beyond Config.MaxLines the message is cut, and says how much is missing.
+//
+// # What is promised
+//
+// Send returns when the network has the message. Where it offers labeled-response and echo-message, that is when the echo
+// comes back; elsewhere a PING sent after the line comes back as a PONG, which shows that the server has acted on all
+// before it. When the link is lost between the two, nobody knows, and the error says so (bridge.InDoubt); what happens
+// then is `delivery:` in the configuration.
+//
+// # Goroutines
+//
+// For each session: one that connects, and while connected is the only reader of the link; one that delivers to the Sink,
+// in order; and one that writes, which lives only while something waits to be written. The reader runs the handlers under
+// the session's lock and never waits for the writer; it does wait for the deliverer when 256 events wait for it, so that
+// TCP holds the network back. Timers close a link that says nothing, or doubt a message without confirmation.
 package irc

@@ -3,12 +3,27 @@ package irc
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
+	"sync"
 
 	"github.com/trestle-bridge/trestle/bridge"
+	"github.com/trestle-bridge/trestle/example-ircbridge/casemap"
 )
 
-// Network is IRC as the bridge sees it.
-type Network struct{ version string }
+// Network is IRC as the bridge sees it. Use [NewNetwork].
+type Network struct {
+	version string
+
+	mu     sync.Mutex
+	config *Config
+}
+
+var (
+	_ bridge.Network          = (*Network)(nil)
+	_ bridge.Configurable     = (*Network)(nil)
+	_ bridge.ChannelValidator = (*Network)(nil)
+)
 
 // NewNetwork returns the IRC network. The version is the bridge's.
 func NewNetwork(version string) *Network { return &Network{version: version} }
@@ -18,10 +33,46 @@ func (n *Network) Info() bridge.Info {
 	return bridge.Info{ID: "irc", Name: "IRC", Command: "!irc", Version: n.version}
 }
 
-// Open implements [bridge.Network].
-func (n *Network) Open(ctx context.Context, login *bridge.Login, sink bridge.Sink) (bridge.Session, error) {
-	return nil, errors.New("not ready")
+// Config implements [bridge.Configurable]: it returns a *Config.
+func (n *Network) Config() any {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.config == nil {
+		n.config = defaultConfig()
+	}
+	return n.config
 }
 
-// ExampleConfig is the commented `network:` section of the example configuration, indented by two spaces.
-const ExampleConfig = ""
+// Validate implements [bridge.Configurable].
+func (n *Network) Validate() []bridge.Problem { return n.Config().(*Config).problems() }
+
+// Open implements [bridge.Network]. The only login is the relay's.
+func (n *Network) Open(ctx context.Context, login *bridge.Login, sink bridge.Sink) (bridge.Session, error) {
+	if login.ID != bridge.RelayLogin {
+		return nil, fmt.Errorf("opening login %q: IRC has the relay login alone", login.ID)
+	}
+	if problems := n.Validate(); len(problems) > 0 {
+		p := problems[0]
+		return nil, fmt.Errorf("network.%s: %s; %s", p.Path, p.Text, p.Mend)
+	}
+	return open(ctx, *n.Config().(*Config), n.version, sink)
+}
+
+// Channel implements [bridge.ChannelValidator]. The canonical name has the letters A to Z in lower case and nothing else
+// changed: that is the same channel under every casemapping, also before the network's is known. Names that differ by more
+// and are one channel on the network (#a[ and #a{ under rfc1459) are refused by JoinChannel.
+func (n *Network) Channel(name string) (string, error) {
+	switch {
+	case name == "":
+		return "", errors.New("the channel has no name: write it as #channel")
+	case name[0] != '#' && name[0] != '&':
+		return "", fmt.Errorf("%q is no channel name: it must start with # or &", name)
+	case len(name) == 1:
+		return "", fmt.Errorf("%q is no channel name: something must follow the %s", name, name)
+	case len(name) > 200:
+		return "", fmt.Errorf("the channel's name has %d bytes: IRC has at most 200", len(name))
+	case strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r == ',' || r == 0x7f }):
+		return "", fmt.Errorf("%q is no channel name: it must not contain spaces, commas or control characters", name)
+	}
+	return casemap.ASCII.Fold(name), nil
+}

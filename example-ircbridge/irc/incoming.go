@@ -1,0 +1,85 @@
+package irc
+
+import (
+	"strings"
+
+	"github.com/ergochat/irc-go/ircmsg"
+
+	"github.com/trestle-bridge/trestle/bridge"
+	"github.com/trestle-bridge/trestle/example-ircbridge/format"
+)
+
+// handleMessage is PRIVMSG and NOTICE.
+func (l *link) handleMessage(m *ircmsg.Message) {
+	nick, target, text := m.Nick(), m.Params[0], m.Params[1]
+	_, msgid := m.GetTag("msgid")
+	if l.isMe(nick) {
+		l.learn(m)
+		l.queue.byLabel(l.label(m), msgid, nil)
+		return
+	}
+	if nick == "" || !l.ready {
+		return // the server's own words before the welcome
+	}
+	if !l.support.isChannel(target) {
+		// To a channel's operators alone (STATUSMSG), or to us: never relayed to a wider circle than it was meant for.
+		if l.isMe(target) && m.Command == "PRIVMSG" {
+			l.answer(m, nick, text)
+		}
+		return
+	}
+	ch := l.in(target)
+	if ch == nil {
+		return
+	}
+	kind := bridge.KindText
+	if m.Command == "NOTICE" {
+		kind = bridge.KindNotice
+	}
+	if command, argument, ok := ctcp(text); ok {
+		if command != "ACTION" || kind == bridge.KindNotice {
+			return // for the users' clients
+		}
+		kind, text = bridge.KindEmote, argument
+	}
+	body, html := format.ToMatrix(text)
+	if strings.TrimSpace(body) == "" {
+		return
+	}
+	l.deliver(m, bridge.Incoming{
+		Channel: ch.name, ID: msgid, Sender: l.remote(nick),
+		Text: &bridge.Text{Kind: kind, Body: body, HTML: html, ReplyTo: replyTag(m)},
+	})
+}
+
+func replyTag(m *ircmsg.Message) string {
+	for _, name := range [...]string{"+reply", "+draft/reply"} {
+		if present, id := m.GetTag(name); present && id != "" {
+			return id
+		}
+	}
+	return ""
+}
+
+// handleTagmsg is TAGMSG: typing (https://ircv3.net/specs/client-tags/typing).
+func (l *link) handleTagmsg(m *ircmsg.Message) {
+	nick := m.Nick()
+	if l.isMe(nick) {
+		l.learn(m)
+		return
+	}
+	ch := l.in(m.Params[0])
+	if ch == nil || nick == "" {
+		return
+	}
+	for _, name := range [...]string{"+typing", "+draft/typing"} {
+		present, state := m.GetTag(name)
+		if !present {
+			continue
+		}
+		user, out, typing := l.remote(nick), l.session.out, state == "active"
+		channel := ch.name
+		l.after = append(l.after, func() { out.typing(channel, user, typing) })
+		return
+	}
+}

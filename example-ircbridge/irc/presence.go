@@ -1,0 +1,168 @@
+package irc
+
+import (
+	"strings"
+
+	"github.com/ergochat/irc-go/ircmsg"
+
+	"github.com/trestle-bridge/trestle/bridge"
+	"github.com/trestle-bridge/trestle/example-ircbridge/format"
+)
+
+// Who is in which channel: JOIN, PART, KICK, QUIT, NICK and NAMES.
+
+func (l *link) handleJoin(m *ircmsg.Message) {
+	nick, name := m.Nick(), m.Params[0]
+	if l.isMe(nick) {
+		l.learn(m)
+		ch := l.session.channels[l.fold(name)]
+		if ch == nil || !ch.wanted {
+			// Forwarded, or made to join: nobody asked for it.
+			l.send("PART", name)
+			return
+		}
+		ch.joined, ch.before, ch.kicked = true, true, ""
+		ch.members = map[string]string{}
+		ch.decide(nil)
+		return
+	}
+	if ch := l.in(name); ch != nil && nick != "" {
+		ch.add(l.fold(nick), nick)
+		l.deliver(m, bridge.Incoming{Channel: ch.name, Sender: l.remote(nick), Join: &bridge.Join{}})
+	}
+}
+
+func (l *link) handlePart(m *ircmsg.Message) {
+	nick, name := m.Nick(), m.Params[0]
+	ch := l.session.channels[l.fold(name)]
+	if ch == nil {
+		return
+	}
+	if l.isMe(nick) {
+		ch.left()
+		if !ch.wanted {
+			delete(l.session.channels, l.fold(name))
+			return
+		}
+		ch.kicked = "made to leave"
+		l.warn(ch.name, "The bridge was made to leave "+ch.name+" on IRC. It does not go back by itself: plumb the channel again.")
+		return
+	}
+	reason := ""
+	if len(m.Params) > 1 {
+		reason = readable(m.Params[1])
+	}
+	l.leave(m, ch, nick, bridge.Leave{Reason: reason})
+}
+
+func (l *link) leave(m *ircmsg.Message, ch *channel, nick string, leave bridge.Leave) {
+	if ch.joined && ch.wanted && ch.remove(l.fold(nick)) {
+		l.deliver(m, bridge.Incoming{Channel: ch.name, Sender: l.remote(nick), Leave: &leave})
+	}
+}
+
+func (l *link) handleKick(m *ircmsg.Message) {
+	by, name, victim := m.Nick(), m.Params[0], m.Params[1]
+	ch := l.session.channels[l.fold(name)]
+	if ch == nil {
+		return
+	}
+	reason := ""
+	if len(m.Params) > 2 {
+		reason = readable(m.Params[2])
+	}
+	if !l.isMe(victim) {
+		l.leave(m, ch, victim, bridge.Leave{Reason: reason, By: by})
+		return
+	}
+	ch.left()
+	ch.kicked = "kicked by " + by
+	l.warn(ch.name, "The bridge was kicked from "+ch.name+" on IRC by "+by+" ("+reason+
+		"). Nothing crosses now, and it does not go back by itself: ask the channel's operators, then plumb the channel again.")
+}
+
+func (l *link) handleQuit(m *ircmsg.Message) {
+	nick, reason := m.Nick(), ""
+	if len(m.Params) > 0 {
+		reason = readable(m.Params[0])
+	}
+	if l.isMe(nick) {
+		return
+	}
+	for _, ch := range l.session.channels {
+		l.leave(m, ch, nick, bridge.Leave{Reason: reason})
+	}
+	l.regain(nick)
+}
+
+func (l *link) handleNick(m *ircmsg.Message) {
+	from, to := m.Nick(), m.Params[0]
+	if l.isMe(from) {
+		l.learn(m)
+		l.nick = to
+		return
+	}
+	for _, ch := range l.session.channels {
+		if ch.joined && ch.wanted && ch.remove(l.fold(from)) {
+			ch.add(l.fold(to), to)
+			l.deliver(m, bridge.Incoming{Channel: ch.name, Sender: l.remote(to), Rename: &bridge.Rename{From: l.remote(from)}})
+		}
+	}
+	l.regain(from)
+}
+
+func (l *link) handleNames(m *ircmsg.Message) {
+	ch := l.in(m.Params[2])
+	if ch == nil {
+		return
+	}
+	if ch.listing == nil {
+		ch.listing = map[string]string{}
+	}
+	for _, name := range strings.Fields(m.Params[3]) {
+		nick, _, _ := strings.Cut(strings.TrimLeft(name, l.support.prefixes), "!")
+		if nick != "" && !l.isMe(nick) {
+			ch.listing[l.fold(nick)] = nick
+		}
+	}
+}
+
+func (l *link) handleNamesEnd(m *ircmsg.Message) {
+	ch := l.in(m.Params[1])
+	if ch == nil || ch.listing == nil {
+		return
+	}
+	ch.members, ch.listing = ch.listing, nil
+	users := make([]bridge.RemoteUser, 0, len(ch.members))
+	for _, nick := range ch.members {
+		users = append(users, l.remote(nick))
+	}
+	l.deliver(m, bridge.Incoming{Channel: ch.name, Members: &bridge.Members{Users: users}})
+}
+
+// handleTopic is TOPIC: somebody changed it. Our own changes come from Matrix.
+func (l *link) handleTopic(m *ircmsg.Message) {
+	nick := m.Nick()
+	if l.isMe(nick) {
+		l.learn(m)
+		l.queue.byLabel(l.label(m), "", nil)
+		return
+	}
+	if ch := l.in(m.Params[0]); ch != nil {
+		l.deliver(m, bridge.Incoming{Channel: ch.name, Sender: l.remote(nick), Topic: &bridge.Topic{Text: readable(m.Params[1])}})
+	}
+}
+
+// handleTopicIs is 331 and 332: what the topic is, after joining.
+func (l *link) handleTopicIs(m *ircmsg.Message) {
+	if ch := l.in(m.Params[1]); ch != nil {
+		text := ""
+		if m.Command == "332" {
+			text = readable(m.Params[2])
+		}
+		l.deliver(m, bridge.Incoming{Channel: ch.name, Topic: &bridge.Topic{Text: text}})
+	}
+}
+
+// readable is IRC text as plain text.
+func readable(text string) string { return format.Strip(format.Clean(text)) }
