@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -36,15 +37,22 @@ func describe(ev *Ephemeral) string {
 // runEphemerals runs a bubble with the two goroutines of ephemeral events.
 func runEphemerals(t *testing.T, test func(e *ephemerals, got func() string)) {
 	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
 		var got []string
 		own := func(u id.UserID) bool { return strings.HasPrefix(string(u), "@irc") }
-		e := newEphemerals(func(_ context.Context, ev *Ephemeral) { got = append(got, describe(ev)) }, own, zerolog.Nop(), func(string) {})
+		e := newEphemerals(func(_ context.Context, ev *Ephemeral) {
+			mu.Lock()
+			defer mu.Unlock()
+			got = append(got, describe(ev))
+		}, own, zerolog.Nop(), func(string) {})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{}, 2)
 		go func() { e.read(ctx); done <- struct{}{} }()
 		go func() { e.call(ctx); done <- struct{}{} }()
 		test(e, func() string {
 			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
 			defer func() { got = nil }()
 			slices.Sort(got)
 			return strings.Join(got, "; ")
@@ -144,9 +152,11 @@ func TestA20_ManyEphemerals_AreBoundedAndCoalesced(t *testing.T) {
 			list = append(list, fmt.Sprintf(`{"type":"m.presence","sender":"@u%d:x","content":{"presence":"online"}}`, i))
 		}
 		offer(e, list...)
+		e.mu.Lock()
 		if len(e.raw) > ephemeralRaw {
 			t.Errorf("%d wait to be read", len(e.raw))
 		}
+		e.mu.Unlock()
 		got()
 		for range 50 {
 			offer(e, typing("@a:x"), typing("@b:x"))

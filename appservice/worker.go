@@ -350,7 +350,7 @@ func (b *batch) flush(extra Effect) error {
 		select {
 		case <-b.ctx.Done():
 			return err
-		case <-time.After(min(100*time.Millisecond<<min(try, 6), 5*time.Second)):
+		case <-time.After(20 * time.Millisecond << min(try, 7)):
 		}
 	}
 }

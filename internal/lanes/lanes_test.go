@@ -135,18 +135,21 @@ func TestLanes_Workers_AreBounded(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		synctest.Wait()
+		drain(t, l)
 		if most != 3 {
 			t.Errorf("%d at once, want 3", most)
 		}
-		drain(t, l)
 	})
 }
 
 func TestLanes_Backoff_GivesItsWorkerBackAndKeepsTheHead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
 		var got []string
 		tries := 0
 		l := lanes.New(1, func(_ context.Context, lane string, n int) (time.Duration, bool) {
+			mu.Lock()
+			defer mu.Unlock()
 			if lane == "a" && n == 1 {
 				if tries++; tries < 3 {
 					return time.Second, false
@@ -155,35 +158,39 @@ func TestLanes_Backoff_GivesItsWorkerBackAndKeepsTheHead(t *testing.T) {
 			got = append(got, fmt.Sprint(lane, n))
 			return 0, true
 		})
+		check := func(want string, wantTries int) {
+			t.Helper()
+			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
+			if fmt.Sprint(got) != want || tries != wantTries {
+				t.Errorf("got %v after %d tries, want %s after %d", got, tries, want, wantTries)
+			}
+		}
 		l.Start(t.Context())
 		l.Add("a", 1, 2)
 		l.Add("b", 1)
-		synctest.Wait()
-		if fmt.Sprint(got) != "[b1]" {
-			t.Fatalf("got %v while lane a waits, want b alone", got)
-		}
-		time.Sleep(3 * time.Second)
-		synctest.Wait()
-		if fmt.Sprint(got) != "[b1 a1 a2]" || tries != 3 {
-			t.Fatalf("got %v after %d tries", got, tries)
-		}
+		check("[b1]", 1)
+		time.Sleep(time.Second)
+		check("[b1]", 2)
+		time.Sleep(time.Second)
+		check("[b1 a1 a2]", 3)
 		drain(t, l)
 	})
 }
 
 func TestLanes_Wake_EndsTheWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		tries := 0
+		var tries atomic.Int32
 		l := lanes.New(1, func(context.Context, string, int) (time.Duration, bool) {
-			tries++
-			return time.Hour, tries == 3
+			return time.Hour, tries.Add(1) == 3
 		})
 		l.Start(t.Context())
 		l.Add("a", 1)
-		for want := 1; want <= 3; want++ {
+		for want := int32(1); want <= 3; want++ {
 			synctest.Wait()
-			if tries != want {
-				t.Fatalf("%d tries, want %d", tries, want)
+			if tries.Load() != want {
+				t.Fatalf("%d tries, want %d", tries.Load(), want)
 			}
 			l.Wake("a")
 			l.Wake("nobody")
@@ -195,19 +202,20 @@ func TestLanes_Wake_EndsTheWait(t *testing.T) {
 
 func TestLanes_WakeWhileBusy_SkipsTheNextWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		tries := 0
+		var tries atomic.Int32
 		var l *lanes.Lanes[int]
 		l = lanes.New(1, func(context.Context, string, int) (time.Duration, bool) {
-			if tries++; tries == 1 {
+			n := tries.Add(1)
+			if n == 1 {
 				l.Wake("a")
 			}
-			return time.Hour, tries == 2
+			return time.Hour, n == 2
 		})
 		l.Start(t.Context())
 		l.Add("a", 1)
 		synctest.Wait()
-		if tries != 2 {
-			t.Fatalf("%d tries without any time passing, want 2", tries)
+		if tries.Load() != 2 {
+			t.Fatalf("%d tries without any time passing, want 2", tries.Load())
 		}
 		drain(t, l)
 	})
