@@ -32,6 +32,7 @@ type CrossingOptions struct {
 	StorePostgres   string                      // URI of an empty database for the bridge
 	SynapsePostgres string                      // and of one for Synapse
 	TLS             bool                        // between bridge and IRC server
+	Network         map[string]any              // more of the bridge's `network:` section
 }
 
 // NewCrossing starts both servers and the bridge, with one room connected to one channel by the configuration.
@@ -42,7 +43,9 @@ func NewCrossing(tb testing.TB, opts CrossingOptions) *Crossing {
 	}
 	c := &Crossing{tb: tb, IRC: opts.IRC(tb), Channel: "#crossing"}
 	port := FreePort(tb)
-	c.Bridge = NewBridge(tb, BridgeOptions{SynapsePort: port, IRC: c.IRC, Database: opts.StorePostgres, TLS: opts.TLS})
+	c.Bridge = NewBridge(tb, BridgeOptions{
+		SynapsePort: port, IRC: c.IRC, Database: opts.StorePostgres, TLS: opts.TLS, Network: opts.Network,
+	})
 	c.Synapse = StartSynapse(tb, SynapseOptions{
 		Port: port, Postgres: opts.SynapsePostgres, Registrations: []string{c.Bridge.Registration},
 	})

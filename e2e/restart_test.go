@@ -68,7 +68,8 @@ func (c *Crossing) again(match func(m ircmsg.Message) bool, before int) func(m i
 }
 
 func TestCrossing_SIGTERMInAFlood_DrainsAndForgetsNothing(t *testing.T) {
-	c := NewCrossing(t, CrossingOptions{})
+	// A narrow bucket, so that SIGTERM finds most lines still waiting.
+	c := NewCrossing(t, CrossingOptions{Network: map[string]any{"flood": map[string]any{"burst": 2, "interval": "400ms"}}})
 	var lines []string
 	for range 20 {
 		words := c.Words("one of a flood")
