@@ -362,7 +362,7 @@ func (d *decoder) checkNetwork(c Configurable) {
 }
 
 func oneOf(d *decoder, path, value string, choices ...string) {
-	if d.isBad(path) || slices.Contains(choices, value) {
+	if slices.Contains(choices, value) {
 		return
 	}
 	d.wrong(path, d.quote(path)+" is not a choice", "write "+strings.Join(choices[:len(choices)-1], ", ")+" or "+choices[len(choices)-1])
@@ -370,7 +370,7 @@ func oneOf(d *decoder, path, value string, choices ...string) {
 
 // within reports a number, duration or size that is out of range.
 func within[T int | time.Duration | Size](d *decoder, path string, value, low, high T) {
-	if d.isBad(path) || value >= low && value <= high {
+	if value >= low && value <= high { // the default is, when what is written cannot be read
 		return
 	}
 	d.wrong(path, d.quote(path)+" is out of range", "write a value from "+display(low)+" to "+display(high))

@@ -91,7 +91,7 @@ func (d *decoder) resolveEnv(root *yaml.Node, doc reflect.Value, name, value str
 		}
 	}
 	mend := "remove the variable"
-	if near := nearest(name, envNames(doc, envPrefix)); near != "" {
+	if near := nearest(name, envNames(doc, envPrefix, 0)); near != "" {
 		mend = "write " + near + ", or remove the variable"
 	}
 	d.wrongEnv(name, "", "there is no such setting", mend)
@@ -212,14 +212,17 @@ func isSingle(v reflect.Value) bool {
 }
 
 // envNames lists the variables of all settings that are not in lists or maps, to suggest one.
-func envNames(v reflect.Value, prefix string) []string {
+func envNames(v reflect.Value, prefix string, depth int) []string {
+	if depth > maxDepth {
+		return nil
+	}
 	v = reach(v)
 	if v.Kind() != reflect.Struct || isSingle(v) {
 		return []string{strings.TrimSuffix(prefix, "_")}
 	}
 	var names []string
 	for _, f := range fieldsOf(v) {
-		names = append(names, envNames(f.value, prefix+envName(f.name)+"_")...)
+		names = append(names, envNames(f.value, prefix+envName(f.name)+"_", depth+1)...)
 	}
 	return names
 }

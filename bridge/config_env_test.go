@@ -51,7 +51,7 @@ func TestConfigEnv_EverySetting_CanBeOverridden(t *testing.T) {
 func TestConfigEnv_EveryScalarOfTheFile_HasAVariable(t *testing.T) {
 	n := &settledNetwork{}
 	doc := reflect.ValueOf(&document{Config: DefaultConfig(n.Info()), Network: n.Config()}).Elem()
-	names := envNames(doc, envPrefix)
+	names := envNames(doc, envPrefix, 0)
 	if len(names) < 40 {
 		t.Fatalf("only %d variables", len(names))
 	}

@@ -37,6 +37,12 @@ type tinSettings struct {
 	Retries  *int              `yaml:"retries"`
 	Loud     bool              `yaml:"loud"`
 	Mood     mood              `yaml:"mood"`
+	Chain    *tinLink          `yaml:"chain"`
+}
+
+// tinLink has no end in its type, so that a cycle in the file could have none.
+type tinLink struct {
+	Next *tinLink `yaml:"next"`
 }
 
 type tinServer struct {

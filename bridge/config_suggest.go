@@ -24,10 +24,16 @@ func (d *decoder) suggest(key, path string, known []string) string {
 	return "remove it; " + path + " has " + strings.Join(known, ", ")
 }
 
+// maxDepth ends the walk through a structure that holds itself.
+const maxDepth = 4
+
 // sections tells for every key which sections have it.
 func sections(v reflect.Value, path string, into map[string][]string) map[string][]string {
 	v = reach(v)
 	if v.Kind() != reflect.Struct || isSingle(v) {
+		return into
+	}
+	if strings.Count(path, ".") > maxDepth {
 		return into
 	}
 	for _, f := range fieldsOf(v) {

@@ -267,3 +267,14 @@ func TestCheck_FilesThatEverybodyCanRead_AreNoted(t *testing.T) {
 	}
 	c.check(t).want(t, exitOK, "note  secrets       "+c.config+" can be read by everybody", "")
 }
+
+func TestCheck_DatabaseError_LosesItsPassword(t *testing.T) {
+	const uri = "postgres://tin:hunter2%20x@db.trestle.test/tin"
+	for _, text := range []string{
+		"cannot open " + uri, "password \"hunter2 x\" is wrong", "parse postgres://u:hunter2@other/: no", "user tin, password hunter2+x",
+	} {
+		if got := withoutPassword(text, uri); strings.Contains(got, "hunter2") {
+			t.Errorf("got %s", got)
+		}
+	}
+}

@@ -212,6 +212,7 @@ func TestRegistration_NamespaceThatIsTooWideOrOpen_IsAMistake(t *testing.T) {
 		{appservice.Namespace{Exclusive: true, Regex: "@.*"}, "nobody could register"},
 		{appservice.Namespace{Exclusive: false, Regex: "@tin_.*"}, "write exclusive: true"},
 		{appservice.Namespace{Exclusive: true, Regex: "@tin_[a-z]+:trestle\\.test"}, "no regex of users takes in the ghosts"},
+		{appservice.Namespace{Exclusive: true, Regex: "tin_.*:trestle\\.test"}, "no regex of users takes in the ghosts"},
 		{appservice.Namespace{Exclusive: true, Regex: "@tin_.*:trestle\\.test"}, ""},
 	} {
 		r.Namespaces.Users = []appservice.Namespace{c.namespace}
