@@ -40,6 +40,7 @@ func TestIncoming_WhoIsThere(t *testing.T) {
 	f := start(t, allCaps)
 	second := newWitness(t, f.server, "Second")
 	f.witness.send("JOIN #c", "TOPIC #c :the topic")
+	f.witness.sync()
 	second.send("JOIN #c")
 	second.until(" 366 ")
 	f.join("#c")

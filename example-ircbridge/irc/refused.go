@@ -34,13 +34,13 @@ func (l *link) handleError(m *ircmsg.Message) {
 func isBan(text string) bool {
 	lower := strings.ToLower(text)
 	for _, kind := range [...]string{"k", "g", "z", "d", "x", "q"} {
-		for _, word := range [...]string{kind + "-line", kind + ":line", kind + "line", kind + "-lined", kind + "lined"} {
+		for _, word := range [...]string{kind + "-line", kind + "-lined", kind + ":line", kind + ":lined", kind + "line", kind + "lined"} {
 			if containsWord(lower, word) {
 				return true
 			}
 		}
 	}
-	for _, word := range [...]string{"banned", "akill", "akilled", "autokill", "autokilled", "klined"} {
+	for _, word := range [...]string{"banned", "akill", "akilled", "autokill", "autokilled"} {
 		if containsWord(lower, word) {
 			return true
 		}

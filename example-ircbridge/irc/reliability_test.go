@@ -53,9 +53,20 @@ func TestReconnect_JoinsEverythingAgain(t *testing.T) {
 	}
 }
 
+// cut cuts the link, and waits until the session knows.
+func (f *fixture) cut() {
+	f.t.Helper()
+	l, err := f.session.(*session).linked(f.ctx())
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.server.Disconnect("bridge")
+	<-l.ended
+}
+
 func TestSend_WhileDisconnected_WaitsForTheLink(t *testing.T) {
 	f := joined(t, allCaps)
-	f.server.Disconnect("bridge")
+	f.cut()
 	f.mustSend(message("later"))
 	f.witness.until("<Alice> later")
 }
@@ -272,7 +283,7 @@ func TestJoin_RefusedAfterReconnect_TheRoomIsTold(t *testing.T) {
 	f := joined(t, noCaps)
 	f.witness.send("MODE #c +i")
 	f.witness.sync()
-	f.server.Disconnect("bridge")
+	f.cut()
 	f.sink.until(t, "#c warn The bridge cannot join #c")
 	if _, err := f.session.Send(f.ctx(), message("x")); !bridge.IsPermanent(err) {
 		t.Errorf("%v", err)
@@ -310,7 +321,7 @@ func TestKick_NoRejoin_UntilAskedTo(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	f.join("#d")
-	f.server.Disconnect("bridge")
+	f.cut()
 	msg := message("elsewhere")
 	msg.Channel = "#d"
 	f.mustSend(msg)
@@ -328,8 +339,7 @@ func TestLeave_PartsAndForgets(t *testing.T) {
 	}
 	f.witness.until("PART #c")
 	f.join("#d")
-	f.server.Disconnect("bridge")
-	f.witness.sync()
+	f.cut()
 	msg := message("x")
 	msg.Channel = "#d"
 	f.mustSend(msg)
@@ -532,7 +542,12 @@ func TestCapabilities_ComeAndGo(t *testing.T) {
 	}
 	f.server.SetCapability("labeled-response", true)
 	f.server.SetCapability("echo-message", true)
-	f.received("CAP REQ echo-message")
+	for has := false; !has; time.Sleep(time.Millisecond) {
+		s := f.session.(*session)
+		s.mu.Lock()
+		has = s.link.caps["echo-message"]
+		s.mu.Unlock()
+	}
 	if sent := f.mustSend(message("2")); len(sent.IDs) != 1 {
 		t.Error(sent)
 	}
