@@ -1,0 +1,59 @@
+// Package store keeps what a bridge must not lose, in SQLite or PostgreSQL: the inbox of acknowledged events, the outbox,
+// dead letters, the message map, and what is known about rooms, ghosts, portals and media links. All SQL of the framework
+// lives here.
+//
+// # Writing
+//
+// Everything is written by [Store.Commit], which runs a job in a database transaction and returns when it is durable:
+//
+//	var lanes []store.LaneRefs
+//	err := s.Commit(ctx, s.Epoch(), func(tx *store.Tx) (err error) {
+//		lanes, err = tx.Ingest(&store.Transaction{ID: txnID, Received: time.Now(), Elements: elements})
+//		return err
+//	})
+//	// err == nil: the transaction may be acknowledged, and lanes worked on.
+//
+// One goroutine, the writer, owns the one writing connection. It takes the jobs that wait, up to 256 or 8 MiB, and runs
+// them in one database transaction, a savepoint for each, so that they share the wait for the disk. A job that fails
+// takes nothing of the others with it. When the COMMIT fails, all jobs of the group get the error, and what the writer
+// keeps in memory is what it was before.
+//
+// Each commit carries an [Epoch]. Opening the store takes a new one; commits of a process that held the store before end
+// with [ErrFenced], checked inside the database transaction. On SQLite a lock on the file PATH.lock besides keeps a second
+// process out ([ErrInUse]).
+//
+// # The inbox
+//
+// One row is one transaction of the homeserver: what is left of it after de-duplication, as it came, with an index of
+// lanes. The first 16 bytes of the SHA-256 of each key (for an event, its ID) are kept for the newest 200,000 keys, in
+// memory and in the database. [Tx.Doubt], [Tx.Attempt] and [Tx.Finish] move a lane's progress, in the commit that also holds
+// the effects; a row leaves when its lanes are done. [Store.Backlog] gives what is left to a process that starts.
+//
+// # Goroutines
+//
+//	writer        owns the writing connection, the memory of seen keys and the progress of live rows; runs the jobs and
+//	              the AfterCommit hooks
+//	checkpointer  SQLite only: writes the WAL back while the writer goes on, on a connection of its own
+//	retention     commits deletions, at the start and every hour
+//
+// [Store.Close] ends all three. Reads run on the caller's goroutine and on reading connections, which cannot write; bodies
+// of inbox rows go through a cache of 16 MiB.
+//
+// # Retention
+//
+//	inbox, outbox     until done
+//	seen keys         the newest 200,000 (Options.SeenEvents)
+//	dead letters      90 days since burial, or until dropped (Retention.DeadLetters)
+//	message map       365 days since the message (Retention.Messages)
+//	remote keys       30 days since Enqueue (Retention.Remote)
+//	media records     30 days since their expiry; for ever when they do not expire (Retention.Media)
+//	media keys        for ever; there can be 255
+//	rooms, members, notices, ghosts, portals, settings: for ever, or until deleted
+//
+// # Databases
+//
+// SQLite runs in WAL mode with synchronous=FULL, which is checked at the start, in a file that only its owner can read.
+// A build with cgo uses mattn/go-sqlite3, one without modernc.org/sqlite; each reads the other's files. PostgreSQL must be
+// 13 or newer. The tables' version is in trestle_version, so that mautrix's stores can share the database.
+// All times are milliseconds since 1970, and all text survives as the bytes it was.
+package store
