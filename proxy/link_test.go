@@ -112,6 +112,16 @@ func TestGrammar_MediaIDs(t *testing.T) {
 	}
 }
 
+func TestSelfContained_OutOfGrammar_IsRefusedEvenWhenSigned(t *testing.T) {
+	for _, bad := range [][2]string{{"example.org", "a.b"}, {"example.org", ".."}, {"example.org", ""}, {"..", "abc"}, {"a..b", "abc"}, {"a@b", "abc"}, {"a/../b", "abc"}, {"", "abc"}} {
+		c := claims{purpose: purposeSelfContained, key: 7, server: bad[0], mediaID: bad[1], disposition: inline}
+		path, query, _ := strings.Cut(c.path(c.sum(testKey(7).Secret), "x"), "?")
+		if _, _, ok := parseLink(path, query); ok {
+			t.Errorf("accepted %q", bad)
+		}
+	}
+}
+
 func TestSigner_BadOrEncryptedMedia_GetsNoLink(t *testing.T) {
 	s := newStage(t)
 	for _, uri := range []id.ContentURI{{}, {Homeserver: "example.org"}, {Homeserver: "..", FileID: "a"}, {Homeserver: "example.org", FileID: "../x"}, {Homeserver: "a/b", FileID: "x"}} {

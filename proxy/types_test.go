@@ -94,3 +94,16 @@ func TestServer_Film_MayPlayInItsOwnPage(t *testing.T) {
 	wantHeader(t, resp, "Content-Security-Policy", "sandbox; default-src 'none'; media-src 'self'")
 	wantHeader(t, resp, "Content-Type", "video/mp4")
 }
+
+func TestServer_LinkSignedAsADownload_IsOneWhateverTheType(t *testing.T) {
+	s := newStage(t)
+	link, err := s.signer.sign(&claims{
+		purpose: purposeSelfContained, server: "example.org", mediaID: "photo", mime: "image/png", disposition: attachment, name: "a.png",
+	}, "a.png")
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp := s.get(strings.TrimPrefix(link, testPublic))
+	wantHeader(t, resp, "Content-Type", "image/png")
+	wantHeader(t, resp, "Content-Disposition", `attachment; filename="a.png"`)
+}

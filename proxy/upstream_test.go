@@ -232,6 +232,9 @@ func TestRedirect_PlainHTTPOrOddAddress_IsRefused(t *testing.T) {
 	if len(other.requests()) != 0 {
 		t.Error("plain http was followed")
 	}
+	if strings.Count(s.log.String(), "not plain") != 2 {
+		t.Errorf("an address with a user or without a host was refused for another reason:\n%s", s.log)
+	}
 }
 
 func TestAddresses_OnlyPublicOnes_MayBeDialled(t *testing.T) {
