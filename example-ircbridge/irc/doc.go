@@ -27,5 +27,6 @@
 // For each session: one that connects, and while connected is the only reader of the link; one that delivers to the Sink,
 // in order; and one that writes, which lives only while something waits to be written. The reader runs the handlers under
 // the session's lock and never waits for the writer; it does wait for the deliverer when 256 events wait for it, so that
-// TCP holds the network back. Timers close a link that says nothing, or doubt a message without confirmation.
+// TCP holds the network back. A read deadline finds a link that says nothing; a timer for each line under way doubts it when
+// no confirmation comes.
 package irc

@@ -15,7 +15,11 @@ func (l *link) handleMessage(m *ircmsg.Message) {
 	_, msgid := m.GetTag("msgid")
 	if l.isMe(nick) {
 		l.learn(m)
-		l.queue.byLabel(l.label(m), msgid, nil)
+		if label := l.label(m); label != "" {
+			l.queue.byLabel(label, msgid, nil)
+		} else {
+			l.queue.byEcho(l.fold(target), msgid)
+		}
 		return
 	}
 	if nick == "" || !l.ready {

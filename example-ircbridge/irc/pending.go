@@ -85,6 +85,40 @@ func (q *queue) byTarget(target string, err error) bool {
 	return false
 }
 
+// byEcho settles the oldest line to the target, because its echo came back without a label: the server has just taken
+// labels away.
+func (q *queue) byEcho(target, msgid string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, p := range q.inFlight {
+		if p.label != "" && p.target == target && !p.settled {
+			p.settle(msgid, nil)
+			q.sweep()
+			return
+		}
+	}
+}
+
+// fenceAll puts a fence behind everything in flight: labels and echoes that it waits for will not come any more.
+func (q *queue) fenceAll() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, p := range q.inFlight {
+		if p.label != "" {
+			p.label = ""
+			q.unfenced = append(q.unfenced, p)
+		}
+	}
+	for _, l := range q.lines {
+		if l.wait != nil {
+			l.wait.label = ""
+		}
+	}
+	if q.failed == nil && len(q.unfenced) > 0 {
+		q.work()
+	}
+}
+
 // byFence settles what was sent before a PING whose PONG came back.
 func (q *queue) byFence(token string) bool {
 	q.mu.Lock()

@@ -57,6 +57,9 @@ func (l *link) handleCap(m *ircmsg.Message) {
 			delete(l.caps, name)
 			delete(r.offered, name)
 		}
+		if l.ready && (slices.Contains(list, "echo-message") || slices.Contains(list, "labeled-response")) {
+			l.queue.fenceAll()
+		}
 	case "ACK":
 		for _, name := range list {
 			if off, ok := strings.CutPrefix(name, "-"); ok {
