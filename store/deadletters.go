@@ -24,7 +24,7 @@ func (tx *Tx) DropDeadLetter(id int64) error {
 const deadLetterColumns = `SELECT id, kind, lane, key, cause, attempts, created, body FROM dead_letter `
 
 func (d *DeadLetter) columns() []any {
-	return []any{&d.ID, text{&d.Kind}, text{&d.Lane}, text{&d.Key}, text{&d.Cause}, &d.Attempts, moment{&d.Created}, &d.Body}
+	return []any{&d.ID, text{&d.Kind}, text{&d.Lane}, text{&d.Key}, text{&d.Cause}, &d.Attempts, moment{&d.Created}, blob{&d.Body}}
 }
 
 // DeadLetters gives at most limit dead letters with IDs above after, in the order of their IDs.

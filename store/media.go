@@ -19,7 +19,7 @@ func (tx *Tx) AddMedia(m *Media) error {
 func (s *Store) Media(ctx context.Context, id int64) (*Media, error) {
 	var m Media
 	err := s.one(ctx, []any{&m.ID, text{&m.Server}, text{&m.MediaID}, text{&m.Room}, text{&m.Event}, text{&m.Name}, text{&m.MIME},
-		&m.Size, moment{&m.Created}, moment{&m.Expires}, moment{&m.Revoked}, &m.Info},
+		&m.Size, moment{&m.Created}, moment{&m.Expires}, moment{&m.Revoked}, blob{&m.Info}},
 		`SELECT id, server, media_id, room, event, name, mime, size, created, expires, revoked, info FROM media WHERE id = $1`, id)
 	if err != nil {
 		return nil, doing(err, "reading media record %d", id)

@@ -61,7 +61,7 @@ func (s *Store) MediaKeys(ctx context.Context) ([]MediaKey, error) {
 	var out []MediaKey
 	err := s.each(ctx, func(rows *sql.Rows) error {
 		var k MediaKey
-		err := rows.Scan(&k.ID, &k.Secret, moment{&k.Created}, moment{&k.Retired})
+		err := rows.Scan(&k.ID, blob{&k.Secret}, moment{&k.Created}, moment{&k.Retired})
 		out = append(out, k)
 		return err
 	}, `SELECT id, secret, created, retired FROM media_key ORDER BY created, id`)

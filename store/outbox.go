@@ -85,7 +85,7 @@ func (s *Store) OutgoingBacklog(ctx context.Context, fn func(lane string, id int
 func (s *Store) Outgoing(ctx context.Context, id int64) (*Outgoing, error) {
 	var o Outgoing
 	err := s.one(ctx, []any{&o.ID, text{&o.Lane}, text{&o.Key}, text{&o.Op}, text{&o.TxnID}, flag{&o.Doubt}, &o.Attempts,
-		moment{&o.NextAt}, moment{&o.Created}, text{&o.Cause}, &o.Payload},
+		moment{&o.NextAt}, moment{&o.Created}, text{&o.Cause}, blob{&o.Payload}},
 		`SELECT id, lane, key, op, txn_id, doubt, attempts, next_at, created, cause, payload FROM outbox WHERE id = $1`, id)
 	if err != nil {
 		return nil, doing(err, "reading outbox row %d", id)

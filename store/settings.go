@@ -16,8 +16,8 @@ func (tx *Tx) PutSetting(key string, value []byte) error {
 // Setting reads a value; ErrNotFound when there is none.
 func (s *Store) Setting(ctx context.Context, key string) ([]byte, error) {
 	var value []byte
-	if err := s.one(ctx, []any{&value}, `SELECT value FROM setting WHERE key = $1`, toColumn(key)); err != nil {
+	if err := s.one(ctx, []any{blob{&value}}, `SELECT value FROM setting WHERE key = $1`, toColumn(key)); err != nil {
 		return nil, doing(err, "reading setting %q", key)
 	}
-	return toBlob(value), nil
+	return value, nil
 }

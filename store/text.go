@@ -84,6 +84,15 @@ func toFlag(b bool) int64 {
 	return 0
 }
 
+// blob scans a column of bytes. An empty value is empty and not nil, whatever the driver makes of it.
+type blob struct{ to *[]byte }
+
+func (b blob) Scan(value any) error {
+	raw, _ := value.([]byte)
+	*b.to = append([]byte{}, raw...)
+	return nil
+}
+
 // toBlob keeps NULL out of columns that must not have it.
 func toBlob(b []byte) []byte {
 	if b == nil {
