@@ -62,6 +62,9 @@ func (b *bridgeSide) serve(w http.ResponseWriter, r *http.Request) {
 	if answer != nil {
 		status, body = answer(a)
 	}
+	if status/100 == 3 {
+		w.Header().Set("Location", "/elsewhere")
+	}
 	w.WriteHeader(status)
 	_, _ = io.WriteString(w, body)
 }
