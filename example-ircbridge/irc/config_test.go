@@ -30,18 +30,27 @@ func TestExampleConfig_IsRight_AndSaysTheDefaults(t *testing.T) {
 	}
 }
 
-func TestExampleConfig_CommentedSettingsAreKnown(t *testing.T) {
+func TestExampleConfig_CommentedSettingsAreKnown_AndTheDefaults(t *testing.T) {
 	var lines []string
 	for line := range strings.SplitSeq(ExampleConfig, "\n") {
-		if at := strings.Index(line, "#"); at >= 0 && !strings.HasPrefix(line[at:], "# ") {
-			line = line[:at] + line[at+1:]
+		line = strings.TrimPrefix(line, "  ")
+		if rest, ok := strings.CutPrefix(line, "#"); ok && !(strings.HasPrefix(rest, " ") && !strings.HasPrefix(rest, "  ")) {
+			line = rest
 		}
 		lines = append(lines, line)
 	}
+	config := &Config{}
 	decoder := yaml.NewDecoder(strings.NewReader(strings.Join(lines, "\n")))
 	decoder.KnownFields(true)
-	if err := decoder.Decode(defaultConfig()); err != nil {
-		t.Error(err)
+	if err := decoder.Decode(config); err != nil {
+		t.Fatal(err)
+	}
+	want := *defaultConfig()
+	want.Address, want.Realname = config.Address, config.Realname
+	a, _ := yaml.Marshal(*config)
+	b, _ := yaml.Marshal(want)
+	if string(a) != string(b) {
+		t.Errorf("example:\n%s\ndefaults:\n%s", a, b)
 	}
 }
 

@@ -23,6 +23,7 @@ var (
 	_ bridge.Network          = (*Network)(nil)
 	_ bridge.Configurable     = (*Network)(nil)
 	_ bridge.ChannelValidator = (*Network)(nil)
+	_ bridge.ConfigExampler   = (*Network)(nil)
 )
 
 // NewNetwork returns the IRC network. The version is the bridge's.
@@ -42,6 +43,9 @@ func (n *Network) Config() any {
 	}
 	return n.config
 }
+
+// ExampleConfig implements [bridge.ConfigExampler]: it returns the variable of the same name.
+func (n *Network) ExampleConfig() string { return ExampleConfig }
 
 // Validate implements [bridge.Configurable].
 func (n *Network) Validate() []bridge.Problem { return n.Config().(*Config).problems() }
