@@ -2,7 +2,6 @@ package bridge
 
 import (
 	"context"
-	"fmt"
 
 	"maunium.net/go/mautrix/id"
 )
@@ -26,32 +25,32 @@ func onlyMembers(p *portal, users []RemoteUser, reason string) []*outgoing {
 	return []*outgoing{{Op: opMembers, Room: p.Room, Channel: p.Channel, Users: users, Reason: reason}}
 }
 
-// syncMembers carries out an onlyMembers row. Doing it twice does no harm. A ghost that may not join (banned, perhaps)
-// does not keep the others out.
+// syncMembers carries out an onlyMembers row. Who is in the room is asked of the homeserver, since what came in
+// transactions may be older than what the bridge has done since. Doing it twice does no harm, and a ghost that may not
+// join (banned, perhaps) does not keep the others out.
 func (b *Bridge) syncMembers(ctx context.Context, o *outgoing) error {
-	members, err := b.store.Members(ctx, string(o.Room))
+	members, err := b.as.Bot().Members(ctx, o.Room)
 	if err != nil {
-		return fmt.Errorf("reading the members of %s: %w", o.Room, err)
+		return err
 	}
 	present := make(map[id.UserID]bool, len(o.Users))
 	for _, user := range o.Users {
 		present[b.ghostID(user)] = true
 	}
-	for user, membership := range members {
-		ghost := id.UserID(user)
-		if membership != "join" || present[ghost] || !b.as.IsGhost(ghost) || ghost == b.as.Bot().UserID() {
+	for user := range members {
+		if present[user] || !b.as.IsGhost(user) || user == b.as.Bot().UserID() {
 			continue
 		}
-		if err := b.tolerate(b.as.Ghost(ghost).Leave(ctx, o.Room, o.Reason)); err != nil {
+		if err := b.tolerate(b.as.Ghost(user).Leave(ctx, o.Room, o.Reason)); err != nil {
 			return err
 		}
 	}
 	for _, user := range o.Users {
-		if members[string(b.ghostID(user))] == "join" {
+		if _, in := members[b.ghostID(user)]; in {
 			continue
 		}
 		_, err := b.ghostInRoom(ctx, &outgoing{Room: o.Room, User: &user})
-		if err := b.tolerate(err); err != nil {
+		if err = b.tolerate(err); err != nil {
 			return err
 		}
 	}

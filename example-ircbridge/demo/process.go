@@ -68,6 +68,9 @@ network:
   nick: trestle
   tls:
     enabled: false
+  flood: # the demo's own IRC server does not mind
+    burst: 50
+    interval: 100ms
 `, hs.URL(), hs.Domain(), listen[0], listen[1], irc)), 0o600); err != nil {
 		return nil, err
 	}
