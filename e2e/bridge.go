@@ -91,19 +91,25 @@ func (b *Bridge) write() {
 	}
 }
 
-// command runs a subcommand that ends by itself.
-func (b *Bridge) command(name string) string {
-	b.tb.Helper()
+// try runs a subcommand that ends by itself.
+func (b *Bridge) try(name string) error {
 	cmd := exec.CommandContext(b.tb.Context(), b.program, name, "-config", b.configFile())
 	cmd.Dir = b.dir
 	output, err := cmd.CombinedOutput()
 	if err != nil {
-		b.tb.Fatalf("trestle-irc %s: %v\n%s", name, err, output)
+		return fmt.Errorf("trestle-irc %s: %w\n%s", name, err, output)
 	}
-	return string(output)
+	return nil
 }
 
-// Check runs the subcommand that tries everything, and fails the test if that finds fault.
+func (b *Bridge) command(name string) {
+	b.tb.Helper()
+	if err := b.try(name); err != nil {
+		b.tb.Fatal(err)
+	}
+}
+
+// Check runs the subcommand that tries everything, before the start, and fails the test if that finds fault.
 func (b *Bridge) Check() {
 	b.tb.Helper()
 	b.command("check")

@@ -56,6 +56,7 @@ func NewCrossing(tb testing.TB, opts CrossingOptions) *Crossing {
 	// bob is there first, and so the channel's operator.
 	c.Bob = c.IRC.User("bob")
 	c.Bob.Join(c.Channel)
+	c.Bridge.Check()
 	c.Bridge.Start()
 	c.Bob.WaitFor("the bridge's joining", c.bridgeJoins(c.Channel))
 	c.Alice.WaitFor("the ghost of bob", Membership(c.Room, c.Bridge.Ghost("bob"), "join"))
