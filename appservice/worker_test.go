@@ -105,6 +105,19 @@ func TestWorker_PermanentError_BecomesADeadLetterAtOnce(t *testing.T) {
 	}
 }
 
+func TestWorker_HandlerThatKeepsQuietAboutADecodeError_TheEventIsBuriedAllTheSame(t *testing.T) {
+	f := newFixture(t, nil)
+	f.rec.handle = func(_ context.Context, ev *Event) ([]Effect, error) {
+		_, _ = ev.Decode()
+		return nil, nil
+	}
+	f.mustPut("1", events(strings.Replace(message("$1"), `"content":{`, `"content":[],"ignored":{`, 1), message("$2")))
+	f.idle()
+	if dead := f.deadLetters(); len(dead) != 1 || dead[0].Key != "$1" || f.rec.ids() != "$1 $2" {
+		t.Errorf("%+v, handled %s", dead, f.rec.ids())
+	}
+}
+
 func TestWorker_Panic_IsADeadLetterAfterFiveAttempts(t *testing.T) {
 	f := newFixture(t, nil)
 	f.rec.handle = func(_ context.Context, ev *Event) ([]Effect, error) {
