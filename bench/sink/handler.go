@@ -1,12 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"sync"
 	"sync/atomic"
 
-	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/trestle-bridge/trestle/appservice"
 	"github.com/trestle-bridge/trestle/store"
@@ -44,16 +45,12 @@ func (h *handler) HandleEvent(_ context.Context, ev *appservice.Event) ([]appser
 			return nil, err
 		}
 	}
-	var numbered struct {
-		Content struct {
-			N int64 `json:"n"`
-		} `json:"content"`
-	}
-	if err := json.Unmarshal(ev.Raw, &numbered); err != nil {
-		return nil, appservice.Permanent(fmt.Errorf("content.n: %w", err))
+	n, err := number(ev.Raw)
+	if err != nil {
+		return nil, appservice.Permanent(fmt.Errorf("read content.n: %w", err))
 	}
 	room, id := ev.RoomID.String(), ev.ID.String()
-	h.add(room, open{id: id, entry: newEntry(id, numbered.Content.N)})
+	h.add(room, open{id: id, entry: newEntry(id, n)})
 	return []appservice.Effect{func(tx *store.Tx) error { return h.write(tx, room, id) }}, nil
 }
 
@@ -101,4 +98,40 @@ func (h *handler) written(room string, n int) {
 		delete(h.lanes, room)
 	}
 	h.handled.Add(int64(n))
+}
+
+// number gives content.n, or 0 when it is no number. It reads no further than it must.
+func number(raw []byte) (n int64, err error) {
+	dec := jsontext.NewDecoder(bytes.NewBuffer(raw), jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
+	for _, name := range []string{`"content"`, `"n"`} {
+		if dec.PeekKind() != '{' {
+			return 0, nil
+		}
+		if _, err = dec.ReadToken(); err != nil {
+			return 0, err
+		}
+		for {
+			if dec.PeekKind() == '}' {
+				return 0, nil
+			}
+			found, err := dec.ReadValue()
+			if err != nil {
+				return 0, err
+			}
+			if string(found) == name {
+				break
+			}
+			if err = dec.SkipValue(); err != nil {
+				return 0, err
+			}
+		}
+	}
+	if dec.PeekKind() != '0' {
+		return 0, nil
+	}
+	token, err := dec.ReadToken()
+	if err != nil {
+		return 0, err
+	}
+	return token.Int(), nil
 }
