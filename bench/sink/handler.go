@@ -133,5 +133,8 @@ func number(raw []byte) (n int64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	return token.Int(), nil
+	if n, err = token.Int(); err != nil {
+		return 0, nil // it has a fraction, or is too large
+	}
+	return n, nil
 }

@@ -21,6 +21,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/trestle-bridge/trestle/bench/internal/load"
+	"github.com/trestle-bridge/trestle/store/storetest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -121,7 +122,14 @@ func kills(t *testing.T) int {
 // acknowledged event was handled once, in the order of its room. Everything that was sent is acknowledged in the end, so
 // the figures must be equal.
 func TestSink_KilledUnderLoad_LosesAndDoublesNothing(t *testing.T) {
-	binary, db := build(t), filepath.Join(t.TempDir(), "sink.db")
+	killedUnderLoad(t, build(t), filepath.Join(t.TempDir(), "sink.db"))
+}
+
+func TestSink_KilledUnderLoad_LosesAndDoublesNothingOnPostgreSQL(t *testing.T) {
+	killedUnderLoad(t, build(t), storetest.Postgres(t))
+}
+
+func killedUnderLoad(t *testing.T, binary, db string) {
 	p := start(t, binary, db)
 	defer func() { p.kill() }()
 
@@ -172,7 +180,7 @@ func TestSink_KilledUnderLoad_LosesAndDoublesNothing(t *testing.T) {
 	}
 	t.Logf("%d events in %d requests, %d kills", acknowledged, homeserver.Sendings, n)
 
-	// The same once more from the file alone.
+	// The same once more from what is stored alone.
 	p.kill()
 	p = start(t, binary, db)
 	var again counts

@@ -135,13 +135,14 @@ func TestReadRow_RefusesWhatItDidNotWrite(t *testing.T) {
 func TestNumber_IsContentNAndNoOther(t *testing.T) {
 	for raw, want := range map[string]int64{
 		`{"n":1,"content":{"a":{"n":2},"n":3,"b":4},"x":5}`: 3,
-		` { "content" : { "n" : 12345678 } } `:               12345678,
-		`{"content":{}}`:                                     0,
-		`{"content":{"n":"7"}}`:                              0,
-		`{"content":[1]}`:                                    0,
-		`{"n":1}`:                                            0,
-		`{}`:                                                 0,
-		`[]`:                                                 0,
+		` { "content" : { "n" : 12345678 } } `:              12345678,
+		`{"content":{}}`:                                    0,
+		`{"content":{"n":"7"}}`:                             0,
+		`{"content":[1]}`:                                   0,
+		`{"content":{"n":1.5}}`:                             0,
+		`{"n":1}`:                                           0,
+		`{}`:                                                0,
+		`[]`:                                                0,
 	} {
 		if n, err := number([]byte(raw)); err != nil || n != want {
 			t.Errorf("%s: %d, %v", raw, n, err)
