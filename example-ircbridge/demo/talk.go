@@ -35,9 +35,6 @@ func newTalk(ctx context.Context, hs *bridgetest.Homeserver, irc string, b *proc
 	if t.bob, err = joinIRC(ctx, irc, "bob", channel); err != nil {
 		return nil, err
 	}
-	if t.room, err = t.alice.CreateRoom(ctx, bridgetest.RoomOptions{Name: "Trestle"}); err != nil {
-		return nil, err
-	}
 	invited, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	go func() {
@@ -48,7 +45,11 @@ func newTalk(ctx context.Context, hs *bridgetest.Homeserver, irc string, b *proc
 		case <-invited.Done():
 		}
 	}()
-	if err := t.alice.Invite(invited, t.room, b.bot); err != nil {
+	// A trusted chat gives the bot the power to set the topic.
+	t.room, err = t.alice.CreateRoom(invited, bridgetest.RoomOptions{
+		Preset: "trusted_private_chat", Name: "Trestle", Invite: []id.UserID{b.bot},
+	})
+	if err != nil {
 		return nil, err
 	}
 	if _, err := t.alice.WaitFor(invited, t.room, bridgetest.Member(b.bot, "join")); err != nil {
@@ -211,6 +212,12 @@ func (t *talk) topic(ctx context.Context) error {
 		return err
 	}
 	crossed("IRC", "bob sets the topic: Trestle, seen from IRC", "Matrix", "topic: Trestle, seen from IRC")
+	if err := t.bob.write("MODE " + channel + " +o trestle"); err != nil { // only operators set topics
+		return err
+	}
+	if _, err := t.bob.wait(ctx, "the bot as operator", func(m ircmsg.Message) bool { return m.Command == "MODE" }); err != nil {
+		return err
+	}
 	if _, err := t.alice.SetTopic(ctx, t.room, "Trestle, seen from Matrix"); err != nil {
 		return err
 	}
