@@ -69,6 +69,7 @@ func TestFromMatrix_ReplyFallback(t *testing.T) {
 		{"unclosed", "> <@a:x> secret\n\nmine", strings.ReplaceAll(quote, "</mx-reply>", "") + "mine", "mine"},
 		{"unclosed without a quotation shows the body", "> <@a:x> secret\n\nmine", "<mx-reply>secret mine", "mine"},
 		{"a space before", "> <@a:x> secret\n\nmine", "  " + quote + "mine", "mine"},
+		{"more than a quotation in it", "> <@a:x> secret\n\nmine", "<mx-reply><blockquote>secret</blockquote>more</mx-reply>mine", "mine"},
 		{"in capitals", "> <@a:x> secret\n\nmine", strings.ReplaceAll(quote, "mx-reply", "MX-Reply") + "mine", "mine"},
 		{"the sender's own quotation stays", "> <@a:x> secret\n\n> mine\n\nok", quote + "<blockquote>mine</blockquote>ok", "> mine\nok"},
 		{"the sender's own quotation stays in a body", "> <@a:x> secret\n\n> mine\nok", "", "> mine\nok"},

@@ -364,6 +364,15 @@ func TestBan_StopsForGood_AndSaysSo(t *testing.T) {
 	}
 }
 
+func TestBan_InTheERRORAlone_StopsForGood(t *testing.T) {
+	f := joined(t, noCaps)
+	f.server.Inject("bridge", "ERROR :Closing Link: bridge[127.0.0.1] (K-Lined: no bridges)")
+	f.sink.until(t, "stays away until it is started again")
+	if _, err := f.session.Send(f.ctx(), message("x")); !bridge.IsPermanent(err) {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestIsBan(t *testing.T) {
 	for text, want := range map[string]bool{
 		"Closing Link: x (K-Lined)": true, "Closing Link: x (K-line: bad)": true, "G-Lined: go": true, "Z:lined": true,
