@@ -207,15 +207,10 @@ func (as *appService) interestedInRoom(hs *Homeserver, r *room) bool {
 	return false
 }
 
-// servicesFor are the appservices that an event interests.
-func (hs *Homeserver) servicesFor(r *room, p *pdu) map[string]*appService {
-	out := make(map[string]*appService)
-	for id, as := range hs.services {
-		if as.mine(p.sender) || p.typ == "m.room.member" && p.stateKey != nil && as.mine(*p.stateKey) || as.interestedInRoom(hs, r) {
-			out[id] = as
-		}
-	}
-	return out
+// interested decides about events. Those by and about the appservice's users interest it even when none is left in the
+// room.
+func (as *appService) interested(hs *Homeserver, p *pdu) bool {
+	return as.mine(p.sender) || p.typ == "m.room.member" && p.stateKey != nil && as.mine(*p.stateKey) || as.interestedInRoom(hs, p.room)
 }
 
 func (as *appService) wantsEphemeral() bool { return as.reg.ReceiveEphemeral || as.reg.PushEphemeral }

@@ -227,6 +227,8 @@ func TestInvite_IsSeenOnce_AndCanBeDeclined(t *testing.T) {
 	one := must(alice.CreateRoom(w.ctx, bridgetest.RoomOptions{Invite: []id.UserID{bob.ID()}}))(w)
 	w.is(must(bob.WaitForInvite(w.ctx))(w), one)
 	must(bob.Join(w.ctx, string(one)))(w)
+	// With the join comes the room's history, the old invite in it.
+	must(bob.WaitFor(w.ctx, one, bridgetest.Member(bob.ID(), "join")))(w)
 	two := must(alice.CreateRoom(w.ctx, bridgetest.RoomOptions{Invite: []id.UserID{bob.ID()}, Direct: true}))(w)
 	w.is(must(bob.WaitForInvite(w.ctx))(w), two)
 	w.no(bob.Leave(w.ctx, two, "no thanks"))
@@ -261,6 +263,14 @@ func TestRules_OfMembershipAndPower_AreKept(t *testing.T) {
 	forbidden("the same as an event", err)
 	_, err = bob.SendState(w.ctx, room, "m.room.power_levels", "", map[string]any{"users": map[string]any{string(bob.ID()): 100}})
 	forbidden("taking power", err)
+	levels := func(bobs int) map[string]any {
+		return map[string]any{"users": map[string]any{string(alice.ID()): 100, string(bob.ID()): bobs}}
+	}
+	must(alice.SendState(w.ctx, room, "m.room.power_levels", "", levels(50)))(w)
+	_, err = bob.SendState(w.ctx, room, "m.room.power_levels", "", levels(51))
+	forbidden("giving oneself more power than one has", err)
+	_, err = bob.SendState(w.ctx, room, "m.room.power_levels", "", map[string]any{"users": map[string]any{string(bob.ID()): 50}})
+	forbidden("taking power from somebody with more", err)
 	his := must(bob.SendText(w.ctx, room, "his"))(w)
 	must(alice.Redact(w.ctx, room, his, "rude"))(w)
 	w.no(alice.Ban(w.ctx, room, bob.ID(), "enough"))

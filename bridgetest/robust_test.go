@@ -115,3 +115,16 @@ func TestAddRegistration_WithAMistake_NamesIt(t *testing.T) {
 		}
 	}
 }
+
+func TestClose_RequestsAfterIt_AreCutOff(t *testing.T) {
+	hs := bridgetest.NewHomeserver(t)
+	if err := hs.Close(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if recover() != http.ErrAbortHandler {
+			t.Error("the request was answered")
+		}
+	}()
+	hs.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/_matrix/client/versions", nil))
+}

@@ -54,8 +54,6 @@ func (hs *Homeserver) emit(r *room, d draft) (*pdu, error) {
 	if p.timestamp == 0 {
 		p.timestamp = now()
 	}
-	// Whoever is in the room before or after may want to know: a ghost that is kicked, and one that joins.
-	interested := hs.servicesFor(r, p)
 	p.at = hs.advance()
 	hs.events[p.id] = p
 	r.timeline = append(r.timeline, p)
@@ -69,12 +67,11 @@ func (hs *Homeserver) emit(r *room, d draft) (*pdu, error) {
 		p.redacts = d.redacted.id
 		d.redacted.redact(p)
 	}
-	for _, as := range hs.servicesFor(r, p) {
-		interested[as.reg.ID] = as
-	}
 	hs.wakeRecoverers()
-	for _, as := range interested {
-		as.offerEvent(p)
+	for _, as := range hs.services {
+		if as.interested(hs, p) {
+			as.offerEvent(p)
+		}
 	}
 	hs.notify()
 	return p, nil
