@@ -140,6 +140,24 @@ func (i *Intent) State(ctx context.Context, room id.RoomID, evType event.Type, s
 	return nil
 }
 
+// PowerLevels asks the homeserver who may do what in a room. The result knows the room's creators, who from room version
+// 12 on stand above every level without being listed (MSC4289): ask it with GetUserLevel.
+func (i *Intent) PowerLevels(ctx context.Context, room id.RoomID) (*event.PowerLevelsEventContent, error) {
+	if err := i.EnsureRegistered(ctx); err != nil {
+		return nil, err
+	}
+	create, err := i.client("").FullStateEvent(ctx, room, event.StateCreate, "")
+	if err != nil {
+		return nil, fmt.Errorf("read who created %s as %s: %w", room, i.user, err)
+	}
+	levels := &event.PowerLevelsEventContent{}
+	if err := i.State(ctx, room, event.StatePowerLevels, "", levels); err != nil && !errors.Is(err, mautrix.MNotFound) {
+		return nil, err
+	}
+	levels.CreateEvent = create
+	return levels, nil
+}
+
 // Members asks the homeserver who is in a room that the user is in.
 func (i *Intent) Members(ctx context.Context, room id.RoomID) (map[id.UserID]mautrix.JoinedMember, error) {
 	if err := i.EnsureRegistered(ctx); err != nil {

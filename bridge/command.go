@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"maunium.net/go/mautrix"
-	"maunium.net/go/mautrix/event"
 	"maunium.net/go/mautrix/id"
 
 	"github.com/trestle-bridge/trestle/appservice"
@@ -83,30 +82,17 @@ func (b *Bridge) mayCommand(ctx context.Context, room id.RoomID, user id.UserID)
 	if slices.Contains(b.cfg.Bridge.Admins, user) {
 		return true, "", nil
 	}
-	need := b.cfg.Bridge.CommandPower
-	var levels event.PowerLevelsEventContent
-	err = b.as.Bot().State(ctx, room, event.StatePowerLevels, "", &levels)
-	if errors.Is(err, mautrix.MNotFound) {
-		return false, "This room has no power levels, so only the bridge's administrators can do that.", nil
-	}
+	levels, err := b.as.Bot().PowerLevels(ctx, room)
 	if errors.Is(err, mautrix.MForbidden) {
 		return false, "I cannot see this room's power levels.", nil
 	}
 	if err != nil {
-		return false, "", fmt.Errorf("asking for the power levels of %s: %w", room, err)
+		return false, "", err
 	}
-	// Since room version 12 a room's creators stand above all levels and are not in the list.
-	var create struct {
-		Version  string      `json:"room_version"`
-		Creators []id.UserID `json:"additional_creators"`
+	if need, has := b.cfg.Bridge.CommandPower, levels.GetUserLevel(user); has < need {
+		return false, fmt.Sprintf("You need power level %d in this room for that; you have %d.", need, has), nil
 	}
-	if level := levels.GetUserLevel(user); level >= need {
-		return true, "", nil
-	} else if err := b.as.Bot().State(ctx, room, event.StateCreate, "", &create); err == nil && slices.Contains(create.Creators, user) {
-		return true, "", nil
-	} else {
-		return false, fmt.Sprintf("You need power level %d in this room for that; you have %d.", need, level), nil
-	}
+	return true, "", nil
 }
 
 func (b *Bridge) commandHelp(context.Context, *call) (string, []appservice.Effect, error) {

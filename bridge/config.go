@@ -1,6 +1,7 @@
 package bridge
 
 import (
+	"net/netip"
 	"time"
 
 	"maunium.net/go/mautrix/id"
@@ -60,6 +61,8 @@ type MediaConfig struct {
 	PublicURL string        `yaml:"public_url"` // what links begin with
 	Lifetime  time.Duration `yaml:"lifetime"`   // of a link; 0: for ever
 	MaxSize   Size          `yaml:"max_size"`   // the largest file that is served
+	// TrustedProxies are the networks of reverse proxies, whose X-Forwarded-For says who the reader is.
+	TrustedProxies []netip.Prefix `yaml:"trusted_proxies"`
 }
 
 // MetricsConfig is the Prometheus listener's. Without Listen there is none.
@@ -128,7 +131,7 @@ func DefaultConfig(info Info) *Config {
 			DeviceMode:     "auto",
 		},
 		Database: "sqlite:trestle.db",
-		Media:    MediaConfig{Lifetime: 30 * day, MaxSize: 100 << 20},
+		Media:    MediaConfig{Lifetime: 30 * day, MaxSize: 100 << 20, TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}},
 		Bridge: BridgeConfig{
 			Command:      info.Command,
 			CommandPower: 50,

@@ -135,6 +135,8 @@ media:
   #lifetime: 30d
   # The largest file that is handed out.
   #max_size: 100MiB
+  # Reverse proxies whose X-Forwarded-For is believed, so that the limits are each reader's own and not the proxy's.
+  #trusted_proxies: [127.0.0.0/8, "::1/128"]
 
 # Figures for Prometheus, on /metrics.
 metrics:

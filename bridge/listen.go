@@ -69,7 +69,7 @@ func (b *Bridge) buildProxy(ctx context.Context, token string, l *listeners) (er
 	}
 	l.proxy, err = proxy.NewServer(proxy.ServerConfig{
 		HomeserverURL: b.cfg.Homeserver.Address, Token: token, Store: b.store, Keys: b.signer.Keys(),
-		MaxSize: int64(b.cfg.Media.MaxSize), Log: b.log, Metrics: l.metrics,
+		MaxSize: int64(b.cfg.Media.MaxSize), TrustedProxies: b.cfg.Media.TrustedProxies, Log: b.log, Metrics: l.metrics,
 	})
 	return err
 }

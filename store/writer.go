@@ -107,12 +107,19 @@ func (w *writer) group(first *request) {
 		first.done <- fmt.Errorf("beginning a commit: %w", err)
 		return
 	}
+	// A job that failed may have done so because of what another of the group wrote: it is answered once that holds.
 	var done []*request
+	refused := map[*request]error{}
+	defer func() {
+		for r, err := range refused {
+			r.done <- err
+		}
+	}()
 	r := first
 	for n := 1; ; n++ {
 		if err = w.one(r, epoch); err == nil {
 			done = append(done, r)
-		} else if r.done <- err; errors.Is(err, errGroupLost) {
+		} else if refused[r] = err; errors.Is(err, errGroupLost) {
 			w.fail(done, err)
 			return
 		}
