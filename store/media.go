@@ -1,13 +1,27 @@
 package store
 
-import "context"
+import (
+	"context"
+	"errors"
+)
 
-// AddMedia writes what a short link stands for and sets its ID.
+// AddMedia writes what a short link stands for and sets its ID. A link to the same media in the same event that is still
+// good is taken instead, with its expiry: a message that is tried again keeps its link.
 func (tx *Tx) AddMedia(m *Media) error {
 	if m.Created.IsZero() {
 		m.Created = tx.w.store.opts.Now()
 	}
-	err := tx.row([]any{&m.ID}, `INSERT INTO media (server, media_id, room, event, name, mime, size, created, expires, revoked, info)
+	err := ErrNotFound
+	if m.Event != "" {
+		err = tx.row([]any{&m.ID, moment{&m.Created}, moment{&m.Expires}}, `SELECT id, created, expires FROM media
+			WHERE room = $1 AND event = $2 AND server = $3 AND media_id = $4 AND name = $5 AND mime = $6 AND revoked = 0 AND (expires = 0 OR expires > $7)
+			ORDER BY id DESC LIMIT 1`,
+			toColumn(m.Room), toColumn(m.Event), toColumn(m.Server), toColumn(m.MediaID), toColumn(m.Name), toColumn(m.MIME), toMillis(m.Created))
+	}
+	if !errors.Is(err, ErrNotFound) {
+		return doing(err, "looking for the link to mxc://%s/%s", m.Server, m.MediaID)
+	}
+	err = tx.row([]any{&m.ID}, `INSERT INTO media (server, media_id, room, event, name, mime, size, created, expires, revoked, info)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) RETURNING id`,
 		toColumn(m.Server), toColumn(m.MediaID), toColumn(m.Room), toColumn(m.Event), toColumn(m.Name), toColumn(m.MIME), m.Size,
 		toMillis(m.Created), toMillis(m.Expires), toMillis(m.Revoked), toBlob(m.Info))
