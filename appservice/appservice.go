@@ -58,6 +58,7 @@ type AppService struct {
 	commitEnd context.CancelFunc
 	routines  sync.WaitGroup
 	fatal     atomic.Pointer[error]
+	lost      chan struct{} // closed with fatal
 }
 
 // New makes an appservice. It neither reads the store nor talks to the homeserver until [AppService.Start]; ServeHTTP
@@ -77,6 +78,7 @@ func New(cfg Config) (*AppService, error) {
 		botID:      id.UserID("@" + cfg.Registration.SenderLocalpart + ":" + cfg.ServerName),
 		intents:    make(map[id.UserID]*Intent),
 		quit:       make(chan struct{}),
+		lost:       make(chan struct{}),
 	}
 	if cfg.Registration.HSToken == "" || cfg.Registration.ASToken == "" {
 		return nil, errors.New("set up the appservice: the registration has no tokens")
@@ -187,9 +189,14 @@ func (as *AppService) Ready() error {
 
 func (as *AppService) setFatal(err error) {
 	if as.fatal.CompareAndSwap(nil, &err) {
+		close(as.lost)
 		as.log.Error().Err(err).Msg("The store is lost for this process; it handles nothing more and must be started again")
 	}
 }
+
+// Lost is closed when the store is lost for this process, because another one has taken it over or the outcome of a commit
+// cannot be learnt: nothing is handled any more, and the process must be started again. [AppService.Ready] says why.
+func (as *AppService) Lost() <-chan struct{} { return as.lost }
 
 func (as *AppService) fatalError() error {
 	if err := as.fatal.Load(); err != nil {

@@ -93,7 +93,11 @@ func (as *AppService) takeIn(ctx context.Context, t *store.Transaction) error {
 	logged := false
 	for {
 		err := as.tryTakeIn(ctx, t)
-		if err == nil || isFinal(err) {
+		switch {
+		case err == nil || errors.Is(err, errStopped):
+			return err
+		case isFinal(err):
+			as.setFatal(err)
 			return err
 		}
 		if !logged {

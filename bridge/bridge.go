@@ -47,6 +47,7 @@ type Bridge struct {
 	running    context.Context // ends when the bridge stops
 	goroutines sync.WaitGroup
 	ready      chan struct{}
+	failed     chan error // what ends a running bridge; the first one counts
 }
 
 const (
@@ -67,7 +68,7 @@ func New(cfg *Config, network Network, log zerolog.Logger) (*Bridge, error) {
 	b := &Bridge{
 		cfg: cfg, network: network, info: info, log: log, command: cfg.Bridge.Command,
 		portals: newPortals(), typing: make(chan typingNotice, typingQueue), typers: map[id.RoomID][]id.UserID{},
-		told: map[string]time.Time{}, ready: make(chan struct{}),
+		told: map[string]time.Time{}, ready: make(chan struct{}), failed: make(chan error, 1),
 	}
 	if b.command == "" {
 		b.command = info.Command
@@ -122,7 +123,9 @@ func (b *Bridge) Run(ctx context.Context) (err error) {
 	select {
 	case <-ctx.Done():
 		b.log.Info().Msg("Stopping: finishing what is under way")
-	case err = <-listeners.failed:
+	case err = <-b.failed:
+	case <-b.as.Lost():
+		err = b.as.Ready()
 	}
 	draining := b.drain(listeners)
 	stop()
@@ -211,6 +214,14 @@ func (b *Bridge) prepareBot(ctx context.Context) error {
 			return context.Cause(ctx)
 		case <-time.After(wait):
 		}
+	}
+}
+
+// fail ends a running bridge with an error.
+func (b *Bridge) fail(err error) {
+	select {
+	case b.failed <- err:
+	default:
 	}
 }
 

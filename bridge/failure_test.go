@@ -9,6 +9,7 @@ import (
 	"github.com/trestle-bridge/trestle/bridge"
 	"github.com/trestle-bridge/trestle/bridgetest"
 	"github.com/trestle-bridge/trestle/store"
+	"github.com/trestle-bridge/trestle/store/storetest"
 )
 
 // deadLetters reads the store of a bridge that was stopped.
@@ -144,4 +145,20 @@ func TestMatrixRefusal_TellsTheNetwork(t *testing.T) {
 	c.arrives("marker")
 	c.ok(c.net.Say(c.ctx, lobby, "bob", "am I banned?"))
 	c.arrives("A message of bob did not reach Matrix: the homeserver refused it (M_FORBIDDEN).")
+}
+
+func TestStoreTakenOverByAnotherProcess_EndsTheBridge(t *testing.T) {
+	server := storetest.PostgresServer(t)
+	c := newCrossing(t, func(cfg *bridge.Config) { cfg.Database = server(t) })
+	other := must(store.Open(c.ctx, c.b.Config.Database, store.Options{}))(t)
+	defer other.Close()
+	c.says("who holds the store?")
+	select {
+	case err := <-c.b.Ended():
+		if !errors.Is(err, store.ErrFenced) {
+			t.Errorf("the bridge ended with %v, want ErrFenced", err)
+		}
+	case <-c.ctx.Done():
+		t.Error("the bridge goes on without its store")
+	}
 }

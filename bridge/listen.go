@@ -25,12 +25,12 @@ type listeners struct {
 
 	servers []*http.Server
 	serving sync.WaitGroup
-	failed  chan error
+	fail    func(error)
 	stop    context.CancelFunc
 }
 
 func (b *Bridge) listen() (*listeners, error) {
-	l := &listeners{metrics: prometheus.NewRegistry(), failed: make(chan error, 3), stop: func() {}}
+	l := &listeners{metrics: prometheus.NewRegistry(), fail: b.fail, stop: func() {}}
 	l.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	for _, door := range []struct {
 		to      *net.Listener
@@ -110,13 +110,6 @@ func (l *listeners) http(listener net.Listener, server *http.Server) {
 			l.fail(fmt.Errorf("serving on %s: %w", listener.Addr(), err))
 		}
 	}()
-}
-
-func (l *listeners) fail(err error) {
-	select {
-	case l.failed <- err:
-	default:
-	}
 }
 
 // shutdown takes no new request and waits for those under way.

@@ -106,6 +106,9 @@ func (b *Bridge) carryOut(ctx context.Context, lane string, rowID int64) (retryA
 		if err == nil {
 			return 0, true
 		}
+		if errors.Is(err, store.ErrFenced) || errors.Is(err, store.ErrUnknownOutcome) {
+			b.fail(fmt.Errorf("the store is lost for this process: %w", err))
+		}
 		// What was sent stays sent: the same transaction ID asks for the same event at the next attempt.
 		log.Error().Err(err).Msg("Cannot record what was sent; trying again")
 		return retryDelay(row.Attempts), false

@@ -96,6 +96,12 @@ func (b *Bridge) Stop() {
 	}
 }
 
+// Ended gives the error with which the bridge ended by itself; [Bridge.Stop] then has nothing to do.
+func (b *Bridge) Ended() <-chan error {
+	b.stop = nil
+	return b.ended
+}
+
 // BotID is the user ID of the bridge's bot.
 func (b *Bridge) BotID() id.UserID {
 	return id.NewUserID(b.Config.Appservice.Bot, b.Config.Homeserver.Domain)

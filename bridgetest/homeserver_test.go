@@ -3,7 +3,6 @@ package bridgetest_test
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"io"
 	"net/http"
 	"strings"
@@ -136,9 +135,4 @@ func (w *world) ghost(localpart string) *mautrix.Client {
 	client.UserID = id.NewUserID(localpart, w.hs.Domain())
 	client.SetAppServiceUserID = true
 	return client
-}
-
-func isCode(err error, code string) bool {
-	var e mautrix.HTTPError
-	return errors.As(err, &e) && e.RespError != nil && e.RespError.ErrCode == code
 }

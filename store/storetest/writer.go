@@ -39,6 +39,19 @@ func together(t *testing.T, s *store.Store, jobs ...func(tx *store.Tx) error) []
 }
 
 var writerChecks = []check{
+	{"Probe_LeavesTheStoreToItsHolder", func(t *testing.T, db *database) {
+		s := db.open(t)
+		if err := store.Probe(ctx(), db.uri); err != nil && !errors.Is(err, store.ErrInUse) {
+			t.Fatalf("probing a store that is held: %v", err)
+		}
+		Commit(t, s, func(tx *store.Tx) error { return tx.PutSetting("after", []byte("the probe")) })
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if err := store.Probe(ctx(), db.uri); err != nil {
+			t.Errorf("probing a store that nobody holds: %v", err)
+		}
+	}},
 	{"Commit_FailingJob_DoesNotHarmTheOthers", func(t *testing.T, db *database) {
 		s := db.open(t)
 		no := errors.New("no")
