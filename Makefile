@@ -12,7 +12,7 @@ STATICCHECK := bin/staticcheck-$(STATICCHECK_VERSION)/staticcheck
 RACE := $(shell [ "$$($(GO) env CGO_ENABLED)" = 1 ] && command -v $$($(GO) env CC | cut -d' ' -f1) >/dev/null && echo -race)
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test e2e bench lint fuzz modules clean
+.PHONY: help build demo test e2e bench lint readme fuzz modules clean
 
 help: ## list the targets (default)
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,10 @@ lint: modules $(STATICCHECK) ## gofmt, go vet and staticcheck over both modules;
 	bash -n .ci/run
 	bash -n e2e/install.sh
 	sh -n .ci/retry
+
+readme: ## put docs/embed/main.go into README.md as it is
+	@awk '/^<!-- embed:/ { print; print "```go"; while ((getline line < "docs/embed/main.go") > 0) print line; print "```"; inside = 1; next } \
+		/^<!-- end -->/ { inside = 0 } !inside' README.md > README.md.new && mv README.md.new README.md
 
 fuzz: modules ## every fuzz target for FUZZTIME (10s)
 	@set -e; for file in $$(grep -rl --include='*_test.go' '^func Fuzz' .); do \

@@ -12,7 +12,7 @@
 // After each run of a target the events that were handled are counted, in the sink from its store. A count that is wrong
 // ends the program with status 1. Slowness never does: the goals stand beside the figures as reached or not reached.
 //
-// Data lies in a temporary folder under the current one, because the default temporary folder may be in memory.
+// Data lies in a temporary folder under ./bench-data, because the default temporary folder may be in memory.
 // PostgreSQL is measured when TRESTLE_TEST_POSTGRES names a server, or when a private one can be started from installed
 // binaries.
 package main

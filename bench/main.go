@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -69,7 +70,12 @@ func run(ctx context.Context, o *options) (err error) {
 	if err = o.check(); err != nil {
 		return err
 	}
-	dir, err := os.MkdirTemp(o.dir, "bench-data-")
+	parent := filepath.Join(o.dir, "bench-data")
+	if err = os.MkdirAll(parent, 0o755); err != nil {
+		return fmt.Errorf("make a folder for the data: %w", err)
+	}
+	defer os.Remove(parent) // stays when another run uses it
+	dir, err := os.MkdirTemp(parent, "run-")
 	if err != nil {
 		return fmt.Errorf("make a folder for the data: %w", err)
 	}
