@@ -191,7 +191,7 @@ func (b *bench) goals(w io.Writer, d disk) {
 			goal(target.title, "acknowledged events, to mautrix-go async", "%.2f x", rate/b.peer("async", bigRate), goalPeer, true)
 			goal(target.title, "acknowledged events, to mautrix-go sync", "%.2f x", rate/b.peer("sync", bigRate), goalPeer, true)
 		}
-		goal(target.title, "share of fdatasync", "%.2f", rate/d.rate, share, true)
+		goal(target.title, "share of fdatasync", "%.3f", rate/d.rate, share, true)
 		goal(target.title, "one event, p50, to one fdatasync", "%.1f x", median(ms, p50)/d.p50, goalP50, false)
 		goal(target.title, "one event, p99, to one fdatasync", "%.1f x", median(ms, p99)/d.p99, goalP99, false)
 		if idle := median(ms, func(m *measurement) float64 { return float64(m.idle) }); idle > 0 {
