@@ -5,6 +5,10 @@ import "errors"
 // ErrNoPortal is what [Sink.Deliver] returns for a channel that no room is plumbed to.
 var ErrNoPortal = errors.New("no room is plumbed to this channel")
 
+// ErrOffline is what [Session.Send], and the Session's other ways to send, return (wrapped or not) when the session is not
+// connected, or not in the channel: nothing left, the attempt does not count, and it is made again after [Sink.Online].
+var ErrOffline = errors.New("not connected to the network")
+
 type markedError struct {
 	error
 	mark error

@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"strings"
 	"time"
 
+	"github.com/rs/zerolog"
 	"maunium.net/go/mautrix/id"
 )
 
@@ -14,8 +16,12 @@ import (
 // The life of a Network: [Main] reads the configuration, hands the `network:` section to a Network that is
 // [Configurable], opens one Session for every login (at least the relay login, whose ID is [RelayLogin]), and closes each
 // on shutdown. Everything beyond Network and Session is a small optional interface that the bridge finds by assertion:
-// [Configurable] on the Network; [ChannelJoiner], [TypingSender], [MembershipSender], [TopicSender] and [Guarantor] on
-// the Session. A network that lacks one degrades in the way that the interface's comment states.
+// [Configurable], [ConfigExampler] and [ChannelValidator] on the Network; [DoubtMarker], [ChannelJoiner], [TypingSender],
+// [MembershipSender], [TopicSender] and [Guarantor] on the Session. A network that lacks one degrades in the way that the
+// interface's comment states.
+//
+// An edited message arrives as a new one whose text begins with "* ", as Matrix clients mark edits. Reactions do not cross.
+// A redaction ends the links to the message's media, and does not take back what the network has.
 type Network interface {
 	// Info describes the network. It must return the same value every time.
 	Info() Info
@@ -30,8 +36,8 @@ type Session interface {
 	// Send delivers one message and returns once the network has it, as far as the network can tell.
 	//
 	// An error is transient (nothing left, try again: any plain error), permanent (wrapped by [Permanent]: never try
-	// again) or in doubt (wrapped by [InDoubt]: it may have arrived). A session that is not connected waits until it is,
-	// or until ctx ends.
+	// again) or in doubt (wrapped by [InDoubt]: it may have arrived). A session that cannot send at the moment does not
+	// wait: it returns an error that wraps [ErrOffline], and calls [Sink.Online] once it can.
 	Send(ctx context.Context, msg *Message) (Sent, error)
 	// Close says goodbye and waits until every goroutine of the session has ended.
 	Close(ctx context.Context) error
@@ -87,6 +93,15 @@ type Message struct {
 	ReplyTo *Reply // what it answers, or nil
 	Time    time.Time
 	Attempt int // 0 at the first
+}
+
+// PlainText is the message as one piece of text, for a network that has no media: of a file its name, the link to it and
+// the caption. It may have several lines.
+func (m *Message) PlainText() string {
+	if m.Media == nil {
+		return m.Text
+	}
+	return strings.TrimSpace(strings.TrimSpace(m.Media.Name+" "+m.Media.URL) + " " + m.Text)
 }
 
 // Sender is a Matrix user.
@@ -186,6 +201,11 @@ type Sink interface {
 	Deliver(ctx context.Context, in *Incoming) error
 	// Typing passes a typing notice on. It is never stored and may be lost.
 	Typing(channel string, user RemoteUser, typing bool)
+	// Online says that the session can send (again): what waited because of [ErrOffline] is tried at once, and what was
+	// warned of before may be warned of again.
+	Online()
+	// Log is the bridge's log, for what only its operator needs to know.
+	Log() *zerolog.Logger
 	// Warn shows an operator's problem (cannot join, banned, no connection) in the channel's room, once per distinct
 	// text until the channel works again; an empty channel means every room of the session.
 	Warn(channel, text string)
@@ -228,7 +248,16 @@ type Membership struct {
 
 // TopicSender is a Session that can set a channel's topic. Without it, a notice in the room says that it cannot.
 type TopicSender interface {
-	SendTopic(ctx context.Context, channel, topic string, by Sender) error
+	// It returns the topic as the network has it, which may be shorter.
+	SendTopic(ctx context.Context, channel, topic string, by Sender) (set string, err error)
+}
+
+// DoubtMarker is a Session that says itself when a message leaves. Without it, the message is marked as under way before
+// Send is called: whatever interrupts Send then leaves it in doubt, even if it was still waiting its turn.
+type DoubtMarker interface {
+	// SendMarked is [Session.Send], and calls leaving once, just before the first byte leaves. If leaving returns an
+	// error, nothing may leave, and SendMarked returns that error.
+	SendMarked(ctx context.Context, msg *Message, leaving func(ctx context.Context) error) (Sent, error)
 }
 
 // Guarantee says what becomes of a message whose sending was interrupted, so that nobody knows whether it arrived.

@@ -1,90 +1,99 @@
-// Command embed bridges Matrix to a chat server that speaks lines over TCP: channel, name and text, separated by tabs.
-// It is the smallest whole bridge: everything that it does not say, the framework does.
+// Command embed bridges Matrix to a small web chat: POST sends a message and answers with its ID; GET gives the newest
+// hundred messages of others, one JSON object each, and then every new one for as long as the connection holds.
 package main
 
 import (
-	"bufio"
+	"bytes"
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
-	"strings"
-	"sync"
+	"net/http"
+	"os"
+	"time"
 
 	"github.com/trestle-bridge/trestle/bridge"
 )
 
-func main() { bridge.Main(&network{Address: "localhost:7000"}) }
+func main() { bridge.Main(network{os.Getenv("WEBCHAT_URL")}) }
 
-// network is also its own `network:` section of the configuration.
-type network struct {
-	Address string `yaml:"address"` // host:port of the chat server
-}
+type network struct{ url string }
 
-func (n *network) Info() bridge.Info {
-	return bridge.Info{ID: "line", Name: "Linechat", Command: "!line", Version: "1.0"}
-}
+func (n network) Info() bridge.Info { return bridge.Info{ID: "web", Name: "Webchat", Command: "!web"} }
 
-func (n *network) Config() any { return n }
-
-func (n *network) Validate() []bridge.Problem {
-	if _, _, err := net.SplitHostPort(n.Address); err != nil {
-		return []bridge.Problem{{Path: "address", Text: err.Error(), Mend: "localhost:7000"}}
-	}
-	return nil
-}
-
-func (n *network) Open(ctx context.Context, _ *bridge.Login, sink bridge.Sink) (bridge.Session, error) {
-	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", n.Address)
-	if err != nil {
-		return nil, fmt.Errorf("connecting to the chat server: %w", err)
-	}
-	s := &session{conn: conn, ended: make(chan struct{})}
-	go s.read(ctx, sink)
+func (n network) Open(ctx context.Context, _ *bridge.Login, sink bridge.Sink) (bridge.Session, error) {
+	ctx, stop := context.WithCancel(ctx)
+	s := &session{url: n.url, sink: sink, stop: stop, ended: make(chan struct{})}
+	go s.run(ctx)
 	return s, nil
 }
 
 type session struct {
-	mu    sync.Mutex
-	conn  net.Conn
+	url   string
+	sink  bridge.Sink
+	stop  context.CancelFunc
 	ended chan struct{}
 }
 
-var oneField = strings.NewReplacer("\t", " ", "\n", " ", "\r", " ")
+type message struct{ ID, Channel, Name, Text string }
 
-// Send is Matrix → network. A line that was cut off may have arrived: that is for the framework to know.
-func (s *session) Send(_ context.Context, m *bridge.Message) (bridge.Sent, error) {
-	text := m.Text
-	if m.Media != nil {
-		text = strings.TrimSpace(m.Media.Name + " " + m.Media.URL + " " + text)
+// run reads until the session is closed. When a connection breaks, the next one repeats what is newest: what was taken
+// in before is known by its ID.
+func (s *session) run(ctx context.Context) {
+	defer close(s.ended)
+	for ; ctx.Err() == nil; time.Sleep(100 * time.Millisecond) {
+		if err := s.read(ctx); ctx.Err() == nil {
+			s.sink.Warn("", "Connecting to Webchat again: "+err.Error())
+		}
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	written, err := fmt.Fprintf(s.conn, "%s\t%s\t%s\n", m.Channel, oneField.Replace(m.Sender.Name), oneField.Replace(text))
-	if err != nil && written > 0 {
-		err = bridge.InDoubt(err)
-	}
-	return bridge.Sent{}, err
 }
 
 // read is network → Matrix. A message is safe when Deliver returns nil.
-func (s *session) read(ctx context.Context, sink bridge.Sink) {
-	defer close(s.ended)
-	for lines := bufio.NewScanner(s.conn); lines.Scan(); {
-		field := strings.SplitN(lines.Text(), "\t", 3)
-		if len(field) != 3 {
-			continue
+func (s *session) read(ctx context.Context) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, s.url, nil)
+	if err != nil {
+		return err
+	}
+	answer, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	for messages := json.NewDecoder(answer.Body); ; {
+		var m message
+		if err := messages.Decode(&m); err != nil {
+			return err
 		}
-		if err := sink.Deliver(ctx, &bridge.Incoming{
-			Channel: field[0], Sender: bridge.RemoteUser{ID: field[1], Name: field[1]},
-			Text: &bridge.Text{Kind: bridge.KindText, Body: field[2]},
-		}); err != nil {
-			sink.Warn(field[0], "A message from Linechat was not taken in: "+err.Error())
+		in := &bridge.Incoming{Channel: m.Channel, ID: m.ID, Text: &bridge.Text{Body: m.Text}}
+		in.Sender = bridge.RemoteUser{ID: m.Name, Name: m.Name}
+		if err := s.sink.Deliver(ctx, in); err != nil && !errors.Is(err, bridge.ErrNoPortal) {
+			return err
 		}
 	}
 }
 
+// Send is Matrix → network. After a plain error the framework tries again; after one in doubt it tells the sender.
+func (s *session) Send(_ context.Context, m *bridge.Message) (sent bridge.Sent, err error) {
+	body, _ := json.Marshal(message{Channel: m.Channel, Name: m.Sender.Name, Text: m.PlainText()})
+	answer, err := http.Post(s.url, "application/json", bytes.NewReader(body))
+	if dial := (*net.OpError)(nil); errors.As(err, &dial) && dial.Op == "dial" {
+		return sent, err
+	} else if err != nil {
+		return sent, bridge.InDoubt(err)
+	}
+	defer answer.Body.Close()
+	var posted message
+	if answer.StatusCode != http.StatusOK {
+		return sent, fmt.Errorf("the chat answers %s", answer.Status)
+	} else if err := json.NewDecoder(answer.Body).Decode(&posted); err != nil {
+		return sent, bridge.InDoubt(err)
+	}
+	return bridge.Sent{IDs: []string{posted.ID}}, nil
+}
+
 func (s *session) Close(context.Context) error {
-	err := s.conn.Close()
+	s.stop()
 	<-s.ended
-	return err
+	return nil
 }

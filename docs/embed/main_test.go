@@ -1,89 +1,159 @@
 package main
 
 import (
-	"bufio"
+	"encoding/json"
 	"fmt"
-	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 
 	"maunium.net/go/mautrix/id"
 
-	"github.com/trestle-bridge/trestle/bridge"
 	"github.com/trestle-bridge/trestle/bridgetest"
 )
 
-// chatServer is the other end: it takes one connection, the bridge's.
-func chatServer(t *testing.T) (address string, lines <-chan string, say func(channel, name, text string)) {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { listener.Close() })
-	received, connected := make(chan string, 16), make(chan net.Conn, 1)
-	go func() {
-		conn, err := listener.Accept()
-		if err != nil {
+// chat is the other end: it keeps what was posted, and repeats what others said on every new connection.
+type chat struct {
+	*httptest.Server
+	mu     sync.Mutex
+	others []message
+	posted []message
+	change chan struct{} // closed and replaced when something was said, or the streams are to be cut
+	cuts   int
+}
+
+func newChat(t *testing.T) *chat {
+	c := &chat{change: make(chan struct{})}
+	c.Server = httptest.NewServer(c)
+	t.Cleanup(func() {
+		c.CloseClientConnections()
+		c.Close()
+		http.DefaultClient.CloseIdleConnections()
+	})
+	return c
+}
+
+func (c *chat) do(f func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f()
+	close(c.change)
+	c.change = make(chan struct{})
+}
+
+func (c *chat) say(channel, name, text string) {
+	c.do(func() { c.others = append(c.others, message{fmt.Sprint("m", len(c.others)), channel, name, text}) })
+}
+
+func (c *chat) cut() { c.do(func() { c.cuts++ }) }
+
+func (c *chat) got() []message {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return append([]message(nil), c.posted...)
+}
+
+func (c *chat) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Method == http.MethodPost {
+		var m message
+		if err := json.NewDecoder(r.Body).Decode(&m); err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
 		}
-		connected <- conn
-		for scanner := bufio.NewScanner(conn); scanner.Scan(); {
-			received <- scanner.Text()
+		c.do(func() {
+			m.ID = fmt.Sprint("p", len(c.posted))
+			c.posted = append(c.posted, m)
+		})
+		json.NewEncoder(w).Encode(m)
+		return
+	}
+	c.mu.Lock()
+	cuts, next := c.cuts, 0
+	c.mu.Unlock()
+	for {
+		c.mu.Lock()
+		change, cut, news := c.change, c.cuts != cuts, c.others[next:]
+		c.mu.Unlock()
+		if cut {
+			return
 		}
-	}()
-	var conn net.Conn
-	return listener.Addr().String(), received, func(channel, name, text string) {
-		if conn == nil {
-			conn = <-connected
-			t.Cleanup(func() { conn.Close() })
+		for _, m := range news {
+			json.NewEncoder(w).Encode(m)
+			next++
 		}
-		fmt.Fprintf(conn, "%s\t%s\t%s\n", channel, name, text)
+		w.(http.Flusher).Flush()
+		select {
+		case <-change:
+		case <-r.Context().Done():
+			return
+		}
 	}
 }
 
-func TestEmbed_MessagesCrossBothWays(t *testing.T) {
+func TestEmbed_MessagesCrossBothWays_AlsoAfterTheConnectionBroke(t *testing.T) {
 	ctx, cancel := bridgetest.Timeout()
 	defer cancel()
-	address, lines, say := chatServer(t)
+	chat := newChat(t)
 	hs := bridgetest.NewHomeserver(t)
 	alice := hs.User("alice")
 	room, err := alice.CreateRoom(ctx, bridgetest.RoomOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := bridgetest.StartBridge(t, hs, &network{Address: address})
+	b := bridgetest.StartBridge(t, hs, network{chat.URL})
+	sees := func(match func(bridgetest.Event) bool) {
+		t.Helper()
+		if _, err := alice.WaitFor(ctx, room, match); err != nil {
+			t.Fatal(err)
+		}
+	}
+	says := func(text string) {
+		t.Helper()
+		if _, err := alice.SendText(ctx, room, text); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if err := alice.Invite(ctx, room, b.BotID()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := alice.WaitFor(ctx, room, bridgetest.Member(b.BotID(), "join")); err != nil {
+	says("!web plumb lobby")
+	sees(bridgetest.Message(b.BotID(), "This room is now connected to lobby on Webchat."))
+	bob := id.NewUserID("web_bob", hs.Domain())
+	chat.say("lobby", "bob", "hello, Matrix")
+	sees(bridgetest.Message(bob, "hello, Matrix"))
+	says("hello, chat")
+	chat.cut()
+	chat.say("lobby", "bob", "still there?")
+	sees(bridgetest.Message(bob, "still there?"))
+	says("still here")
+	chat.say("lobby", "bob", "good")
+	sees(bridgetest.Message(bob, "good"))
+	var texts []string
+	events, err := alice.Timeline(ctx, room)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := alice.SendText(ctx, room, "!line plumb lobby"); err != nil {
+	for _, e := range events {
+		if e.Sender == bob && e.Type == "m.room.message" {
+			texts = append(texts, e.Body())
+		}
+	}
+	if got := strings.Join(texts, " | "); got != "hello, Matrix | still there? | good" {
+		t.Errorf("the room has: %s", got)
+	}
+	b.Stop() // what alice wrote is delivered before it ends, or at the next start
+	b.Start()
+	if err := hs.Settle(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := alice.WaitFor(ctx, room, bridgetest.Message(b.BotID(), "This room is now connected to lobby on Linechat.")); err != nil {
-		t.Fatal(err)
+	b.Stop()
+	got := chat.got()
+	if len(got) != 2 || got[0].Text != "hello, chat" || got[1].Text != "still here" || got[0].Name != "alice" {
+		t.Errorf("the chat got %+v", got)
 	}
-	if _, err := alice.SendText(ctx, room, "hello, lines"); err != nil {
-		t.Fatal(err)
-	}
-	if got, want := <-lines, "lobby\talice\thello, lines"; got != want {
-		t.Errorf("the chat server got %q, want %q", got, want)
-	}
-	say("lobby", "bob", "hello, Matrix")
-	if _, err := alice.WaitFor(ctx, room, bridgetest.Message(id.NewUserID("line_bob", hs.Domain()), "hello, Matrix")); err != nil {
-		t.Error(err)
-	}
-}
-
-func TestEmbed_Validate_NamesTheMistake(t *testing.T) {
-	problems := (&network{Address: "nowhere"}).Validate()
-	if len(problems) != 1 || problems[0].Path != "address" {
-		t.Errorf("got %v, want one problem with the address", problems)
-	}
-	var _ bridge.Configurable = (*network)(nil)
 }
 
 // The README shows this bridge; it must be this bridge, and stay under 100 lines.
@@ -97,7 +167,7 @@ func TestEmbed_READMEShowsThisProgram(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !strings.Contains(string(readme), "```go\n"+string(program)+"```\n") {
-		t.Error("README.md does not show docs/embed/main.go as it is; run `make readme`")
+		t.Error("README.md does not show docs/embed/main.go as it is; run: make readme")
 	}
 	if n := strings.Count(string(program), "\n"); n >= 100 {
 		t.Errorf("the smallest bridge has %d lines", n)
