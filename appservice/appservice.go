@@ -36,6 +36,7 @@ type AppService struct {
 	hsTokenSum [sha256.Size]byte
 	lanes      *lanes.Lanes[store.Ref]
 	heads      heads
+	later      laterLanes
 	ephemeral  *ephemerals
 	metrics    *metrics
 

@@ -26,7 +26,8 @@ type Handler interface {
 	//
 	// A plain error is transient: the effects are dropped and the event is tried again after 1 s, then 2, 4 and so on up
 	// to every 5 minutes, until Config.MaxAge has been waited. An error wrapped by [Permanent] makes the event a dead
-	// letter at once, a panic after five attempts. The lane waits for its head; no other lane does.
+	// letter at once, a panic after five attempts; one wrapped by [Later] is no attempt at all. The lane waits for its
+	// head; no other lane does.
 	//
 	// ctx ends when the appservice stops. An error after that is no attempt: the event is found again at the next start.
 	HandleEvent(ctx context.Context, ev *Event) ([]Effect, error)

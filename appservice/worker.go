@@ -106,6 +106,7 @@ func (as *AppService) work(ctx context.Context, lane string, refs []store.Ref) (
 	if wait := time.Until(as.heads.get(lane).nextAt); wait > 0 {
 		return 0, wait
 	}
+	as.later.forget(lane)
 	b := &batch{as: as, ctx: ctx, lane: lane}
 	for _, ref := range refs {
 		if len(b.steps) > 0 && time.Since(b.since) > batchTime {
@@ -160,6 +161,7 @@ func (b *batch) one(ref store.Ref) (retryAfter time.Duration, ok bool) {
 		s.doubted = true
 		return nil
 	}
+	wakes := b.as.later.count()
 	s.effects, err = b.as.handle(b.ctx, s.ev)
 	s.ev.doubt = nil
 	if b.culprit != nil || b.as.fatalError() != nil {
@@ -190,6 +192,11 @@ func (b *batch) one(ref store.Ref) (retryAfter time.Duration, ok bool) {
 	}
 	if err := b.flush(nil); err != nil {
 		return b.stop()
+	}
+	if isLater(err) {
+		b.as.log.Debug().Err(err).Str("lane", b.lane).Stringer("event_id", s.ev.ID).Msg("An event has to wait")
+		b.postpone(s)
+		return b.as.later.add(b.lane, wakes), false
 	}
 	return b.fail(s, err)
 }

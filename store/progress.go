@@ -58,6 +58,11 @@ func (tx *Tx) Attempt(lane string, ref Ref, cause string, next time.Time) error 
 	})
 }
 
+// ClearDoubt takes the mark of [Tx.Doubt] back and counts nothing: the caller knows that nothing has left the process.
+func (tx *Tx) ClearDoubt(lane string, ref Ref) error {
+	return tx.mark("clearing the doubt", lane, ref, func(l *laneProgress) { l.doubt = -1 })
+}
+
 // Finish marks the element, and all before it in this lane and row, as done. A row leaves the inbox when all its lanes
 // are done. Finishing what is finished already does nothing.
 func (tx *Tx) Finish(lane string, ref Ref) error {
