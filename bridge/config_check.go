@@ -15,7 +15,7 @@ import (
 
 const (
 	year         = 365 * 24 * time.Hour
-	maxPower     = 1<<53 - 1 // the largest integer that Matrix knows (Matrix appendices, "Canonical JSON")
+	maxPower     = 1<<31 - 1 // far above any level that a room has; Matrix knows more (2⁵³-1), an int of 32 bits does not
 	maxLocalpart = 255
 )
 
