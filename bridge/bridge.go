@@ -44,7 +44,15 @@ type Bridge struct {
 	toldMu sync.Mutex
 	told   map[string]time.Time
 
+	tasksMu sync.Mutex
+	tasks   map[string]bool // what runs once at a time
+
+	started   time.Time
+	abandoned map[id.RoomID]string // rooms that the configuration no longer connects, and to which channel it did
+
 	running    context.Context // ends when the bridge stops
+	goMu       sync.Mutex      // no goroutine starts once stopped is set
+	stopped    bool
 	goroutines sync.WaitGroup
 	ready      chan struct{}
 	failed     chan error // what ends a running bridge; the first one counts
@@ -55,8 +63,9 @@ const (
 	// outboxMaxAge is how long something that cannot be done on Matrix is tried before it becomes a dead letter: a
 	// homeserver may be away for days.
 	outboxMaxAge = 7 * 24 * time.Hour
-	// drainTimeout is for each step of stopping: requests under way, what goes to Matrix, what goes to the network.
-	drainTimeout = 10 * time.Second
+	// drainTimeout is for each step of stopping: what goes to Matrix, what goes to the network, the network's goodbye,
+	// requests under way.
+	drainTimeout = 6 * time.Second
 )
 
 // New makes a bridge. Nothing is opened or started before [Bridge.Run].
@@ -68,7 +77,7 @@ func New(cfg *Config, network Network, log zerolog.Logger) (*Bridge, error) {
 	b := &Bridge{
 		cfg: cfg, network: network, info: info, log: log, command: cfg.Bridge.Command,
 		portals: newPortals(), typing: make(chan typingNotice, typingQueue), typers: map[id.RoomID][]id.UserID{},
-		told: map[string]time.Time{}, ready: make(chan struct{}), failed: make(chan error, 1),
+		told: map[string]time.Time{}, tasks: map[string]bool{}, abandoned: map[id.RoomID]string{}, started: time.Now(), ready: make(chan struct{}), failed: make(chan error, 1),
 	}
 	if b.command == "" {
 		b.command = info.Command
@@ -79,8 +88,14 @@ func New(cfg *Config, network Network, log zerolog.Logger) (*Bridge, error) {
 // Ready is closed once the bridge takes transactions and its session is open.
 func (b *Bridge) Ready() <-chan struct{} { return b.ready }
 
+// DeadLetters lists what could not be delivered, oldest first, at most limit of those after the ID after. The bridge must
+// be running.
+func (b *Bridge) DeadLetters(ctx context.Context, after int64, limit int) ([]store.DeadLetter, error) {
+	return b.store.DeadLetters(ctx, after, limit)
+}
+
 // Run runs the bridge until ctx ends, then drains: no new transaction is taken, what is under way in either direction is
-// finished (each for at most 10 s; the rest waits in the store), and everything is closed. It returns nil after such a stop, and an error when the
+// finished (each for at most 6 s; the rest waits in the store), and everything is closed. It returns nil after such a stop, and an error when the
 // bridge cannot start or one of its listeners fails. A Bridge runs once.
 func (b *Bridge) Run(ctx context.Context) (err error) {
 	// Work goes on for a while after ctx has ended, so that what is under way can be finished.
@@ -110,8 +125,7 @@ func (b *Bridge) Run(ctx context.Context) (err error) {
 	}
 	if err := b.start(ctx, listeners); err != nil {
 		drained := b.drain(listeners)
-		stop()
-		b.goroutines.Wait()
+		b.end(stop)
 		if ctx.Err() != nil {
 			return nil // stopped before it was ready: that is no failure
 		}
@@ -128,8 +142,7 @@ func (b *Bridge) Run(ctx context.Context) (err error) {
 		err = b.as.Ready()
 	}
 	draining := b.drain(listeners)
-	stop()
-	b.goroutines.Wait()
+	b.end(stop)
 	if draining != nil {
 		b.log.Warn().Err(draining).Msg("Not everything was finished in time; it is in the store and goes on at the next start")
 	}
@@ -175,23 +188,25 @@ func (b *Bridge) start(ctx context.Context, l *listeners) error {
 	if err := b.loadPortals(ctx); err != nil {
 		return err
 	}
-	session, err := b.network.Open(b.running, &Login{ID: RelayLogin}, &sink{b})
-	if err != nil {
-		return fmt.Errorf("opening the session on %s: %w", b.info.Name, err)
-	}
-	b.sessions.Store(&session)
+	// What waits comes before what the session is about to deliver.
 	if err := b.store.OutgoingBacklog(ctx, func(lane string, row int64) error {
 		b.outbox.Add(lane, row)
 		return nil
 	}); err != nil {
 		return fmt.Errorf("reading what waits in the outbox: %w", err)
 	}
+	session, err := b.network.Open(b.running, &Login{ID: RelayLogin}, &sink{b})
+	if err != nil {
+		return fmt.Errorf("opening the session on %s: %w", b.info.Name, err)
+	}
+	b.sessions.Store(&session)
 	b.outbox.Start(b.running)
 	if err := b.as.Start(b.running); err != nil {
 		return err
 	}
 	l.serve(b)
 	b.goroutine(func() { b.sendTyping(b.running) })
+	b.enterStored(b.running)
 	b.plumbConfigured(b.running)
 	return nil
 }
@@ -227,13 +242,14 @@ func (b *Bridge) fail(err error) {
 
 // drain stops in the reverse order. What cannot be finished in time stays in the store.
 func (b *Bridge) drain(l *listeners) error {
-	steps := []func(ctx context.Context) error{l.shutdown}
+	steps := []func(ctx context.Context) error{}
 	if b.as != nil {
 		steps = append(steps, b.outbox.Drain, b.as.Stop)
 	}
 	if b.sessions.Load() != nil {
 		steps = append(steps, b.session().Close)
 	}
+	steps = append(steps, l.shutdown)
 	var errs []error
 	for _, step := range steps {
 		ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
@@ -253,12 +269,31 @@ func (b *Bridge) guarantee() Guarantee {
 	return AtMostOnce
 }
 
-func (b *Bridge) goroutine(f func()) {
-	b.goroutines.Add(1)
-	go func() {
-		defer b.goroutines.Done()
-		f()
-	}()
+// goroutine runs f, which must end when b.running does. It is false, and f is not run, once the bridge has stopped.
+func (b *Bridge) goroutine(f func()) bool {
+	b.goMu.Lock()
+	defer b.goMu.Unlock()
+	if b.stopped {
+		return false
+	}
+	b.goroutines.Go(f)
+	return true
+}
+
+// end stops and waits for every goroutine of the bridge's own, and for the outbox's workers.
+func (b *Bridge) end(stop context.CancelFunc) {
+	b.goMu.Lock()
+	b.stopped = true
+	b.goMu.Unlock()
+	stop()
+	if b.outbox != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
+		defer cancel()
+		if err := b.outbox.Drain(ctx); err != nil {
+			b.log.Error().Err(err).Msg("Outbox workers do not end")
+		}
+	}
+	b.goroutines.Wait()
 }
 
 // retryDelay grows from one second to five minutes.

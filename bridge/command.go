@@ -58,7 +58,7 @@ func (b *Bridge) handleCommand(ctx context.Context, ev *appservice.Event, words 
 	}
 	at := slices.IndexFunc(commands, func(c command) bool { return c.name == name })
 	if at < 0 {
-		return b.answer(ev, fmt.Sprintf("I know no command %q. %s help lists them.", name, b.command)), nil
+		return b.answer(ev, fmt.Sprintf("I know no command %q. %s help lists them.", clip(name), b.command)), nil
 	}
 	cmd := commands[at]
 	if cmd.power {
@@ -115,23 +115,36 @@ func (b *Bridge) commandPlumb(ctx context.Context, call *call) (string, []appser
 	if len(call.args) != 1 {
 		return fmt.Sprintf("Write: %s plumb CHANNEL", b.command), nil, nil
 	}
-	p, err := b.checkPlumb(ctx, call.room, call.args[0], sourceCommand)
+	name, err := b.checkPlumb(ctx, call.room, call.args[0])
 	if refusal := (*plumbRefusal)(nil); errors.As(err, &refusal) {
-		return refusal.text, nil, nil
-	}
-	if err != nil {
+		return clip(refusal.text), nil, nil
+	} else if err != nil {
 		return "", nil, err
+	}
+	if b.configuredChannel(name) {
+		return fmt.Sprintf("The bridge's configuration says what %s is connected to.", name), nil, nil
+	}
+	// The portal is known from here on, so that what the network says of the channel's members finds it.
+	p, fresh, err := b.portals.claim(&portal{Channel: name, Room: call.room, Source: sourceCommand})
+	if refusal := (*plumbRefusal)(nil); errors.As(err, &refusal) {
+		return clip(refusal.text), nil, nil
 	}
 	joining, cancel := context.WithTimeout(ctx, joinTimeout)
 	defer cancel()
-	if err := b.joinChannel(joining, p); err != nil && ctx.Err() != nil {
-		return "", nil, err // the bridge is stopping; the command is carried out at the next start
-	} else if errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Sprintf("%s did not answer in %s; try again later.", b.info.Name, joinTimeout), nil, nil
-	} else if err != nil {
-		return fmt.Sprintf("%s does not let me into %s: %v.", b.info.Name, p.Channel, err), nil, nil
+	if err := b.joinChannel(joining, p); err != nil {
+		if fresh {
+			b.portals.remove(p)
+		}
+		switch {
+		case ctx.Err() != nil:
+			return "", nil, err // the bridge is stopping; the command is carried out at the next start
+		case errors.Is(err, context.DeadlineExceeded), errors.Is(err, ErrOffline):
+			return fmt.Sprintf("I have no answer from %s; try again later.", b.info.Name), nil, nil
+		}
+		return fmt.Sprintf("%s does not let me into %s: %v.", b.info.Name, name, err), nil, nil
 	}
-	return fmt.Sprintf("This room is now connected to %s on %s.", p.Channel, b.info.Name), []appservice.Effect{b.plumb(p)}, nil
+	b.forgetTold()
+	return fmt.Sprintf("This room is now connected to %s on %s.", name, b.info.Name), []appservice.Effect{b.plumb(p)}, nil
 }
 
 func (b *Bridge) commandUnplumb(ctx context.Context, call *call) (string, []appservice.Effect, error) {
@@ -146,4 +159,13 @@ func (b *Bridge) commandUnplumb(ctx context.Context, call *call) (string, []apps
 		return "", nil, err
 	}
 	return fmt.Sprintf("This room is no longer connected to %s.", p.Channel), b.unplumb(p), nil
+}
+
+// clip keeps what somebody wrote, and is quoted back, short and in one line.
+func clip(s string) string {
+	runes := []rune(stripControl(s))
+	if len(runes) > 200 {
+		return string(runes[:200]) + "…"
+	}
+	return string(runes)
 }

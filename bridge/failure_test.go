@@ -1,7 +1,6 @@
 package bridge_test
 
 import (
-	"context"
 	"errors"
 	"strings"
 	"testing"
@@ -12,13 +11,10 @@ import (
 	"github.com/trestle-bridge/trestle/store/storetest"
 )
 
-// deadLetters reads the store of a bridge that was stopped.
-func (c *crossing) deadLetters() []store.DeadLetter {
+// deadLetters waits for that many dead letters.
+func (c *crossing) deadLetters(n int) []store.DeadLetter {
 	c.Helper()
-	c.b.Stop()
-	s := must(store.Open(context.Background(), c.b.Config.Database, store.Options{}))(c.T)
-	defer s.Close()
-	return must(s.DeadLetters(context.Background(), 0, 100))(c.T)
+	return must(c.b.DeadLetters(c.ctx, n))(c.T)
 }
 
 func TestSend_TransientError_IsTriedAgainInOrder(t *testing.T) {
@@ -43,7 +39,7 @@ func TestSend_PermanentError_TellsTheSenderAndKeepsADeadLetter(t *testing.T) {
 	}
 	c.says("second")
 	c.arrives("second")
-	dead := c.deadLetters()
+	dead := c.deadLetters(1)
 	if len(dead) != 1 || dead[0].Key != string(event) || !strings.Contains(dead[0].Cause, "you are banned") {
 		t.Errorf("dead letters: %+v", dead)
 	}
@@ -106,7 +102,7 @@ func TestEncryptedRoom_GetsOneSentence_AndNothingCrosses(t *testing.T) {
 	if told.Kind != bridge.KindNotice {
 		t.Errorf("the network was told by %+v", told)
 	}
-	dead := c.deadLetters()
+	dead := c.deadLetters(3)
 	if len(dead) != 3 {
 		t.Errorf("dead letters: %+v", dead)
 	}

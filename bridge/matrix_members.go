@@ -2,13 +2,13 @@ package bridge
 
 import (
 	"context"
-	"fmt"
 	"strings"
 
 	"maunium.net/go/mautrix/event"
 	"maunium.net/go/mautrix/id"
 
 	"github.com/trestle-bridge/trestle/appservice"
+	"github.com/trestle-bridge/trestle/store"
 )
 
 // handleMember looks at who comes and goes on Matrix: names are learned, an invitation to the bot is accepted, the rest is
@@ -54,14 +54,12 @@ func (b *Bridge) handleMember(ctx context.Context, ev *appservice.Event) ([]apps
 		name = user.Localpart()
 	}
 	change.User = Sender{ID: user, Name: name}
-	if ev.InDoubt {
+	if ev.Attempts > 0 {
 		return nil, nil // it may have been told; a joining told twice is worse than one not told
 	}
-	if err := ev.Doubt(ctx); err != nil {
-		return nil, err
-	}
-	if err := teller.SendMembership(ctx, change); err != nil && !IsPermanent(err) && !IsInDoubt(err) {
-		return nil, fmt.Errorf("telling %s that %s came or went: %w", p.Channel, user, err)
+	if err := teller.SendMembership(ctx, change); err != nil {
+		// Who comes and goes is not worth holding up a room's messages for.
+		b.log.Debug().Err(err).Str("channel", p.Channel).Msg("A coming or going was not told to the network")
 	}
 	return nil, nil
 }
@@ -78,7 +76,10 @@ func (b *Bridge) botMember(ctx context.Context, ev *appservice.Event, member *ev
 				Reason: "I follow invitations only from users of " + b.cfg.Homeserver.Domain,
 			})}, nil
 		}
-		return []appservice.Effect{b.effect(&outgoing{Op: opBotJoin, Room: ev.RoomID, RemoteID: string(ev.ID)})}, nil
+		return []appservice.Effect{
+			b.effect(&outgoing{Op: opBotJoin, Room: ev.RoomID, RemoteID: string(ev.ID)}),
+			func(tx *store.Tx) error { return tx.ForgetPlain(string(ev.RoomID)) },
+		}, nil
 	case event.MembershipLeave, event.MembershipBan:
 		p := b.portals.room(ev.RoomID)
 		if p == nil {
@@ -93,9 +94,17 @@ func (b *Bridge) botMember(ctx context.Context, ev *appservice.Event, member *ev
 	return nil, nil
 }
 
-// greet looks at a room that the bot has just joined: an encrypted one gets its sentence at once.
+// greet looks at a room that the bot has just joined: an encrypted one gets its sentence at once, and one that the
+// configuration connects is connected.
 func (b *Bridge) greet(ctx context.Context, room id.RoomID) error {
-	return b.checkEncryption(ctx, room)
+	if err := b.guard.Forget(ctx, room); err != nil {
+		return err
+	}
+	if err := b.checkEncryption(ctx, room); err != nil {
+		return err
+	}
+	b.plumbConfigured(b.running)
+	return nil
 }
 
 // stripControl keeps a name or a reason in one line, whatever its writer put into it.

@@ -110,13 +110,12 @@ func (b *Bridge) carryOut(ctx context.Context, lane string, rowID int64) (retryA
 			b.fail(fmt.Errorf("the store is lost for this process: %w", err))
 		}
 		// What was sent stays sent: the same transaction ID asks for the same event at the next attempt.
-		log.Error().Err(err).Msg("Cannot record what was sent; trying again")
-		return retryDelay(row.Attempts), false
+		err = fmt.Errorf("recording what was sent: %w", err)
 	}
 	if ctx.Err() != nil {
 		return retryDelay(0), false // shutting down: the row stays, the attempt does not count
 	}
-	if isPermanent(err) || time.Since(row.Created) > outboxMaxAge {
+	if isPermanent(err) || row.Attempts >= refusalAttempts && isRefusal(err) || time.Since(row.Created) > outboxMaxAge {
 		if err := b.bury(ctx, row, &o, err); err != nil {
 			log.Error().Err(err).Msg("Cannot put a row into the dead letters; trying again")
 			return retryDelay(row.Attempts), false
@@ -137,6 +136,19 @@ func (b *Bridge) carryOut(ctx context.Context, lane string, rowID int64) (retryA
 func (b *Bridge) do(ctx context.Context, row *store.Outgoing, o *outgoing) (commit func(tx *store.Tx) error, err error) {
 	bot := b.as.Bot()
 	switch o.Op {
+	case opSentence, opBotJoin, opBotLeave, opMessage: // opMessage looks last of all before it sends
+	default:
+		if err := b.guard.Check(ctx, o.Room); isEncrypted(err) && o.Op != opState {
+			o.Reason = ""
+			if o.Op != opLeave && o.Op != opMembers {
+				return nil, nil // nobody comes into a room in which nothing can be said
+			}
+			o.Users = nil
+		} else if err != nil {
+			return nil, err
+		}
+	}
+	switch o.Op {
 	case opMessage:
 		return b.sendMessage(ctx, row, o)
 	case opSentence:
@@ -146,11 +158,7 @@ func (b *Bridge) do(ctx context.Context, row *store.Outgoing, o *outgoing) (comm
 		if _, err := bot.SendState(ctx, o.Room, event.Type{Type: o.Type, Class: event.StateEventType}, "", o.Content); err != nil {
 			return nil, err
 		}
-		p := b.portals.channel(o.Channel)
-		if !o.SavePortal || p == nil {
-			return nil, nil
-		}
-		return func(tx *store.Tx) error { return tx.PutPortal(p.row()) }, nil
+		return b.savePortal(o), nil
 	case opJoin:
 		_, err := b.ghostInRoom(ctx, o)
 		return nil, err
@@ -168,6 +176,20 @@ func (b *Bridge) do(ctx context.Context, row *store.Outgoing, o *outgoing) (comm
 		return nil, bot.Leave(ctx, o.Room, o.Reason)
 	}
 	return nil, appservice.Permanent(fmt.Errorf("outbox row %d asks for %q, which this version does not know", row.ID, o.Op))
+}
+
+// savePortal keeps the portal's topic, if the portal is still what it was.
+func (b *Bridge) savePortal(o *outgoing) func(tx *store.Tx) error {
+	p := b.portals.channel(o.Channel)
+	if !o.SavePortal || p == nil || p.Room != o.Room {
+		return nil
+	}
+	return func(tx *store.Tx) error {
+		if !b.portals.has(p) {
+			return nil
+		}
+		return tx.PutPortal(p.row())
+	}
 }
 
 // ghostInRoom makes the ghost ready to act in the room: registered, named, joined. It gets its device when it first speaks.
@@ -191,11 +213,15 @@ func (b *Bridge) sendMessage(ctx context.Context, row *store.Outgoing, o *outgoi
 			return nil, err
 		}
 	}
+	if _, err := sender.EnsureDevice(ctx); err != nil {
+		return nil, err
+	}
 	content, err := b.withReply(ctx, o)
 	if err != nil {
 		return nil, err
 	}
-	// Last of all before bytes leave (rule: plaintext never enters an encrypted room).
+	// Last of all before bytes leave: plaintext never enters an encrypted room. Everything that could take long (joining,
+	// the device) is done, and a refused request is not repeated below here.
 	if err := b.guard.Check(ctx, o.Room); err != nil {
 		return nil, err
 	}
@@ -219,7 +245,7 @@ func (b *Bridge) withReply(ctx context.Context, o *outgoing) (json.RawMessage, e
 	if err != nil {
 		return nil, fmt.Errorf("looking up the message that is answered: %w", err)
 	}
-	if len(found) == 0 {
+	if len(found) == 0 || found[0].Room != string(o.Room) {
 		return o.Content, nil
 	}
 	var content event.MessageEventContent
@@ -230,10 +256,21 @@ func (b *Bridge) withReply(ctx context.Context, o *outgoing) (json.RawMessage, e
 	return mustJSON(&content), nil
 }
 
+// refusalAttempts is how often a refusal that may be passing (a proxy in between, a homeserver that is starting) is tried
+// again before it counts as one for good.
+const refusalAttempts = 8
+
 // isRefusal says whether the homeserver refused, rather than failed.
 func isRefusal(err error) bool {
 	var http mautrix.HTTPError
-	return errors.As(err, &http) && http.RespError != nil && http.RespError.StatusCode/100 == 4 && http.RespError.ErrCode != "M_LIMIT_EXCEEDED"
+	if !errors.As(err, &http) || http.Response == nil || http.Response.StatusCode/100 != 4 {
+		return false
+	}
+	switch http.Response.StatusCode {
+	case 401, 408, 429: // the token, a time-out, the rate limit: none of them is about this request
+		return false
+	}
+	return true
 }
 
 // isPermanent says which refusals no further attempt can mend.
@@ -271,6 +308,7 @@ func (b *Bridge) bury(ctx context.Context, row *store.Outgoing, o *outgoing, cau
 	case o.Op == opMessage && o.User != nil:
 		b.tellNetwork(o, cause)
 	case o.Op == opState && p != nil:
+		p.setTopic("") // so that the next time the network says what it is, it is tried again
 		b.warnRoom(p, "I may not set this room's "+strings.TrimPrefix(o.Type, "m.room.")+". Give me a higher power level in it (50, unless the room asks for more).")
 	}
 	return nil

@@ -1,6 +1,7 @@
 package bridge
 
 import (
+	"fmt"
 	"sync"
 
 	"maunium.net/go/mautrix/id"
@@ -23,25 +24,24 @@ const (
 	sourceCommand = "command"
 )
 
-// changeTopic remembers a topic; it is false if the portal has that topic already, so that a topic does not travel in
-// circles.
-func (p *portal) changeTopic(topic string) bool {
+// currentTopic is the channel's topic as the network has it, so that a topic does not travel in circles.
+func (p *portal) currentTopic() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.topic == topic {
-		return false
-	}
+	return p.topic
+}
+
+func (p *portal) setTopic(topic string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.topic = topic
-	return true
 }
 
 func (p *portal) row() *store.Portal {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return &store.Portal{Channel: p.Channel, Room: string(p.Room), Source: p.Source, Topic: p.topic}
+	return &store.Portal{Channel: p.Channel, Room: string(p.Room), Source: p.Source, Topic: p.currentTopic()}
 }
 
-// portals finds portals by either end. What is here is what the store holds.
+// portals finds portals by either end. A channel has one room, and a room one channel.
 type portals struct {
 	mu        sync.RWMutex
 	byChannel map[string]*portal
@@ -52,18 +52,38 @@ func newPortals() *portals {
 	return &portals{byChannel: map[string]*portal{}, byRoom: map[id.RoomID]*portal{}}
 }
 
-func (ps *portals) add(p *portal) {
+// claim makes a portal known, unless its room or its channel belongs to another one. fresh is false when just this
+// portal was there already; it is returned then.
+func (ps *portals) claim(p *portal) (known *portal, fresh bool, err error) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
+	byRoom, byChannel := ps.byRoom[p.Room], ps.byChannel[p.Channel]
+	switch {
+	case byRoom != nil && byRoom == byChannel:
+		return byRoom, false, nil
+	case byRoom != nil:
+		return nil, false, refuse("This room is connected to %s already.", byRoom.Channel)
+	case byChannel != nil:
+		return nil, false, refuse("%s is connected to another room already.", p.Channel)
+	}
 	ps.byChannel[p.Channel], ps.byRoom[p.Room] = p, p
+	return p, true, nil
 }
 
+// remove forgets this portal, and no other one that has taken its place.
 func (ps *portals) remove(p *portal) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
-	delete(ps.byChannel, p.Channel)
-	delete(ps.byRoom, p.Room)
+	if ps.byChannel[p.Channel] == p {
+		delete(ps.byChannel, p.Channel)
+	}
+	if ps.byRoom[p.Room] == p {
+		delete(ps.byRoom, p.Room)
+	}
 }
+
+// has says whether the portal is (still) there.
+func (ps *portals) has(p *portal) bool { return ps.channel(p.Channel) == p }
 
 func (ps *portals) channel(name string) *portal {
 	ps.mu.RLock()
@@ -86,3 +106,10 @@ func (ps *portals) all() []*portal {
 	}
 	return list
 }
+
+// plumbRefusal is why a room and a channel cannot be connected, in words for the person who asked.
+type plumbRefusal struct{ text string }
+
+func (e *plumbRefusal) Error() string { return e.text }
+
+func refuse(format string, args ...any) error { return &plumbRefusal{fmt.Sprintf(format, args...)} }

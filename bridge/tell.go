@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/rs/zerolog"
 	"maunium.net/go/mautrix"
 	"maunium.net/go/mautrix/id"
 
@@ -76,6 +77,22 @@ func (b *Bridge) firstTelling(what ...string) bool {
 	b.told[key] = time.Now()
 	return true
 }
+
+// forgetTold makes everything be said again: something works that did not.
+func (b *Bridge) forgetTold() {
+	b.toldMu.Lock()
+	defer b.toldMu.Unlock()
+	clear(b.told)
+}
+
+// Online wakes what waited for the session.
+func (s *sink) Online() {
+	s.b.forgetTold()
+	s.b.as.Wake()
+}
+
+// Log is the bridge's log.
+func (s *sink) Log() *zerolog.Logger { return &s.b.log }
 
 // checkEncryption gives an encrypted room its sentence.
 func (b *Bridge) checkEncryption(ctx context.Context, room id.RoomID) error {

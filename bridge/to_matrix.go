@@ -36,6 +36,9 @@ func (s *sink) Deliver(ctx context.Context, in *Incoming) error {
 		return nil
 	}
 	err = b.store.Commit(ctx, b.store.Epoch(), func(tx *store.Tx) error {
+		if !b.portals.has(p) {
+			return ErrNoPortal // taken away while this was on its way
+		}
 		for _, row := range rows {
 			if err := b.enqueue(tx, row); err != nil {
 				return err
@@ -45,6 +48,9 @@ func (s *sink) Deliver(ctx context.Context, in *Incoming) error {
 	})
 	if err != nil {
 		return fmt.Errorf("storing %s from %s: %w", in.what(), in.Channel, err)
+	}
+	if in.Topic != nil {
+		p.setTopic(in.Topic.Text)
 	}
 	return nil
 }
@@ -161,7 +167,7 @@ func (b *Bridge) upload(ctx context.Context, in *Incoming) (*event.MessageEventC
 
 // topicFromNetwork sets the room's topic as the bot: ghosts have no power in a room.
 func (b *Bridge) topicFromNetwork(p *portal, in *Incoming) []*outgoing {
-	if !p.changeTopic(in.Topic.Text) {
+	if p.currentTopic() == in.Topic.Text {
 		return nil
 	}
 	row := &outgoing{

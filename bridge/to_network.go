@@ -1,6 +1,7 @@
 package bridge
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -46,6 +47,8 @@ func (b *Bridge) HandleEvent(ctx context.Context, ev *appservice.Event) ([]appse
 		}
 	case event.EventEncrypted.Type:
 		return nil, appservice.Permanent(crypto.ErrEncrypted)
+	case "m.poll.start", "org.matrix.msc3381.poll.start":
+		return nil, appservice.Permanent(fmt.Errorf("%s has no polls", b.info.Name))
 	}
 	return nil, nil
 }
@@ -89,7 +92,7 @@ func (b *Bridge) handleMessage(ctx context.Context, ev *appservice.Event) ([]app
 		return nil, appservice.Permanent(fmt.Errorf("it is not a message that this bridge understands: %w", err))
 	}
 	content := decoded.Content.AsMessage()
-	if ev.Type == event.EventMessage.Type && content.MsgType == "" {
+	if ev.Type == event.EventMessage.Type && content.MsgType == "" && content.Body == "" {
 		return nil, nil // redacted before it came here: there is nothing to send
 	}
 	if words, ok := b.parseCommand(content.Body); ok && content.MsgType == event.MsgText {
@@ -97,26 +100,45 @@ func (b *Bridge) handleMessage(ctx context.Context, ev *appservice.Event) ([]app
 	}
 	p := b.portals.room(ev.RoomID)
 	if p == nil {
+		if channel := b.abandonedChannel(ev.RoomID, time.UnixMilli(decoded.Timestamp)); channel != "" || ev.InDoubt {
+			return nil, appservice.Permanent(fmt.Errorf("this room is no longer connected to %s", cmp.Or(channel, b.info.Name)))
+		}
 		return nil, nil
 	}
 	if ev.InDoubt && b.guarantee() == AtMostOnce {
 		return nil, appservice.Permanent(InDoubt(errors.New("the bridge was stopped while it was sending it")))
 	}
+	if err := b.guard.Check(ctx, ev.RoomID); isEncrypted(err) {
+		return nil, appservice.Permanent(err)
+	} else if err != nil {
+		return nil, err
+	}
 	msg, err := b.toMessage(ctx, p, ev, decoded, content)
 	if err != nil {
 		return nil, err
 	}
-	if err := ev.Doubt(ctx); err != nil {
-		return nil, fmt.Errorf("marking %s as under way: %w", ev.ID, err)
-	}
-	sent, err := b.session().Send(ctx, msg)
+	sent, err := b.send(ctx, ev, msg)
 	switch {
 	case err == nil:
 		return []appservice.Effect{rememberSent(msg, sent)}, nil
+	case errors.Is(err, ErrOffline):
+		return nil, appservice.Later(err)
 	case IsPermanent(err), IsInDoubt(err) && b.guarantee() == AtMostOnce:
 		return nil, appservice.Permanent(err)
 	}
-	return nil, fmt.Errorf("sending %s to %s: %w", ev.ID, p.Channel, err)
+	return nil, fmt.Errorf("sending it: %w", err)
+}
+
+// send hands a message to the session; it is marked as in doubt before anything of it can leave.
+func (b *Bridge) send(ctx context.Context, ev *appservice.Event, msg *Message) (Sent, error) {
+	session := b.session()
+	if marker, ok := session.(DoubtMarker); ok {
+		return marker.SendMarked(ctx, msg, ev.Doubt)
+	}
+	if err := ev.Doubt(ctx); err != nil {
+		return Sent{}, fmt.Errorf("marking it as under way: %w", err)
+	}
+	return session.Send(ctx, msg)
 }
 
 // rememberSent maps each part of a message to its event, so that replies find it. A message without a remote ID is
@@ -224,8 +246,12 @@ func (b *Bridge) addMedia(ctx context.Context, msg *Message, content *event.Mess
 		msg.Text = joinWords(msg.Text, "(the file has no valid address)")
 		return nil
 	}
+	of := msg.ID // an edit's link ends with the edited message
+	if edited := content.RelatesTo.GetReplaceID(); edited != "" {
+		of = edited
+	}
 	media.URL, err = b.signer.Short(ctx, proxy.Media{
-		URI: uri, Name: media.Name, MIME: media.MIME, Size: media.Size, Room: msg.Room, Event: msg.ID,
+		URI: uri, Name: media.Name, MIME: media.MIME, Size: media.Size, Room: msg.Room, Event: of,
 	})
 	if err != nil {
 		return fmt.Errorf("signing the link of %s: %w", msg.ID, err)
@@ -251,8 +277,8 @@ func (b *Bridge) replyOf(ctx context.Context, room id.RoomID, content *event.Mes
 	if err != nil {
 		return nil, fmt.Errorf("looking up the message that is answered: %w", err)
 	}
-	if len(found) == 0 {
-		return reply, nil
+	if len(found) == 0 || found[0].Room != string(room) {
+		return reply, nil // unknown, or of another room: not for the people here
 	}
 	first := found[0]
 	reply.Remote = !first.FromMatrix
@@ -282,8 +308,7 @@ func (b *Bridge) handleTopic(ctx context.Context, ev *appservice.Event) ([]appse
 		return nil, appservice.Permanent(err)
 	}
 	topic := decoded.Content.AsTopic().Topic
-	before := p.row().Topic
-	if topic == before {
+	if topic == p.currentTopic() {
 		return nil, nil
 	}
 	setter, ok := b.session().(TopicSender)
@@ -294,13 +319,26 @@ func (b *Bridge) handleTopic(ctx context.Context, ev *appservice.Event) ([]appse
 	if err != nil {
 		return nil, err
 	}
-	if err := setter.SendTopic(ctx, p.Channel, topic, Sender{ID: ev.Sender, Name: name}); IsPermanent(err) {
+	set, err := setter.SendTopic(ctx, p.Channel, topic, Sender{ID: ev.Sender, Name: name})
+	switch {
+	case errors.Is(err, ErrOffline):
+		return nil, appservice.Later(err)
+	case IsPermanent(err):
 		return b.answer(ev, fmt.Sprintf("The topic of %s stays as it is: %v.", p.Channel, err)), nil
-	} else if err != nil {
+	case err != nil:
 		return nil, fmt.Errorf("setting the topic of %s: %w", p.Channel, err)
 	}
-	p.changeTopic(topic)
-	return []appservice.Effect{func(tx *store.Tx) error { return tx.PutPortal(p.row()) }}, nil
+	p.setTopic(set)
+	effects := []appservice.Effect{func(tx *store.Tx) error {
+		if !b.portals.has(p) {
+			return nil
+		}
+		return tx.PutPortal(p.row())
+	}}
+	if set != topic {
+		effects = append(effects, b.answer(ev, fmt.Sprintf("On %s the topic is shorter: %s", b.info.Name, set))...)
+	}
+	return effects, nil
 }
 
 // handleRedaction kills the links of a redacted message, in the commit that records the redaction as handled.

@@ -2,6 +2,7 @@ package bridgetest
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"path/filepath"
 	"testing"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/trestle-bridge/trestle/appservice"
 	"github.com/trestle-bridge/trestle/bridge"
+	"github.com/trestle-bridge/trestle/store"
 )
 
 // Bridge is a bridge that runs in the test's own process against a [Homeserver], with its files in a directory of the
@@ -21,6 +23,7 @@ type Bridge struct {
 
 	tb      testing.TB
 	network bridge.Network
+	running *bridge.Bridge
 	stop    context.CancelFunc
 	ended   chan error
 }
@@ -70,7 +73,7 @@ func (b *Bridge) Start() {
 		stop()
 		b.tb.Fatalf("bridgetest: making the bridge: %v", err)
 	}
-	b.stop, b.ended = stop, make(chan error, 1)
+	b.stop, b.ended, b.running = stop, make(chan error, 1), running
 	go func() { b.ended <- running.Run(ctx) }()
 	select {
 	case <-running.Ready():
@@ -93,6 +96,26 @@ func (b *Bridge) Stop() {
 	b.stop = nil
 	if err := <-b.ended; err != nil {
 		b.tb.Errorf("bridgetest: the bridge ended with %v", err)
+	}
+}
+
+// GhostID is the user ID of the ghost of a remote user.
+func (b *Bridge) GhostID(user bridge.RemoteUser) id.UserID {
+	return id.NewUserID(b.Config.Appservice.Ghosts+appservice.EscapeLocalpart(user.ID), b.Config.Homeserver.Domain)
+}
+
+// DeadLetters waits until the running bridge has at least this many dead letters, and returns all.
+func (b *Bridge) DeadLetters(ctx context.Context, atLeast int) ([]store.DeadLetter, error) {
+	for {
+		dead, err := b.running.DeadLetters(ctx, 0, 1000)
+		if err != nil || len(dead) >= atLeast {
+			return dead, err
+		}
+		select {
+		case <-ctx.Done():
+			return dead, fmt.Errorf("bridgetest: there are %d dead letters, not %d: %w", len(dead), atLeast, context.Cause(ctx))
+		case <-time.After(5 * time.Millisecond):
+		}
 	}
 }
 

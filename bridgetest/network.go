@@ -19,6 +19,8 @@ import (
 type Network struct {
 	// MessageIDs makes the network give every message it gets an ID: "remote-1", "remote-2", …
 	MessageIDs bool
+	// TopicLength is how many bytes of a topic the network keeps; 0: all.
+	TopicLength int
 	// Guarantee is what the session states.
 	Guarantee bridge.Guarantee
 
@@ -216,9 +218,12 @@ func (s *scriptedSession) SendMembership(_ context.Context, m *bridge.Membership
 	return nil
 }
 
-func (s *scriptedSession) SendTopic(_ context.Context, channel, topic string, _ bridge.Sender) error {
-	s.n.change(func() { s.n.topics[channel] = topic })
-	return nil
+func (s *scriptedSession) SendTopic(_ context.Context, channel, topic string, _ bridge.Sender) (set string, err error) {
+	if set = topic; s.n.TopicLength > 0 && len(set) > s.n.TopicLength {
+		set = set[:s.n.TopicLength]
+	}
+	s.n.change(func() { s.n.topics[channel] = set })
+	return set, nil
 }
 
 func (s *scriptedSession) Guarantee() bridge.Guarantee { return s.n.Guarantee }

@@ -55,6 +55,16 @@ func (g *Guard) Check(ctx context.Context, room id.RoomID) error {
 	return nil
 }
 
+// Forget makes the next Check of a room that was found to be plain ask again: while the bot is out of a room, nobody tells
+// it that encryption was switched on.
+func (g *Guard) Forget(ctx context.Context, room id.RoomID) error {
+	err := g.store.Commit(ctx, g.store.Epoch(), func(tx *store.Tx) error { return tx.ForgetPlain(string(room)) })
+	if err != nil {
+		return fmt.Errorf("forgetting whether %s is encrypted: %w", room, err)
+	}
+	return nil
+}
+
 func (g *Guard) ask(ctx context.Context, room id.RoomID) (encrypted bool, err error) {
 	var content event.EncryptionEventContent
 	err = g.bot.State(ctx, room, event.StateEncryption, "", &content)

@@ -119,6 +119,7 @@ func TestEmbed_MessagesCrossBothWays_AlsoAfterTheConnectionBroke(t *testing.T) {
 	if err := alice.Invite(ctx, room, b.BotID()); err != nil {
 		t.Fatal(err)
 	}
+	sees(bridgetest.Member(b.BotID(), "join"))
 	says("!web plumb lobby")
 	sees(bridgetest.Message(b.BotID(), "This room is now connected to lobby on Webchat."))
 	bob := id.NewUserID("web_bob", hs.Domain())
