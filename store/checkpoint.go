@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"time"
 )
 
@@ -47,6 +48,19 @@ func checkpoint(conn *sql.Conn) (left int, err error) {
 	var busy, pages, moved int
 	err = conn.QueryRowContext(context.Background(), "PRAGMA wal_checkpoint(PASSIVE)").Scan(&busy, &pages, &moved)
 	return pages - moved, err
+}
+
+// checkpointAll empties the WAL at the end, so that the database file alone is everything. SQLite does so by itself only
+// when no other connection to the file is open, and not with every driver's way to close.
+func (e *sqliteEngine) checkpointAll() {
+	var busy, pages, moved int
+	err := e.write.QueryRowContext(context.Background(), "PRAGMA wal_checkpoint(TRUNCATE)").Scan(&busy, &pages, &moved)
+	if err == nil && busy != 0 {
+		err = errors.New("somebody else has the database open; keep the -wal file beside it")
+	}
+	if err != nil {
+		e.log.Warn().Err(err).Msg("The WAL was not written back at the end")
+	}
 }
 
 func (e *sqliteEngine) settle(w *writer, bytes int) {

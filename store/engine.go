@@ -15,6 +15,8 @@ type engine interface {
 	takeEpoch(ctx context.Context, conn *sql.Conn) (Epoch, error)
 	// begin starts the group's transaction and reads the epoch inside it, so that the epoch holds until it ends.
 	begin(w *writer) (Epoch, error)
+	// commit is the statement that ends the group's transaction, and fails when that did not commit it.
+	commit() string
 	// topUp makes this process the only one that takes in until the transaction ends, and gives what others took in
 	// after the row numbered after.
 	topUp(w *writer, after int64) ([]seenRow, error)

@@ -3,8 +3,11 @@ package store
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"fmt"
+	"net/url"
 	"testing"
+	"time"
 )
 
 const SQLiteDriver = sqliteDriver
@@ -23,6 +26,22 @@ func Pragma(tb testing.TB, s *Store, query string) {
 	}
 }
 
+// Follow puts a job into the group that this job runs in.
+func (tx *Tx) Follow(job func(tx *Tx) error) <-chan error {
+	r := &request{ctx: context.Background(), epoch: tx.w.store.epoch, job: job, done: make(chan error, 1)}
+	tx.w.waiting, tx.w.due = append(tx.w.waiting, r), time.Time{}
+	return r.done
+}
+
+// TrackRows bounds how many rows are tracked, and says how many are.
+func (tx *Tx) TrackRows(most int) (now int) {
+	tx.w.maxRows = most
+	return len(tx.w.rows)
+}
+
+// Behind runs a statement that the job does not hear of.
+func (tx *Tx) Behind(query string) error { return tx.w.exec(query) }
+
 // EndConnection has the server end the writing connection in the middle of a job.
 func (tx *Tx) EndConnection() error {
 	var pid int
@@ -35,6 +54,19 @@ func (tx *Tx) EndConnection() error {
 
 // Resolve asks what became of the transaction that was committed or rolled back last.
 func Resolve(s *Store, cause error) (bool, error) { return s.engine.resolve(cause) }
+
+// ClosePostgres closes an engine with one connection that nobody uses.
+func ClosePostgres(c driver.Connector) error {
+	e := &postgresEngine{uri: &url.URL{}, write: sql.OpenDB(c)}
+	conn, err := e.write.Conn(context.Background())
+	if err == nil {
+		err = conn.Close()
+	}
+	if err == nil {
+		err = e.close()
+	}
+	return err
+}
 
 func WriteConnection(tb testing.TB, s *Store) *sql.Conn {
 	tb.Helper()

@@ -99,7 +99,7 @@ func (tx *Tx) insertRow(t *Transaction, index *rowIndex, body, hashes []byte) ([
 	if err != nil {
 		return nil, doing(err, "writing transaction %q", t.ID)
 	}
-	w.rows[seq] = newInboxRow(seq, index)
+	w.track(newInboxRow(seq, index))
 	tx.undo(func() { delete(w.rows, seq) })
 	tx.AfterCommit(func() {
 		if _, live := w.rows[seq]; live {

@@ -39,8 +39,9 @@ func (s *Store) MessagesByRemote(ctx context.Context, channel, remoteID string) 
 	return out, doing(err, "looking up message %q of %q", remoteID, channel)
 }
 
-// MessagesByEvent gives the remote messages that belong to an event, by channel, remote ID and part; none is no error.
+// MessagesByEvent gives the remote messages that belong to an event, by channel and then in the order of their parts, each of
+// which may have a remote ID of its own; none is no error.
 func (s *Store) MessagesByEvent(ctx context.Context, event string) ([]Message, error) {
-	out, err := s.messages(ctx, messageColumns+`WHERE event = $1 ORDER BY channel, remote_id, part`, toColumn(event))
+	out, err := s.messages(ctx, messageColumns+`WHERE event = $1 ORDER BY channel, part, remote_id`, toColumn(event))
 	return out, doing(err, "looking up the messages of event %s", event)
 }

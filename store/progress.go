@@ -178,7 +178,7 @@ func (row *inboxRow) scan(rows *sql.Rows) error {
 // track keeps the row in memory, and makes room first when there are too many.
 func (w *writer) track(row *inboxRow) {
 	for seq := range w.rows {
-		if len(w.rows) < maxTrackedRows {
+		if len(w.rows) < w.maxRows {
 			break
 		}
 		if w.dirty[seq] == nil {

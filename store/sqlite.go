@@ -17,9 +17,11 @@ import (
 
 const (
 	// busyTimeout is how long a connection waits for another one's lock, in milliseconds. mautrix's stores write on
-	// connections of their own.
-	busyTimeout = 10_000
-	readers     = 4
+	// connections of their own. The writer waits for less: who waits for a commit may wait for a short time only, and can
+	// try again.
+	busyTimeout      = 10_000
+	writeBusyTimeout = 2_000
+	readers          = 4
 )
 
 // sqliteEngine keeps the database in one file, held by one process.
@@ -87,6 +89,13 @@ func prepareFile(path string) error {
 		return fmt.Errorf("keeping the database %s private: %w", path, err)
 	}
 	return nil
+}
+
+func busyFor(readOnly bool) int {
+	if readOnly {
+		return busyTimeout
+	}
+	return writeBusyTimeout
 }
 
 // fileURI is the form in which SQLite takes any path.
@@ -170,6 +179,8 @@ func (e *sqliteEngine) begin(w *writer) (Epoch, error) {
 	return epoch, err
 }
 
+func (e *sqliteEngine) commit() string { return "COMMIT" }
+
 // topUp: one process, so that there is nothing to learn from others.
 func (e *sqliteEngine) topUp(*writer, int64) ([]seenRow, error) { return nil, nil }
 
@@ -179,6 +190,7 @@ func (e *sqliteEngine) resolve(error) (bool, error) { return false, nil }
 func (e *sqliteEngine) close() error {
 	close(e.stop)
 	e.running.Wait()
+	e.checkpointAll()
 	return e.closeFiles()
 }
 

@@ -12,7 +12,7 @@ const sqliteDriver = "sqlite3"
 
 // sqliteDSN sets FULL, because the driver compiles in NORMAL.
 func sqliteDSN(path string, readOnly bool) string {
-	dsn := fileURI(path) + "?_busy_timeout=" + strconv.Itoa(busyTimeout) + "&_synchronous=FULL&_foreign_keys=on"
+	dsn := fileURI(path) + "?_busy_timeout=" + strconv.Itoa(busyFor(readOnly)) + "&_synchronous=FULL&_foreign_keys=on"
 	if readOnly {
 		return dsn + "&_query_only=true"
 	}

@@ -13,7 +13,7 @@ const sqliteDriver = "sqlite"
 // sqliteDSN asks for times in SQLite's own format: what this driver writes otherwise, the other one reads as the year 1.
 // Our tables hold no such times; mautrix's, which share the file, do.
 func sqliteDSN(path string, readOnly bool) string {
-	dsn := fileURI(path) + "?_time_format=sqlite&_pragma=busy_timeout(" + strconv.Itoa(busyTimeout) +
+	dsn := fileURI(path) + "?_time_format=sqlite&_pragma=busy_timeout(" + strconv.Itoa(busyFor(readOnly)) +
 		")&_pragma=synchronous(FULL)&_pragma=foreign_keys(1)"
 	if readOnly {
 		return dsn + "&_pragma=query_only(1)"

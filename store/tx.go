@@ -3,6 +3,7 @@ package store
 import (
 	"database/sql"
 	"errors"
+	"fmt"
 )
 
 // Tx is what a job works with. It is good until the job returns, on the job's goroutine.
@@ -34,7 +35,9 @@ func (tx *Tx) ready(args []any) error {
 		return tx.err
 	}
 	if !tx.wrote {
-		if tx.err = tx.w.protect(); tx.err != nil {
+		if err := tx.w.protect(); err != nil {
+			// Where the savepoint stands now is not known: what the jobs before wrote cannot be told from what this one does.
+			tx.err = fmt.Errorf("%w: %w", errGroupLost, err)
 			return tx.err
 		}
 		tx.wrote = true

@@ -78,6 +78,7 @@ type writer struct {
 
 	seen    *seenKeys
 	rows    map[int64]*inboxRow // progress of live rows, as the open transaction sees it
+	maxRows int                 // maxTrackedRows
 	lastSeq int64
 
 	// The group under way.
@@ -94,7 +95,7 @@ type writer struct {
 func newWriter(s *Store, e engine) *writer {
 	return &writer{
 		store: s, engine: e, log: s.opts.Log, statements: map[string]*sql.Stmt{},
-		seen: newSeenKeys(s.opts.SeenEvents), rows: map[int64]*inboxRow{}, dirty: map[int64]*inboxRow{},
+		seen: newSeenKeys(s.opts.SeenEvents), rows: map[int64]*inboxRow{}, maxRows: maxTrackedRows, dirty: map[int64]*inboxRow{},
 	}
 }
 
@@ -171,7 +172,7 @@ func (w *writer) group(first *request) {
 		w.fail(done, fmt.Errorf("writing progress: %w", err))
 		return
 	}
-	if err = w.exec("COMMIT"); err != nil {
+	if err = w.exec(w.engine.commit()); err != nil {
 		w.rollback()
 		committed, resolveErr := w.engine.resolve(err)
 		if resolveErr != nil {
@@ -228,6 +229,9 @@ func (w *writer) one(r *request, epoch Epoch) error {
 	if err == nil {
 		w.wrote = w.wrote || tx.wrote
 		return nil
+	}
+	if errors.Is(tx.err, errGroupLost) {
+		return tx.err
 	}
 	w.undoTo(undo)
 	w.hooks, w.taken = w.hooks[:hooks], w.taken[:taken]

@@ -43,7 +43,11 @@ func writeRow(tx *store.Tx, room string, entries []entry) error {
 }
 
 func readRow(lane string) (room string, entries []entry, err error) {
-	room, text, _ := strings.Cut(lane, " ")
+	space := strings.LastIndexByte(lane, ' ') // a room ID may have spaces in it
+	if space < 0 {
+		return "", nil, fmt.Errorf("outbox lane %q was not written by this program", lane)
+	}
+	room, text := lane[:space], lane[space+1:]
 	b, err := base64.StdEncoding.DecodeString(text)
 	if err != nil || len(b) == 0 || len(b)%entrySize != 0 {
 		return "", nil, fmt.Errorf("outbox lane %q was not written by this program", lane)

@@ -154,3 +154,14 @@ func TestNumber_IsContentNAndNoOther(t *testing.T) {
 		}
 	}
 }
+
+func TestLedger_RoomIDWithSpaces_IsReadBack(t *testing.T) {
+	s := openStore(t)
+	err := s.Commit(t.Context(), s.Epoch(), func(tx *store.Tx) error { return writeRow(tx, "!a b c:hs", []entry{newEntry("$1", 1)}) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c, err := count(t.Context(), s); err != nil || c.Events != 1 {
+		t.Errorf("%+v, %v", c, err)
+	}
+}

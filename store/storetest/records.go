@@ -153,6 +153,22 @@ var recordChecks = []check{
 			t.Errorf("old event: %v, %v", none, err)
 		}
 	}},
+	{"Messages_OfOneEvent_ComeInTheOrderOfTheirParts", func(t *testing.T, db *database) {
+		s := db.open(t)
+		want := []store.Message{
+			{Channel: "#c", RemoteID: "z", Part: 0, Event: "$e", Room: "!a", Sender: "@u", FromMatrix: true, At: start},
+			{Channel: "#c", RemoteID: "m", Part: 1, Event: "$e", Room: "!a", Sender: "@u", FromMatrix: true, At: start},
+			{Channel: "#c", RemoteID: "a", Part: 2, Event: "$e", Room: "!a", Sender: "@u", FromMatrix: true, At: start},
+		}
+		Commit(t, s, func(tx *store.Tx) error {
+			return errors.Join(tx.PutMessage(&want[2]), tx.PutMessage(&want[0]), tx.PutMessage(&want[1]))
+		})
+		got, err := s.MessagesByEvent(ctx(), "$e")
+		if err != nil {
+			t.Fatal(err)
+		}
+		expect(t, "messages", got, want)
+	}},
 	{"Encrypted_OnceTrue_StaysTrue", func(t *testing.T, db *database) {
 		s := db.open(t)
 		for i, step := range []struct{ set, want bool }{{false, false}, {true, true}, {false, true}, {true, true}} {

@@ -1,0 +1,125 @@
+package store_test
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/trestle-bridge/trestle/store"
+	"github.com/trestle-bridge/trestle/store/storetest"
+)
+
+func TestCommit_SavepointFails_TheWholeGroupIsTold(t *testing.T) {
+	fresh := storetest.PostgresServer(t)
+	for what, uri := range map[string]func(testing.TB) string{"SQLite": storetest.SQLite, "PostgreSQL": fresh} {
+		t.Run(what, func(t *testing.T) {
+			s := storetest.Open(t, uri(t), store.Options{})
+			hook := false
+			var second, third <-chan error
+			put := func(tx *store.Tx, key string) error { return tx.PutSetting(key, []byte("v")) }
+			first := s.Commit(context.Background(), s.Epoch(), func(tx *store.Tx) error {
+				tx.AfterCommit(func() { hook = true })
+				second = tx.Follow(func(tx *store.Tx) error {
+					if err := put(tx, "b"); err != nil {
+						return err
+					}
+					return tx.Behind("RELEASE SAVEPOINT job") // the next job's savepoint fails, as when it is cancelled
+				})
+				third = tx.Follow(func(tx *store.Tx) error {
+					if put(tx, "c") == nil {
+						t.Error("the savepoint did not fail")
+					}
+					return nil // and nobody looks
+				})
+				return put(tx, "a")
+			})
+			for i, err := range []error{first, <-second, <-third} {
+				if err == nil || !strings.Contains(err.Error(), "the transaction was lost") {
+					t.Errorf("job %d of a lost group ended with %v", i+1, err)
+				}
+			}
+			if hook {
+				t.Error("the hook of a lost commit ran")
+			}
+			for _, key := range []string{"a", "b", "c"} {
+				if _, err := s.Setting(context.Background(), key); !errors.Is(err, store.ErrNotFound) {
+					t.Errorf("%s was written: %v", key, err)
+				}
+			}
+			storetest.Commit(t, s, func(tx *store.Tx) error { return put(tx, "a") })
+		})
+	}
+}
+
+func TestCommit_TransactionEndedByAStatement_IsAnError(t *testing.T) {
+	s := storetest.Open(t, storetest.Postgres(t), store.Options{})
+	for range 10 { // another job may come into the group, and notice; not into each
+		err := s.Commit(context.Background(), s.Epoch(), func(tx *store.Tx) error {
+			_, err := tx.Ingest(&store.Transaction{Elements: []store.Element{{Kind: store.KindPDU, Lane: "!a", Key: "$1", Raw: []byte("x")}}})
+			if tx.Behind("SELECT 1/0") == nil {
+				t.Error("the statement did not fail")
+			}
+			return err
+		})
+		if err == nil {
+			t.Error("what COMMIT rolled back was acknowledged")
+		}
+	}
+	for want := 1; want >= 0; want-- {
+		if n, err := take(s, "$1", 10); n != want || err != nil {
+			t.Errorf("taken: %d, %v, want %d", n, err, want)
+		}
+	}
+}
+
+func TestClose_PostgresConnectionThatEndsBadly_IsNoError(t *testing.T) {
+	if err := store.ClosePostgres(lost{}); err != nil {
+		t.Error(err)
+	}
+}
+
+// lost makes connections that were lost without anybody noticing.
+type lost struct{ driver.Conn }
+
+func (l lost) Connect(context.Context) (driver.Conn, error) { return l, nil }
+func (l lost) Driver() driver.Driver                        { return nil }
+func (l lost) Close() error                                 { return driver.ErrBadConn }
+
+func TestClose_SQLite_TheFileAloneIsEverything(t *testing.T) {
+	uri := storetest.SQLite(t)
+	path := strings.TrimPrefix(uri, "sqlite:")
+	s := storetest.Open(t, uri, store.Options{})
+	storetest.Commit(t, s, func(tx *store.Tx) error { return tx.PutSetting("k", []byte("v")) })
+	// Somebody else has the file open, as the encryption store does, or who looks at it.
+	other, err := sql.Open(store.SQLiteDriver, store.SQLiteDSN(path, true))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	if err := other.PingContext(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := other.Exec("SELECT COUNT(*) FROM setting"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	alone := filepath.Join(t.TempDir(), "alone.db")
+	if err := os.WriteFile(alone, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	copied := storetest.Open(t, "sqlite:"+alone, store.Options{})
+	if value, err := copied.Setting(context.Background(), "k"); err != nil || string(value) != "v" {
+		t.Errorf("the copy of the file has %q, %v", value, err)
+	}
+}
