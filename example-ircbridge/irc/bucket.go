@@ -23,6 +23,9 @@ func (b *bucket) take(now time.Time) {
 	b.used += b.interval
 }
 
+// giveBack returns a token that was not used.
+func (b *bucket) giveBack() { b.used = max(0, b.used-b.interval) }
+
 // half reports whether more than half of the tokens are there.
 func (b *bucket) half(now time.Time) bool {
 	b.wait(now)

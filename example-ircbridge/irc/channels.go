@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/trestle-bridge/trestle/bridge"
 	"github.com/trestle-bridge/trestle/example-ircbridge/casemap"
@@ -15,12 +16,16 @@ import (
 type channel struct {
 	name    string // as the portal has it
 	wanted  bool
+	lasting bool // we were in it, or somebody wrote to it: a failed attempt does not end the wish
 	joining bool // JOIN is sent, and neither confirmed nor refused
 	joined  bool
-	before  bool // it was joined at some time
+	parting bool // PART is sent, and not confirmed
 	kicked  string
+	told    bool         // of the refusal, since the link began
 	waiting []chan error // for joining
 	leaving []chan error
+	timer   *time.Timer       // of the JOIN under way, or until the next
+	again   backoff           // of the next, after a refusal that may pass
 	members map[string]string // folded nick to nick, without us
 	listing map[string]string // members, while NAMES is under way
 }
@@ -28,14 +33,22 @@ type channel struct {
 // decide tells whoever waits for the joining how it ended.
 func (ch *channel) decide(err error) {
 	ch.joining = false
+	ch.stopTimer()
 	for _, w := range ch.waiting {
 		w <- err
 	}
 	ch.waiting = nil
 }
 
+func (ch *channel) stopTimer() {
+	if ch.timer != nil {
+		ch.timer.Stop()
+		ch.timer = nil
+	}
+}
+
 func (ch *channel) left() {
-	ch.joined, ch.joining, ch.members, ch.listing = false, false, nil, nil
+	ch.joined, ch.parting, ch.members, ch.listing = false, false, nil, nil
 	for _, w := range ch.leaving {
 		w <- nil
 	}
@@ -43,7 +56,11 @@ func (ch *channel) left() {
 }
 
 // unlink is the loss of the link. Whoever waits for the joining goes on waiting.
-func (ch *channel) unlink() { ch.left() }
+func (ch *channel) unlink() {
+	ch.left()
+	ch.stopTimer()
+	ch.joining, ch.told = false, false
+}
 
 func (ch *channel) add(folded, nick string) {
 	ch.members[folded] = nick
@@ -60,18 +77,29 @@ func (ch *channel) remove(folded string) bool {
 	return known
 }
 
-// JoinChannel implements [bridge.ChannelJoiner].
+// JoinChannel implements [bridge.ChannelJoiner]. When it fails, for a channel that the session was never in and that nobody
+// has written to, it is as if it had not been called.
 func (s *session) JoinChannel(ctx context.Context, name string) error {
 	name, err := (*Network)(nil).Channel(name)
 	if err != nil {
 		return bridge.Permanent(err)
 	}
+	return s.join(ctx, name, false)
+}
+
+func (s *session) join(ctx context.Context, name string, written bool) error {
 	done := make(chan error, 1)
 	s.mu.Lock()
 	ch, err := s.want(name)
-	if err != nil || ch.joined {
+	if err != nil {
 		s.mu.Unlock()
 		return err
+	}
+	kicked := ch.kicked
+	ch.kicked, ch.lasting = "", ch.lasting || written
+	if ch.joined && !ch.parting {
+		s.mu.Unlock()
+		return nil
 	}
 	ch.waiting = append(ch.waiting, done)
 	if s.link != nil && !ch.joining {
@@ -82,13 +110,22 @@ func (s *session) JoinChannel(ctx context.Context, name string) error {
 	case err := <-done:
 		return err
 	case <-ctx.Done():
-		s.mu.Lock()
-		ch.waiting = slices.DeleteFunc(ch.waiting, func(w chan error) bool { return w == done })
-		s.mu.Unlock()
-		return fmt.Errorf("waiting to join %s: %w", name, ctx.Err())
 	case <-s.ctx.Done():
 		return errClosed
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	select {
+	case err := <-done:
+		return err
+	default:
+	}
+	ch.waiting = slices.DeleteFunc(ch.waiting, func(w chan error) bool { return w == done })
+	if !ch.joined && len(ch.waiting) == 0 {
+		ch.kicked = kicked
+		s.forget(ch)
+	}
+	return fmt.Errorf("waiting to join %s: %w", name, ctx.Err())
 }
 
 // want makes the channel one to be in. The caller holds the lock.
@@ -99,14 +136,26 @@ func (s *session) want(name string) (*channel, error) {
 	folded := s.mapping.Fold(name)
 	ch := s.channels[folded]
 	if ch == nil {
-		ch = &channel{name: name}
+		ch = &channel{name: name, again: backoff{first: s.config.Reconnect.First, max: s.config.Reconnect.Max}}
 		s.channels[folded] = ch
 	}
 	if ch.name != name {
 		return nil, bridge.Permanent(sameChannel(name, ch.name))
 	}
-	ch.wanted, ch.kicked = true, ""
+	ch.wanted = true
 	return ch, nil
+}
+
+// forget ends the wish to be in a channel that the session was never in. The caller holds the lock.
+func (s *session) forget(ch *channel) {
+	if ch.lasting {
+		return
+	}
+	ch.wanted = false
+	ch.stopTimer()
+	if folded := s.mapping.Fold(ch.name); s.channels[folded] == ch {
+		delete(s.channels, folded)
+	}
 }
 
 func sameChannel(a, b string) error {
@@ -123,7 +172,7 @@ func (s *session) LeaveChannel(ctx context.Context, name string) error {
 		return nil
 	}
 	ch.wanted = false
-	ch.decide(errors.New("the channel is to be left"))
+	ch.decide(bridge.Permanent(errors.New("the channel was given up meanwhile")))
 	if s.link == nil || !ch.joined {
 		delete(s.channels, folded)
 		s.mu.Unlock()
@@ -131,7 +180,10 @@ func (s *session) LeaveChannel(ctx context.Context, name string) error {
 	}
 	done := make(chan error, 1)
 	ch.leaving = append(ch.leaving, done)
-	s.link.send("PART", ch.name)
+	if !ch.parting {
+		ch.parting = true
+		s.link.send("PART", ch.name)
+	}
 	s.mu.Unlock()
 	select {
 	case err := <-done:
@@ -145,11 +197,74 @@ func (s *session) LeaveChannel(ctx context.Context, name string) error {
 
 // join sends the JOIN of one channel.
 func (l *link) join(ch *channel) {
-	ch.joining = true
+	l.expect(ch)
 	if key := l.key(ch); key != "" {
 		l.send("JOIN", ch.name, key)
 	} else {
 		l.send("JOIN", ch.name)
+	}
+}
+
+// expect begins the wait for the answer to a JOIN, which may have to wait its own turn first.
+func (l *link) expect(ch *channel) {
+	ch.joining = true
+	l.timed(ch, l.session.joinWait, func() {
+		switch {
+		case !ch.joining:
+		case l.queue.busy():
+			l.expect(ch)
+		default:
+			l.joinFailed(ch, l.session.offline("no answer to the JOIN of "+ch.name), "has had no answer to its joining "+ch.name)
+		}
+	})
+}
+
+// rejoin tries again after a while.
+func (l *link) rejoin(ch *channel) {
+	l.timed(ch, ch.again.next(), func() {
+		if ch.wanted && !ch.joined && !ch.joining && ch.kicked == "" {
+			l.join(ch)
+		}
+	})
+}
+
+// timed sets the channel's one timer. fn runs under the lock, if the link is still there.
+func (l *link) timed(ch *channel, wait time.Duration, fn func()) {
+	s := l.session
+	ch.stopTimer()
+	var timer *time.Timer
+	timer = s.later(wait, func() {
+		s.mu.Lock()
+		if s.link == l && ch.timer == timer {
+			ch.timer = nil
+			fn()
+		}
+		after := l.after
+		l.after = nil
+		s.mu.Unlock()
+		for _, fn := range after {
+			fn()
+		}
+	})
+	ch.timer = timer
+}
+
+// joinFailed ends a JOIN. Who called JoinChannel, or writes, gets the error; after a reconnect nobody did, and the room is
+// told, once.
+func (l *link) joinFailed(ch *channel, err error, text string) {
+	asked := len(ch.waiting) > 0
+	ch.decide(err)
+	if !ch.lasting {
+		l.session.forget(ch)
+		return
+	}
+	if !bridge.IsPermanent(err) {
+		l.rejoin(ch)
+	}
+	if !asked && !ch.told {
+		ch.told = true
+		l.online() // who waits to write learns why it cannot be
+		l.warn(ch.name, "The bridge "+text+". It tries again when somebody writes, and after the next connection.")
 	}
 }
 
@@ -164,7 +279,8 @@ func (l *link) key(ch *channel) string {
 
 // joinAll joins every wanted channel, several with one line, because each line costs time. From a channel that we were
 // kicked from we stay away.
-func (l *link) joinAll() {
+// It reports whether there was any.
+func (l *link) joinAll() (any bool) {
 	var together []string
 	length := 0
 	flush := func() {
@@ -174,20 +290,24 @@ func (l *link) joinAll() {
 		together, length = nil, 0
 	}
 	for _, ch := range l.session.channels {
+		if !ch.wanted || ch.kicked != "" {
+			continue
+		}
+		any = true
 		switch {
-		case !ch.wanted || ch.kicked != "":
 		case l.key(ch) != "":
 			l.join(ch)
 		default:
 			if length+len(ch.name) > 400 || len(together) == 10 {
 				flush()
 			}
-			ch.joining = true
+			l.expect(ch)
 			together = append(together, ch.name)
 			length += len(ch.name) + 1
 		}
 	}
 	flush()
+	return any
 }
 
 // rekey files everything under the folds of the network's casemapping. The caller holds the lock.

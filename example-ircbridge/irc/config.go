@@ -58,16 +58,17 @@ type Flood struct {
 	Interval time.Duration `yaml:"interval"` // for one more line
 }
 
-// Reconnect is how long to wait before connecting again.
+// Reconnect is how long to wait before connecting again, and for the connection.
 type Reconnect struct {
-	First time.Duration `yaml:"first"`
-	Max   time.Duration `yaml:"max"`
+	First   time.Duration `yaml:"first"`
+	Max     time.Duration `yaml:"max"`
+	Timeout time.Duration `yaml:"timeout"` // of connecting, and then of registering
 }
 
 // Ping is how a dead link is noticed.
 type Ping struct {
 	Interval time.Duration `yaml:"interval"` // of silence before asking
-	Timeout  time.Duration `yaml:"timeout"`  // for the answer, and for every step of connecting
+	Timeout  time.Duration `yaml:"timeout"`  // for the answer, and for writing a line
 }
 
 // Values of Config.Membership and Config.Delivery.
@@ -90,9 +91,18 @@ func defaultConfig() *Config {
 		MaxLines:   5,
 		Encoding:   "windows-1252",
 		Flood:      Flood{Burst: 5, Interval: 2 * time.Second},
-		Reconnect:  Reconnect{First: 2 * time.Second, Max: 5 * time.Minute},
+		Reconnect:  Reconnect{First: 2 * time.Second, Max: 5 * time.Minute, Timeout: 15 * time.Second},
 		Ping:       Ping{Interval: 90 * time.Second, Timeout: 60 * time.Second},
 	}
+}
+
+// host is the server's name, for people: without the port.
+func (c *Config) host() string {
+	host, _, err := net.SplitHostPort(c.Address)
+	if err != nil {
+		return c.Address
+	}
+	return host
 }
 
 // problems finds everything that is wrong.
@@ -149,6 +159,7 @@ func (c *Config) problems() []bridge.Problem {
 		{"flood.interval", c.Flood.Interval, time.Millisecond, time.Minute},
 		{"reconnect.first", c.Reconnect.First, time.Millisecond, time.Hour},
 		{"reconnect.max", c.Reconnect.Max, c.Reconnect.First, 24 * time.Hour},
+		{"reconnect.timeout", c.Reconnect.Timeout, time.Millisecond, 10 * time.Minute},
 		{"ping.interval", c.Ping.Interval, time.Millisecond, time.Hour},
 		{"ping.timeout", c.Ping.Timeout, time.Millisecond, time.Hour},
 	} {

@@ -71,7 +71,7 @@ func TestValidate_EveryMistakeAtOnce(t *testing.T) {
 	}
 	slices.Sort(paths)
 	want := "address delivery encoding flood.burst flood.interval keys keys max_lines membership nick password ping.interval " +
-		"ping.timeout realname reconnect.max sasl.mechanism tls.ca_file tls.enabled username"
+		"ping.timeout realname reconnect.max reconnect.timeout sasl.mechanism tls.ca_file tls.enabled username"
 	if got := strings.Join(paths, " "); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}

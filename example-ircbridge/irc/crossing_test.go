@@ -249,18 +249,19 @@ func TestTopic(t *testing.T) {
 	for name, opts := range map[string]ircd.Options{"all": {TopicLen: 20}, "none": {TopicLen: 20, Capabilities: []string{}}} {
 		t.Run(name, func(t *testing.T) {
 			f := joined(t, opts)
-			set := func(topic string) error {
+			set := func(topic string) (string, error) {
 				return f.session.(bridge.TopicSender).SendTopic(f.ctx(), "#c", topic, bridge.Sender{ID: "@alice:x", Name: "Alice"})
 			}
-			if err := set("x"); !bridge.IsPermanent(err) || !strings.Contains(err.Error(), "+o bridge") && !strings.Contains(err.Error(), "operator") {
+			if _, err := set("x"); !bridge.IsPermanent(err) || !strings.Contains(err.Error(), "+o bridge") && !strings.Contains(err.Error(), "operator") {
 				t.Errorf("%v", err)
 			}
 			f.server.Op("#c", "bridge", true)
-			if err := set("one\ntwo and a long rest"); err != nil {
+			said, err := set("one\ntwo and a long rest")
+			if err != nil {
 				t.Fatal(err)
 			}
-			if got := f.server.Topic("#c"); got != "one two and a lon…" {
-				t.Errorf("%q", got)
+			if got := f.server.Topic("#c"); got != "one two and a lon…" || said != got {
+				t.Errorf("%q, and we say %q", got, said)
 			}
 			if n := f.sink.count("#c topic bridge"); n != 0 {
 				t.Error("our own topic came back")

@@ -10,7 +10,7 @@ import (
 
 // dial connects to the server, with TLS as configured.
 func dial(ctx context.Context, config *Config) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, config.Ping.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, config.Reconnect.Timeout)
 	defer cancel()
 	dialer := &net.Dialer{KeepAlive: time.Minute}
 	conn, err := dialer.DialContext(ctx, "tcp", config.Address)

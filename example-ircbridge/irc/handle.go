@@ -68,7 +68,7 @@ func (l *link) handle(m *ircmsg.Message) {
 	switch {
 	case ok && len(m.Params) >= h.params:
 		h.run(l, m)
-	case !ok && len(m.Command) == 3 && (m.Command[0] == '4' || m.Command[0] == '5'):
+	case !ok && len(m.Command) == 3 && strings.IndexByte("459", m.Command[0]) >= 0:
 		l.handleNumeric(m)
 	}
 }

@@ -57,7 +57,6 @@ func (s *session) live() error {
 	ready, refusal, lastWords := l.ready, l.refusal, l.lastWords
 	if s.link == l {
 		s.link = nil
-		s.announce()
 	}
 	for _, ch := range s.channels {
 		ch.unlink()
@@ -85,7 +84,7 @@ func (l *link) read() error {
 	l.register()
 	s.mu.Unlock()
 	ready, asked := false, false
-	deadline := time.Now().Add(2 * s.config.Ping.Timeout) // of registration
+	deadline := time.Now().Add(s.config.Reconnect.Timeout) // of registration
 	for {
 		switch {
 		case !ready:
@@ -151,6 +150,8 @@ func (l *link) warn(channel, text string) {
 	out := l.session.out
 	l.after = append(l.after, func() { out.warn(channel, text) })
 }
+
+func (l *link) online() { l.after = append(l.after, l.session.out.online) }
 
 func (l *link) fold(name string) string { return l.support.mapping.Fold(name) }
 

@@ -2,6 +2,7 @@ package irc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -9,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
 	"maunium.net/go/mautrix/id"
 
@@ -25,9 +27,22 @@ type sink struct {
 	events []*bridge.Incoming
 	fail   func(in *bridge.Incoming) error
 	more   chan struct{}
+	logger zerolog.Logger
 }
 
-func newSink() *sink { return &sink{more: make(chan struct{}, 1)} }
+func newSink() *sink {
+	s := &sink{more: make(chan struct{}, 1)}
+	s.logger = zerolog.New(logSink{s})
+	return s
+}
+
+// logSink makes the log part of what is said.
+type logSink struct{ *sink }
+
+func (s logSink) Write(line []byte) (int, error) {
+	s.say("log %s", line)
+	return len(line), nil
+}
 
 func (s *sink) say(format string, args ...any) {
 	s.mu.Lock()
@@ -80,6 +95,10 @@ func (s *sink) Deliver(_ context.Context, in *bridge.Incoming) error {
 func (s *sink) Typing(channel string, user bridge.RemoteUser, typing bool) {
 	s.say("%s typing %s %v", channel, user.ID, typing)
 }
+
+func (s *sink) Online() { s.say("online") }
+
+func (s *sink) Log() *zerolog.Logger { return &s.logger }
 
 func (s *sink) Warn(channel, text string) { s.say("%s warn %s", channel, text) }
 
@@ -135,7 +154,7 @@ func testConfig(address string) *Config {
 	c.TLS.Enabled = false
 	c.Nick = "bridge"
 	c.Flood = Flood{Burst: 100, Interval: time.Millisecond}
-	c.Reconnect = Reconnect{First: 5 * time.Millisecond, Max: 50 * time.Millisecond}
+	c.Reconnect = Reconnect{First: 5 * time.Millisecond, Max: 50 * time.Millisecond, Timeout: 15 * time.Second}
 	return c
 }
 
@@ -204,11 +223,16 @@ func message(text string) *bridge.Message {
 	}
 }
 
+// mustSend sends, again and again while the session is offline.
 func (f *fixture) mustSend(msg *bridge.Message) bridge.Sent {
 	f.t.Helper()
-	sent, err := f.session.Send(f.ctx(), msg)
-	if err != nil {
-		f.t.Fatal(err)
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+		sent, err := f.session.Send(f.ctx(), msg)
+		switch {
+		case err == nil:
+			return sent
+		case !errors.Is(err, bridge.ErrOffline) || time.Now().After(deadline):
+			f.t.Fatal(err)
+		}
 	}
-	return sent
 }

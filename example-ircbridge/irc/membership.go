@@ -23,7 +23,7 @@ func (s *session) SendMembership(ctx context.Context, m *bridge.Membership) erro
 			text += ": " + reason
 		}
 	}
-	err := s.say(ctx, m.Channel, &delivery{}, func(l *link, target string) ([]part, error) {
+	err := s.say(ctx, m.Channel, &delivery{}, unmarked, func(l *link, target string) ([]part, error) {
 		return []part{{command: "NOTICE", text: format.Truncate(text, max(l.room("NOTICE", target), 0))}}, nil
 	})
 	if err != nil {

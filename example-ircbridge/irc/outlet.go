@@ -19,6 +19,7 @@ type outlet struct {
 	ctx     context.Context
 	waiting atomic.Int64 // deliveries in events, and the one under way
 	running sync.WaitGroup
+	closing sync.Once
 }
 
 const outletSize = 256
@@ -36,7 +37,7 @@ func newOutlet(sink bridge.Sink) *outlet {
 }
 
 // close lets the goroutine end when everything is delivered. Nothing may be added after it.
-func (o *outlet) close() { close(o.events) }
+func (o *outlet) close() { o.closing.Do(func() { close(o.events) }) }
 
 // abandon gives up what is not delivered yet, and says how much that is.
 func (o *outlet) abandon() int {
@@ -68,6 +69,10 @@ func (o *outlet) deliver(in *bridge.Incoming) {
 
 func (o *outlet) warn(channel, text string) {
 	o.events <- func(context.Context) { o.sink.Warn(channel, text) }
+}
+
+func (o *outlet) online() {
+	o.events <- func(context.Context) { o.sink.Online() }
 }
 
 // typing may be lost: it never waits.

@@ -16,7 +16,10 @@ type pending struct {
 	target string // folded channel: refusals name it
 	label  string // with labeled-response; otherwise a fence confirms the line
 	done   chan struct{}
+	turn   chan struct{} // closed when it is the line's turn; nil: it needs no mark, and just goes
 
+	paid    bool // its turn came, with a token
+	passed  bool // it was marked, and may go
 	started bool
 	settled bool
 	timer   *time.Timer

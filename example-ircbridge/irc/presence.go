@@ -1,6 +1,7 @@
 package irc
 
 import (
+	"errors"
 	"strings"
 
 	"github.com/ergochat/irc-go/ircmsg"
@@ -21,9 +22,12 @@ func (l *link) handleJoin(m *ircmsg.Message) {
 			l.send("PART", name)
 			return
 		}
-		ch.joined, ch.before, ch.kicked = true, true, ""
+		ch.joined, ch.lasting, ch.kicked, ch.told = true, true, "", false
 		ch.members = map[string]string{}
+		ch.again.reset()
 		ch.decide(nil)
+		l.session.log().Info().Msg("Joined " + ch.name)
+		l.online()
 		return
 	}
 	if ch := l.in(name); ch != nil && nick != "" {
@@ -39,10 +43,14 @@ func (l *link) handlePart(m *ircmsg.Message) {
 		return
 	}
 	if l.isMe(nick) {
+		asked := ch.parting
 		ch.left()
-		if !ch.wanted {
+		switch {
+		case !ch.wanted:
 			delete(l.session.channels, l.fold(name))
 			return
+		case asked:
+			return // and JOIN is on its way: somebody has changed his mind
 		}
 		ch.kicked = "made to leave"
 		l.warn(ch.name, "The bridge was made to leave "+ch.name+" on IRC. It does not go back by itself: plumb the channel again.")
@@ -76,6 +84,7 @@ func (l *link) handleKick(m *ircmsg.Message) {
 		return
 	}
 	ch.left()
+	ch.decide(bridge.Permanent(errors.New("the bridge was kicked")))
 	ch.kicked = "kicked by " + by
 	l.warn(ch.name, "The bridge was kicked from "+ch.name+" on IRC by "+by+" ("+reason+
 		"). Nothing crosses now, and it does not go back by itself: ask the channel's operators, then plumb the channel again.")

@@ -83,14 +83,16 @@ func (q *queue) hurry(data []byte) {
 	}
 }
 
-// idle adds a line only when nothing waits and more than half of the tokens are there.
-func (q *queue) idle(data []byte) {
+// idle adds a line only when nothing waits and more than half of the tokens are there. It reports whether it did.
+func (q *queue) idle(data []byte) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.failed == nil && len(q.lines) == 0 && len(q.urgent) == 0 && q.bucket.half(time.Now()) {
-		q.lines = append(q.lines, line{data: data})
-		q.work()
+	if q.failed != nil || len(q.lines) > 0 || len(q.urgent) > 0 || !q.bucket.half(time.Now()) {
+		return false
 	}
+	q.lines = append(q.lines, line{data: data})
+	q.work()
+	return true
 }
 
 // meter ends the time in which lines are free.
@@ -113,8 +115,31 @@ func (q *queue) cancel(p *pending) bool {
 			break
 		}
 	}
+	if p.paid {
+		q.bucket.giveBack()
+	}
 	p.settle("", errUnsent)
+	if q.failed == nil {
+		q.work() // it may have stood in the way of others
+	}
 	return true
+}
+
+// pass lets a line go whose turn was announced.
+func (q *queue) pass(p *pending) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	p.passed = true
+	if q.failed == nil {
+		q.work()
+	}
+}
+
+// busy reports whether lines wait to be written.
+func (q *queue) busy() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.lines) > 0
 }
 
 // fail ends the queue, and settles everything in it.
@@ -176,7 +201,9 @@ func (q *queue) drain() {
 	}
 }
 
-// next takes the line whose turn it is, or says how long there is no token, or that nothing is left.
+// next takes the line whose turn it is, or says how long there is no token, or that nothing is left to do: for a line that
+// somebody wants to mark first, its turn is announced, with its token taken, and the writer ends until it may pass. Urgent
+// lines go on meanwhile.
 func (q *queue) next() (l line, wait time.Duration, ok bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -187,12 +214,26 @@ func (q *queue) next() (l line, wait time.Duration, ok bool) {
 		q.writing = false
 		return line{}, 0, false
 	}
-	if !q.free {
+	var head *pending
+	if len(q.urgent) == 0 {
+		head = q.lines[0].wait
+	}
+	gated := head != nil && head.turn != nil && !head.passed
+	if paid := head != nil && head.paid; !paid && !q.free {
 		now := time.Now()
 		if wait = q.bucket.wait(now); wait > 0 {
 			return line{}, wait, true
 		}
 		q.bucket.take(now)
+	} else if paid && gated {
+		q.writing = false
+		return line{}, 0, false
+	}
+	if gated {
+		head.paid = true
+		close(head.turn)
+		q.writing = false
+		return line{}, 0, false
 	}
 	if len(q.urgent) > 0 {
 		l, q.urgent = q.urgent[0], q.urgent[1:]

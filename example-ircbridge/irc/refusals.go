@@ -9,7 +9,7 @@ import (
 	"github.com/trestle-bridge/trestle/bridge"
 )
 
-// handleNumeric is a 4xx or 5xx without a handler of its own: the refusal of a line that somebody waits for.
+// handleNumeric is a 4xx, 5xx or 9xx without a handler of its own: the refusal of a line that somebody waits for.
 func (l *link) handleNumeric(m *ircmsg.Message) {
 	if label := l.label(m); label != "" {
 		l.queue.byLabel(label, "", sendRefusal(m))
@@ -72,7 +72,7 @@ func sendRefusal(m *ircmsg.Message) error {
 	return bridge.Permanent(fmt.Errorf("%s: %s", text, said))
 }
 
-// joinRefused ends a JOIN. Who called JoinChannel gets the error; after a reconnect nobody did, and the room is told.
+// joinRefused ends a JOIN, and says in words why.
 func (l *link) joinRefused(ch *channel, m *ircmsg.Message) {
 	said := oneLine(m.Params[len(m.Params)-1])
 	text := ""
@@ -97,17 +97,18 @@ func (l *link) joinRefused(ch *channel, m *ircmsg.Message) {
 		text = "it is for encrypted links: switch on network.tls"
 	case "437":
 		text = "it is not available at the moment"
+	case "439", "480":
+		text = "the network asks to wait"
 	default:
 		text = "the network refuses it (" + m.Command + ")"
 	}
-	err := fmt.Errorf("cannot join %s on IRC: %s (%s)", ch.name, text, said)
-	if m.Command != "437" {
+	text = "cannot join " + ch.name + " on IRC: " + text
+	err := fmt.Errorf("%s (%s)", text, said)
+	switch m.Command {
+	case "437", "439", "471", "480":
+	default:
 		err = bridge.Permanent(err)
 	}
-	if len(ch.waiting) == 0 {
-		l.warn(ch.name, "The bridge "+err.Error()+". It tries again when somebody writes, and after the next connection.")
-	} else if !ch.before {
-		ch.wanted = false
-	}
-	ch.decide(err)
+	l.session.log().Warn().Str("numeric", m.Command).Err(err).Msg("Not joined " + ch.name)
+	l.joinFailed(ch, err, text)
 }

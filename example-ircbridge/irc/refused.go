@@ -1,14 +1,19 @@
 package irc
 
 import (
+	"crypto/tls"
+	"errors"
+	"net"
 	"strings"
 
 	"github.com/ergochat/irc-go/ircmsg"
 )
 
-// refusedError says that the server does not want us, and whether trying again is an offence.
+// refusedError says that the server does not want us, and whether trying again is an offence. The server's own words are for
+// the log: they may tell our address.
 type refusedError struct {
 	text    string
+	said    string
 	forGood bool
 }
 
@@ -20,13 +25,13 @@ func (l *link) handleError(m *ircmsg.Message) {
 	text := oneLine(strings.Join(m.Params, " "))
 	l.lastWords = text
 	if isBan(text) {
-		l.refusal = &refusedError{text: "the server " + l.session.config.Address + " has banned the bridge: " + text, forGood: true}
+		l.refusal = &refusedError{text: "the server " + l.session.config.host() + " has banned the bridge", said: text, forGood: true}
 		return
 	}
 	lower := strings.ToLower(text)
 	for _, sign := range [...]string{"throttl", "too many", "too fast", "session limit", "bad password"} {
 		if strings.Contains(lower, sign) && l.refusal == nil {
-			l.refusal = &refusedError{text: "the server " + l.session.config.Address + " does not let the bridge in now: " + text}
+			l.refusal = &refusedError{text: "the server " + l.session.config.host() + " does not let the bridge in now", said: text}
 		}
 	}
 }
@@ -67,12 +72,32 @@ func containsWord(text, word string) bool {
 // handleBanned is 465: the server bans us, and closes the link.
 func (l *link) handleBanned(m *ircmsg.Message) {
 	l.refusal = &refusedError{
-		text:    "the server " + l.session.config.Address + " has banned the bridge: " + oneLine(m.Params[len(m.Params)-1]),
+		text: "the server " + l.session.config.host() + " has banned the bridge", said: oneLine(m.Params[len(m.Params)-1]),
 		forGood: true,
 	}
 }
 
 // handleBadPassword is 464.
 func (l *link) handleBadPassword(*ircmsg.Message) {
-	l.refusal = &refusedError{text: "the server " + l.session.config.Address + " refuses the password (network.password)"}
+	l.refusal = &refusedError{text: "the server " + l.session.config.host() + " refuses the password (network.password)"}
+}
+
+// reason is why there is no connection, for the rooms: one text for each kind of failure, without anything that differs from
+// one attempt to the next.
+func reason(err error) string {
+	var name *net.DNSError
+	var certificate *tls.CertificateVerificationError
+	var record tls.RecordHeaderError
+	var slow net.Error
+	switch {
+	case errors.As(err, &name):
+		return " (its name is not found)"
+	case errors.As(err, &certificate):
+		return " (its certificate is not accepted: network.tls)"
+	case errors.As(err, &record):
+		return " (it does not speak TLS there: network.address, network.tls)"
+	case errors.Is(err, errSilent), errors.As(err, &slow) && slow.Timeout():
+		return " (it does not answer)"
+	}
+	return ""
 }

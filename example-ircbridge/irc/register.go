@@ -169,7 +169,8 @@ func (l *link) handleLoggedIn(*ircmsg.Message) {
 
 func (l *link) handleLoginFailed(m *ircmsg.Message) {
 	if !l.registration.loggedIn {
-		l.refuse("the login to the account " + l.session.config.SASL.Account + " failed (network.sasl): " + oneLine(m.Params[len(m.Params)-1]))
+		l.refuse("the login to the account " + l.session.config.SASL.Account + " failed (network.sasl)")
+		l.refusal.said = oneLine(m.Params[len(m.Params)-1])
 	}
 }
 
@@ -218,11 +219,13 @@ func (l *link) handleMOTD(*ircmsg.Message) {
 	l.ready = true
 	s.rekey(l.support.mapping)
 	s.link = l
-	s.announce()
+	s.log().Info().Msg("Connected to " + s.config.host() + " as " + l.nick)
 	if l.support.botMode != "" {
 		l.send("MODE", l.nick, "+"+l.support.botMode)
 	}
-	l.joinAll()
+	if !l.joinAll() {
+		l.online()
+	}
 	if len(s.channels) == 0 {
 		l.send("USERHOST", l.nick)
 	}

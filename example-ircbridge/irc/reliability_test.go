@@ -56,43 +56,70 @@ func TestReconnect_JoinsEverythingAgain(t *testing.T) {
 // cut cuts the link, and waits until the session knows.
 func (f *fixture) cut() {
 	f.t.Helper()
-	l, err := f.session.(*session).linked(f.ctx())
-	if err != nil {
-		f.t.Fatal(err)
-	}
+	s := f.session.(*session)
+	s.mu.Lock()
+	l := s.link
+	s.mu.Unlock()
 	f.server.Disconnect("bridge")
 	<-l.ended
 }
 
-func TestSend_WhileDisconnected_WaitsForTheLink(t *testing.T) {
-	f := joined(t, allCaps)
+func TestSend_WhileDisconnected_SaysSoAtOnce_AndOnlineWhenInTheChannelAgain(t *testing.T) {
+	f := joined(t, allCaps, func(c *Config) { c.Reconnect.First = 500 * time.Millisecond; c.Reconnect.Max = time.Second })
+	f.sink.until(t, "online")
 	f.cut()
-	f.mustSend(message("later"))
+	before := f.sink.count("online")
+	_, err := f.session.Send(context.Background(), message("later"))
+	if !errors.Is(err, bridge.ErrOffline) || bridge.IsPermanent(err) || bridge.IsInDoubt(err) {
+		t.Fatalf("%v", err)
+	}
+	for f.sink.count("online") == before {
+		time.Sleep(time.Millisecond)
+	}
+	if _, err := f.session.Send(f.ctx(), message("later")); err != nil {
+		t.Error(err)
+	}
 	f.witness.until("<Alice> later")
 }
 
-func TestSend_NoServer_EndsWithTheContext_Transient(t *testing.T) {
+func TestSend_NoServer_IsOffline_AndTheRoomsAreToldInOneText(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	address := l.Addr().String()
-	_ = l.Close()
+	defer l.Close()
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_ = conn.(*net.TCPConn).SetLinger(0) // as a load balancer without a server behind it
+			_ = conn.Close()
+		}
+	}()
 	n := NewNetwork("")
-	n.config = testConfig(address)
+	n.config = testConfig(l.Addr().String())
 	s := newSink()
 	session, err := n.Open(t.Context(), &bridge.Login{ID: bridge.RelayLogin}, s)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer session.Close(context.Background())
-	s.until(t, "no connection to "+address)
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	_, err = session.Send(ctx, message("x"))
-	if err == nil || bridge.IsPermanent(err) || bridge.IsInDoubt(err) || !errors.Is(err, context.DeadlineExceeded) {
+	for s.count(" warn IRC") < 5 {
+		time.Sleep(time.Millisecond)
+	}
+	if _, err = session.Send(context.Background(), message("x")); !errors.Is(err, bridge.ErrOffline) {
 		t.Errorf("%v", err)
 	}
+	s.mu.Lock()
+	for _, line := range s.said {
+		if strings.Contains(line, " warn ") && line != " warn IRC: no connection to 127.0.0.1. The bridge keeps trying." {
+			t.Errorf("%q", line)
+		}
+	}
+	s.mu.Unlock()
+	s.until(t, "Connecting to 127.0.0.1")
 }
 
 func TestSend_LinkLostBeforeConfirmation_IsInDoubt(t *testing.T) {
@@ -267,7 +294,7 @@ func TestJoin_Refused_IsPermanent_AndSaysWhatToDo(t *testing.T) {
 		f.witness.send("MODE #c +" + mode)
 		f.witness.sync()
 		err := f.session.(bridge.ChannelJoiner).JoinChannel(f.ctx(), "#c")
-		if !bridge.IsPermanent(err) || !strings.Contains(err.Error(), want) {
+		if passes := mode == "l 1"; bridge.IsPermanent(err) == passes || !strings.Contains(err.Error(), want) {
 			t.Errorf("+%s: %v", mode, err)
 		}
 		f.witness.send("MODE #c -" + mode)
@@ -351,9 +378,9 @@ func TestLeave_PartsAndForgets(t *testing.T) {
 func TestBan_StopsForGood_AndSaysSo(t *testing.T) {
 	f := joined(t, allCaps)
 	f.server.Ban("bridge", "no bridges here")
-	f.sink.until(t, "banned the bridge: ")
+	f.sink.until(t, "banned the bridge. ")
 	_, err := f.session.Send(f.ctx(), message("x"))
-	if !bridge.IsPermanent(err) || !strings.Contains(err.Error(), "no bridges here") {
+	if !bridge.IsPermanent(err) || !strings.Contains(err.Error(), "banned") || f.sink.count("no bridges here") != 1 || f.sink.count("log") == 0 {
 		t.Errorf("%v", err)
 	}
 	if err := f.session.(bridge.ChannelJoiner).JoinChannel(f.ctx(), "#d"); !bridge.IsPermanent(err) {

@@ -7,9 +7,11 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rs/zerolog"
+	"maunium.net/go/mautrix/id"
+
 	"github.com/trestle-bridge/trestle/bridge"
 	"github.com/trestle-bridge/trestle/example-ircbridge/casemap"
-	"maunium.net/go/mautrix/id"
 )
 
 // session is the relay bot's connection to the network, through any number of links.
@@ -21,17 +23,20 @@ type session struct {
 	cancel  context.CancelFunc
 	running sync.WaitGroup // of the connecting goroutine and the writers
 
-	mu       sync.Mutex    // guards everything below, and all of link but its queue
-	link     *link         // registered, or nil
-	changed  chan struct{} // closed and made anew when link or stopped changes
-	stopped  error         // why there will never be a link again
+	mu       sync.Mutex // guards everything below, and all of link but its queue
+	link     *link      // registered, or nil
+	stopped  error      // why there will never be a link again
 	mapping  casemap.Mapping
 	channels map[string]*channel // by folded name
 	progress map[id.EventID]*delivery
 	answered answers
 	typing   map[string]time.Time // by folded channel: when we last said so
 	labelNo  uint64
+	joinWait time.Duration // how long the answer to a JOIN may take
 }
+
+// joinPatience is how long the network may take to answer a JOIN.
+const joinPatience = 30 * time.Second
 
 var (
 	_ bridge.Session          = (*session)(nil)
@@ -40,6 +45,7 @@ var (
 	_ bridge.MembershipSender = (*session)(nil)
 	_ bridge.TopicSender      = (*session)(nil)
 	_ bridge.Guarantor        = (*session)(nil)
+	_ bridge.DoubtMarker      = (*session)(nil)
 )
 
 func open(ctx context.Context, config Config, version string, sink bridge.Sink) (*session, error) {
@@ -47,8 +53,8 @@ func open(ctx context.Context, config Config, version string, sink bridge.Sink) 
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	s := &session{
 		config: config, version: version, out: newOutlet(sink), ctx: ctx, cancel: cancel,
-		changed: make(chan struct{}), channels: map[string]*channel{}, progress: map[id.EventID]*delivery{},
-		typing: map[string]time.Time{},
+		channels: map[string]*channel{}, progress: map[id.EventID]*delivery{},
+		typing: map[string]time.Time{}, joinWait: joinPatience,
 	}
 	s.running.Go(s.connect)
 	return s, nil
@@ -56,25 +62,30 @@ func open(ctx context.Context, config Config, version string, sink bridge.Sink) 
 
 // connect makes one link after the other until Close, or until the network does not want it.
 func (s *session) connect() {
-	defer s.out.close()
 	wait := backoff{first: s.config.Reconnect.First, max: s.config.Reconnect.Max}
 	for {
+		s.log().Info().Msg("Connecting to " + s.config.host())
 		began := time.Now()
 		err := s.live()
 		if s.ctx.Err() != nil {
 			return
 		}
 		var refusal *refusedError
+		said := ""
+		if errors.As(err, &refusal) {
+			said = refusal.said
+		}
+		s.log().Warn().Err(err).Str("server_said", said).Msg("No connection to " + s.config.host())
 		switch {
-		case errors.As(err, &refusal) && refusal.forGood:
+		case refusal != nil && refusal.forGood:
 			s.stop(err)
 			s.out.warn("", "IRC: "+err.Error()+". The bridge stays away until it is started again.")
 			return
-		case errors.As(err, &refusal):
+		case refusal != nil:
 			wait.worst()
 			s.out.warn("", "IRC: "+err.Error()+". The bridge tries again from time to time.")
 		case errors.Is(err, errNotRegistered):
-			s.out.warn("", "IRC: no connection to "+s.config.Address+" ("+err.Error()+"). The bridge keeps trying.")
+			s.out.warn("", "IRC: no connection to "+s.config.host()+reason(err)+". The bridge keeps trying.")
 		case time.Since(began) > time.Minute || s.config.Reconnect.Max < time.Minute:
 			wait.reset()
 		}
@@ -88,6 +99,29 @@ func (s *session) connect() {
 	}
 }
 
+func (s *session) log() *zerolog.Logger { return s.out.sink.Log() }
+
+// later runs fn after a while, unless the session is closed by then. Close waits for it.
+func (s *session) later(after time.Duration, fn func()) *time.Timer {
+	return time.AfterFunc(after, func() {
+		s.mu.Lock()
+		if s.ctx.Err() != nil {
+			s.mu.Unlock()
+			return
+		}
+		s.running.Add(1)
+		s.mu.Unlock()
+		defer s.running.Done()
+		fn()
+	})
+}
+
+func (s *session) patience() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.joinWait
+}
+
 // stop makes every Send fail from now on.
 func (s *session) stop(cause error) {
 	s.mu.Lock()
@@ -95,35 +129,6 @@ func (s *session) stop(cause error) {
 	s.stopped = bridge.Permanent(cause)
 	for _, ch := range s.channels {
 		ch.decide(s.stopped)
-	}
-	s.announce()
-}
-
-// announce wakes whoever waits for a change. The caller holds the lock.
-func (s *session) announce() {
-	close(s.changed)
-	s.changed = make(chan struct{})
-}
-
-// linked waits for a registered link.
-func (s *session) linked(ctx context.Context) (*link, error) {
-	for {
-		s.mu.Lock()
-		l, stopped, changed := s.link, s.stopped, s.changed
-		s.mu.Unlock()
-		switch {
-		case stopped != nil:
-			return nil, stopped
-		case l != nil:
-			return l, nil
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return nil, fmt.Errorf("waiting for the connection to %s: %w", s.config.Address, ctx.Err())
-		case <-s.ctx.Done():
-			return nil, errClosed
-		}
 	}
 }
 
@@ -145,13 +150,13 @@ func (s *session) Close(ctx context.Context) error {
 			}
 		}
 	}
-	s.cancel()
 	s.mu.Lock()
-	s.announce()
+	s.cancel() // under the lock: from here on, nothing that was to run later begins
 	s.mu.Unlock()
 	ended := make(chan struct{})
 	go func() {
 		s.running.Wait()
+		s.out.close()
 		s.out.running.Wait()
 		close(ended)
 	}()
