@@ -331,3 +331,88 @@ func TestCrossing_ChannelWithoutARoom_SaysSo(t *testing.T) {
 		t.Errorf("got %v, want ErrNoPortal", err)
 	}
 }
+
+func TestCrossing_TopicThatTheNetworkCuts_StaysWholeOnMatrixAndIsToldOf(t *testing.T) {
+	c := newCrossing(t)
+	c.empowerBot()
+	c.net.TopicLength = 5
+	must(c.alice.SetTopic(c.ctx, c.room, "a long topic"))(t)
+	c.seesNotice("On Scripted the topic is shorter: a lon")
+	c.ok(c.net.Deliver(c.ctx, &bridge.Incoming{Channel: lobby, Topic: &bridge.Topic{Text: "a lon"}})) // as after a reconnect
+	c.ok(c.net.Say(c.ctx, lobby, "bob", "end"))
+	c.sees(bridgetest.Message(c.bob(), "end"))
+	var topic struct{ Topic string }
+	c.ok(c.alice.State(c.ctx, c.room, "m.room.topic", "", &topic))
+	if topic.Topic != "a long topic" {
+		t.Errorf("nobody changed the topic, but it is now %q", topic.Topic)
+	}
+}
+
+func TestCrossing_TopicWhoseDeliveryFailed_IsDeliveredAgain(t *testing.T) {
+	c := newCrossing(t)
+	c.empowerBot()
+	in := &bridge.Incoming{Channel: lobby, Sender: bridge.RemoteUser{ID: "bob"}, Topic: &bridge.Topic{Text: "new topic"}}
+	ended, cancel := context.WithCancel(c.ctx)
+	cancel()
+	if err := c.net.Deliver(ended, in); err == nil {
+		t.Fatal("a delivery without a context succeeded")
+	}
+	c.ok(c.net.Deliver(c.ctx, in))
+	c.sees(func(e bridgetest.Event) bool { return e.Type == "m.room.topic" && e.Content["topic"] == "new topic" })
+}
+
+func TestCrossing_TopicThatWasRefused_IsSetOnceTheBotMay(t *testing.T) {
+	c := newCrossing(t)
+	in := &bridge.Incoming{Channel: lobby, Topic: &bridge.Topic{Text: "new topic"}}
+	c.ok(c.net.Deliver(c.ctx, in))
+	c.seesNotice("I may not set this room's topic")
+	c.empowerBot()
+	c.ok(c.net.Deliver(c.ctx, in))
+	c.sees(func(e bridgetest.Event) bool { return e.Type == "m.room.topic" && e.Content["topic"] == "new topic" })
+}
+
+func TestCrossing_ReplyToAMessageOfAnotherRoom_SaysNothingOfIt(t *testing.T) {
+	c := newCrossing(t)
+	c.net.MessageIDs = true
+	secret := c.says("in the first room")
+	c.arrives("in the first room")
+	other := c.anotherRoom()
+	must(c.alice.SendText(c.ctx, other, "!test plumb elsewhere"))(t)
+	c.fromBot(other)
+	must(c.alice.SendReply(c.ctx, other, secret, "what was that?"))(t)
+	if got := c.arrives("what was that?"); got.ReplyTo == nil || got.ReplyTo.RemoteID != "" || got.ReplyTo.Name != "" {
+		t.Errorf("the reply tells of another room's message: %+v", got.ReplyTo)
+	}
+}
+
+func TestCrossing_WhatCannotCross_IsToldToItsSender(t *testing.T) {
+	c := newCrossing(t)
+	must(c.alice.Send(c.ctx, c.room, "m.poll.start", map[string]any{"m.text": "Tea or coffee?"}))(t)
+	c.seesNotice("This message did not reach Scripted: Scripted has no polls.")
+	must(c.alice.Send(c.ctx, c.room, "m.room.message", map[string]any{"body": "without a type"}))(t)
+	c.arrives("without a type")
+	c.says("!test " + strings.Repeat("x", 30_000))
+	c.seesNotice("I know no command")
+}
+
+func TestCrossing_EditedPhoto_LinkEndsWithTheEditedMessage(t *testing.T) {
+	c := newCrossing(t)
+	original := must(c.alice.SendImage(c.ctx, c.room, "a.png", "image/png", []byte("\x89PNG\r\n\x1a\nfirst")))(t)
+	uri := must(c.alice.Upload(c.ctx, "b.png", "image/png", []byte("\x89PNG\r\n\x1a\nsecond")))(t)
+	image := map[string]any{"msgtype": "m.image", "body": "b.png", "url": uri.String()}
+	must(c.alice.Send(c.ctx, c.room, "m.room.message", map[string]any{
+		"msgtype": "m.image", "body": "* b.png", "url": uri.String(), "m.new_content": image,
+		"m.relates_to": map[string]any{"rel_type": "m.replace", "event_id": original},
+	}))(t)
+	c.ok(c.net.Wait(c.ctx, "both", func() bool { return len(c.net.Sent()) == 2 }))
+	link := c.net.Sent()[1].Media.URL
+	if status, _ := get(t, link); status != http.StatusOK {
+		t.Fatalf("the link answers %d", status)
+	}
+	must(c.alice.Redact(c.ctx, c.room, original, ""))(t)
+	c.says("marker")
+	c.arrives("marker")
+	if status, _ := get(t, link); status != http.StatusGone {
+		t.Errorf("the redacted message was edited, and the edit's link still answers %d", status)
+	}
+}

@@ -61,7 +61,7 @@ func (b *Bridge) Buried(ctx context.Context, ev *appservice.Event, cause error) 
 	if errors.Is(cause, crypto.ErrEncrypted) || ev.Type == event.EventEncrypted.Type {
 		return b.sentence(ev.RoomID)
 	}
-	if b.portals.room(ev.RoomID) == nil {
+	if b.portals.room(ev.RoomID) == nil && b.abandoned[ev.RoomID] == "" {
 		return nil
 	}
 	text := fmt.Sprintf("This message did not reach %s: %v.", b.info.Name, cause)
@@ -185,9 +185,10 @@ func (b *Bridge) toMessage(ctx context.Context, p *portal, ev *appservice.Event,
 	if err != nil {
 		return nil, err
 	}
+	of := ev.ID // an edit's link ends with the edited message
 	edit := content.RelatesTo.GetReplaceID() != "" && content.NewContent != nil
 	if edit {
-		content = content.NewContent
+		of, content = content.RelatesTo.GetReplaceID(), content.NewContent
 	}
 	msg := &Message{
 		ID: ev.ID, Channel: p.Channel, Room: ev.RoomID, Sender: Sender{ID: ev.Sender, Name: name},
@@ -203,7 +204,7 @@ func (b *Bridge) toMessage(ctx context.Context, p *portal, ev *appservice.Event,
 	case msg.Kind == "":
 		msg.Kind = KindText // an unknown msgtype is shown by its body, as the specification wants
 	case content.MsgType.IsMedia() || msg.Kind == KindSticker:
-		if err := b.addMedia(ctx, msg, content); err != nil {
+		if err := b.addMedia(ctx, msg, content, of); err != nil {
 			return nil, err
 		}
 	}
@@ -218,7 +219,7 @@ func (b *Bridge) toMessage(ctx context.Context, p *portal, ev *appservice.Event,
 }
 
 // addMedia describes a file and signs a link to it. The file's own name is `filename`; `body` is then the caption.
-func (b *Bridge) addMedia(ctx context.Context, msg *Message, content *event.MessageEventContent) error {
+func (b *Bridge) addMedia(ctx context.Context, msg *Message, content *event.MessageEventContent, of id.EventID) error {
 	media := &Media{Name: content.Body}
 	msg.Text, msg.HTML = "", ""
 	if content.FileName != "" {
@@ -245,10 +246,6 @@ func (b *Bridge) addMedia(ctx context.Context, msg *Message, content *event.Mess
 	if err != nil || uri.IsEmpty() {
 		msg.Text = joinWords(msg.Text, "(the file has no valid address)")
 		return nil
-	}
-	of := msg.ID // an edit's link ends with the edited message
-	if edited := content.RelatesTo.GetReplaceID(); edited != "" {
-		of = edited
 	}
 	media.URL, err = b.signer.Short(ctx, proxy.Media{
 		URI: uri, Name: media.Name, MIME: media.MIME, Size: media.Size, Room: msg.Room, Event: of,

@@ -19,6 +19,8 @@ import (
 type Network struct {
 	// MessageIDs makes the network give every message it gets an ID: "remote-1", "remote-2", …
 	MessageIDs bool
+	// OnOpen, when set, is called by every opening of the session, before it returns.
+	OnOpen func(sink bridge.Sink)
 	// TopicLength is how many bytes of a topic the network keeps; 0: all.
 	TopicLength int
 	// Guarantee is what the session states.
@@ -62,6 +64,9 @@ func (n *Network) Info() bridge.Info {
 // Open makes the session. There is one at a time.
 func (n *Network) Open(_ context.Context, _ *bridge.Login, sink bridge.Sink) (bridge.Session, error) {
 	n.change(func() { n.sink = sink })
+	if n.OnOpen != nil {
+		n.OnOpen(sink)
+	}
 	return &scriptedSession{n}, nil
 }
 
@@ -90,6 +95,13 @@ func (n *Network) Sink() bridge.Sink {
 
 // FailSends makes the next sends return these errors, one each; nil lets one through.
 func (n *Network) FailSends(errs ...error) { n.change(func() { n.faults = append(n.faults, errs...) }) }
+
+// FaultsLeft is how many of the errors of FailSends have not been returned yet.
+func (n *Network) FaultsLeft() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return len(n.faults)
+}
 
 // Refuse makes a channel refuse to be joined, or with nil let the bridge in again.
 func (n *Network) Refuse(channel string, err error) { n.change(func() { n.refused[channel] = err }) }

@@ -1,0 +1,107 @@
+package bridge_test
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/trestle-bridge/trestle/bridge"
+	"github.com/trestle-bridge/trestle/bridgetest"
+)
+
+// plain returns everything readable that somebody other than alice put into the room after the last event of a type.
+func (c *crossing) plain() (texts []string) {
+	c.Helper()
+	encrypted := false
+	for _, e := range must(c.alice.Timeline(c.ctx, c.room))(c.T) {
+		if e.Type == "m.room.encryption" {
+			encrypted = true
+		}
+		if encrypted && e.Sender != c.alice.ID() && e.Type != "m.room.member" {
+			texts = append(texts, e.Type+" "+e.Body())
+		}
+	}
+	return texts
+}
+
+func (c *crossing) encrypts() {
+	c.Helper()
+	c.ok(c.alice.EnableEncryption(c.ctx, c.room))
+	c.seesNotice("This room is encrypted, and I cannot read encrypted messages.")
+}
+
+func TestEncryptedRoom_TopicAndTyping_StayOutside(t *testing.T) {
+	c := newCrossing(t)
+	c.empowerBot()
+	c.ok(c.net.Say(c.ctx, lobby, "bob", "hi"))
+	c.sees(bridgetest.Message(c.bob(), "hi"))
+	c.encrypts()
+	c.ok(c.net.Deliver(c.ctx, &bridge.Incoming{Channel: lobby, Sender: bridge.RemoteUser{ID: "bob"}, Topic: &bridge.Topic{Text: "secret"}}))
+	must(c.b.DeadLetters(c.ctx, 1))(t)
+	before := len(c.typingRequests())
+	c.net.Sink().Typing(lobby, bridge.RemoteUser{ID: "bob"}, true)
+	c.ok(c.net.Say(c.ctx, lobby, "bob", "in the clear"))
+	must(c.b.DeadLetters(c.ctx, 2))(t)
+	if got := c.plain(); len(got) != 1 {
+		t.Errorf("into the encrypted room went %q, want the sentence alone", got)
+	}
+	if after := len(c.typingRequests()); after != before {
+		t.Error("the encrypted room was told who types")
+	}
+	c.says("plain text in an encrypted room")
+	must(c.b.DeadLetters(c.ctx, 3))(t)
+	for _, m := range c.net.Sent() {
+		if m.Text == "plain text in an encrypted room" {
+			t.Error("text from the encrypted room went out, although the sentence says that it does not")
+		}
+	}
+}
+
+func (c *crossing) typingRequests() []bridgetest.Request {
+	return c.hs.Requests(func(r bridgetest.Request) bool { return strings.Contains(r.Path, "/typing/") && r.User == c.bob() })
+}
+
+func TestEncryptedRoom_SwitchedOnWhileTheBotWasOut_IsNoticed(t *testing.T) {
+	c := newCrossing(t)
+	c.ok(c.net.Say(c.ctx, lobby, "bob", "hi"))
+	c.sees(bridgetest.Message(c.bob(), "hi"))
+	c.ok(c.alice.Kick(c.ctx, c.room, c.b.BotID(), ""))
+	c.ok(c.net.Wait(c.ctx, "the bot to leave the channel", func() bool { return !c.net.Joined(lobby) }))
+	c.ok(c.alice.EnableEncryption(c.ctx, c.room))
+	c.ok(c.alice.Invite(c.ctx, c.room, c.b.BotID()))
+	c.seesNotice("This room is encrypted")
+	c.says("!test plumb " + lobby)
+	c.ok(c.hs.Settle(c.ctx))
+	c.b.Stop()
+	if c.net.Joined(lobby) {
+		t.Error("an encrypted room was plumbed")
+	}
+	if got := c.plain(); len(got) != 1 {
+		t.Errorf("into the encrypted room went %q, want the sentence alone", got)
+	}
+}
+
+// The homeserver is slow with the ghost's device, and meanwhile the room becomes encrypted.
+func TestEncryptedRoom_SwitchedOnWhileAGhostGetsItsDevice_IsNoticedBeforeBytesLeave(t *testing.T) {
+	c := newCrossing(t)
+	asked, encrypted := make(chan struct{}), make(chan struct{})
+	remove := c.hs.Intercept(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/devices/") {
+			close(asked)
+			<-encrypted
+		}
+		return false
+	})
+	defer remove()
+	c.ok(c.net.Say(c.ctx, lobby, "bob", "in the clear"))
+	<-asked
+	c.ok(c.alice.EnableEncryption(c.ctx, c.room))
+	c.ok(c.hs.Settle(c.ctx))
+	close(encrypted)
+	must(c.b.DeadLetters(c.ctx, 1))(t)
+	for _, text := range c.plain() {
+		if strings.Contains(text, "in the clear") {
+			t.Errorf("plaintext entered an encrypted room: %s", text)
+		}
+	}
+}
