@@ -135,7 +135,8 @@ media:
   #lifetime: 30d
   # The largest file that is handed out.
   #max_size: 100MiB
-  # Reverse proxies whose X-Forwarded-For is believed, so that the limits are each reader's own and not the proxy's.
+  # Reverse proxies whose X-Forwarded-For is believed, so that the limits are each reader's own and not the proxy's. One
+  # that passes on what the reader wrote there, instead of adding the reader's address, must not be in this list.
   #trusted_proxies: [127.0.0.0/8, "::1/128"]
 
 # Figures for Prometheus, on /metrics.

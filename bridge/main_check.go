@@ -75,6 +75,7 @@ func (p *program) checkCommand(*flag.FlagSet) func() int {
 		checkDatabase(f, cfg)
 		checkMediaURL(f, cfg)
 		checkHomeserver(f, cfg, registration)
+		checkNetwork(f, p.network)
 		if f.failed {
 			return exitFailed
 		}
@@ -102,6 +103,23 @@ func checkModes(f *findings, config string, cfg *Config) {
 			f.note("secrets", "%s can be read by everybody on this machine; write: chmod o= %s", path, path)
 		}
 	}
+}
+
+// checkNetwork connects to the remote network, if the network can try that.
+func checkNetwork(f *findings, n Network) {
+	name := n.Info().Name
+	checker, ok := n.(Checker)
+	if !ok {
+		f.note("network", "the connection to %s is not tried here; the first run shows whether it works", name)
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), checkTimeout)
+	defer cancel()
+	if err := checker.CheckConnection(ctx); err != nil {
+		f.wrong("network", "%s: %v", name, err)
+		return
+	}
+	f.ok("network", "%s lets the bridge in", name)
 }
 
 // checkDatabase looks whether the database would open, and leaves it alone: a running bridge keeps it, and one that is not

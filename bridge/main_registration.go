@@ -53,9 +53,6 @@ Synapse, in homeserver.yaml:
 
     app_service_config_files:
       - %s
-    experimental_features:
-      msc2409_to_device_messages_enabled: true
-      msc3202_transaction_extensions: true
 
 Dendrite, in dendrite.yaml:
 

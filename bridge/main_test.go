@@ -139,7 +139,7 @@ func TestRegistration_Written_IsReadBackAndNeverReplaced(t *testing.T) {
 	path := writeConfig(t, "appservice: {listen: 127.0.0.1:5000, id: tin2}\n")
 	got := invoke(&settledNetwork{}, nil, "registration", "-config", path)
 	file := filepath.Join(filepath.Dir(path), "registration.yaml")
-	for _, step := range []string{"app_service_config_files:\n      - " + file, "msc3202_transaction_extensions: true", "config_files:\n        - " + file, "check -config " + path} {
+	for _, step := range []string{"app_service_config_files:\n      - " + file, "config_files:\n        - " + file, "check -config " + path} {
 		got.want(t, exitOK, step, "")
 	}
 	info, err := os.Stat(file)

@@ -16,7 +16,7 @@ import (
 // The life of a Network: [Main] reads the configuration, hands the `network:` section to a Network that is
 // [Configurable], opens one Session for every login (at least the relay login, whose ID is [RelayLogin]), and closes each
 // on shutdown. Everything beyond Network and Session is a small optional interface that the bridge finds by assertion:
-// [Configurable], [ConfigExampler] and [ChannelValidator] on the Network; [DoubtMarker], [ChannelJoiner], [TypingSender],
+// [Configurable], [ConfigExampler], [ChannelValidator] and [Checker] on the Network; [DoubtMarker], [ChannelJoiner], [TypingSender],
 // [MembershipSender], [TopicSender] and [Guarantor] on the Session. A network that lacks one degrades in the way that the
 // interface's comment states.
 //
@@ -209,6 +209,13 @@ type Sink interface {
 	// Warn shows an operator's problem (cannot join, banned, no connection) in the channel's room, once per distinct
 	// text until the channel works again; an empty channel means every room of the session.
 	Warn(channel, text string)
+}
+
+// Checker is a Network that can try, for the subcommand `check`, whether its part of the configuration works: that the
+// server is there and lets the bridge in. Without it, `check` says that this was not tried.
+type Checker interface {
+	// CheckConnection connects, logs in, and leaves again, all before ctx ends. Its error says what to change.
+	CheckConnection(ctx context.Context) error
 }
 
 // ChannelJoiner is a Session that must enter a channel before it can speak there. Without it, channels are taken to be

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -49,6 +50,23 @@ func (c *chat) say(channel, name, text string) {
 }
 
 func (c *chat) cut() { c.do(func() { c.cuts++ }) }
+
+// wait waits until that many messages were posted, or ctx ends.
+func (c *chat) wait(ctx context.Context, n int) {
+	for {
+		c.mu.Lock()
+		change, enough := c.change, len(c.posted) >= n
+		c.mu.Unlock()
+		if enough {
+			return
+		}
+		select {
+		case <-change:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
 
 func (c *chat) got() []message {
 	c.mu.Lock()
@@ -145,14 +163,13 @@ func TestEmbed_MessagesCrossBothWays_AlsoAfterTheConnectionBroke(t *testing.T) {
 	if got := strings.Join(texts, " | "); got != "hello, Matrix | still there? | good" {
 		t.Errorf("the room has: %s", got)
 	}
-	b.Stop() // what alice wrote is delivered before it ends, or at the next start
-	b.Start()
-	if err := hs.Settle(ctx); err != nil {
-		t.Fatal(err)
-	}
+	chat.wait(ctx, 2)
 	b.Stop()
+	b.Start() // nothing comes twice
+	says("and after a restart")
+	chat.wait(ctx, 3)
 	got := chat.got()
-	if len(got) != 2 || got[0].Text != "hello, chat" || got[1].Text != "still here" || got[0].Name != "alice" {
+	if len(got) != 3 || got[0].Text != "hello, chat" || got[1].Text != "still here" || got[0].Name != "alice" {
 		t.Errorf("the chat got %+v", got)
 	}
 }
