@@ -112,11 +112,14 @@ func (as *AppService) Start(ctx context.Context) error {
 		return errors.New("start the appservice: it was started before")
 	}
 	events := 0
+	var doubted []store.LaneRefs
 	err := as.store.Backlog(ctx, func(r store.LaneRefs) error {
 		if known := as.heads.get(r.Lane); known == (head{}) && (r.Doubt || r.Attempts > 0) {
 			h := head{attempts: r.Attempts, doubt: r.Doubt, nextAt: r.NextAt}
 			if r.Doubt {
 				h.attempts++ // it was under way when the process ended: that was an attempt
+				h.crashes = crashes(r.Cause) + 1
+				doubted = append(doubted, r)
 			}
 			as.heads.set(r.Lane, h)
 		}
@@ -126,6 +129,9 @@ func (as *AppService) Start(ctx context.Context) error {
 	})
 	if err != nil {
 		return fmt.Errorf("start the appservice: read the backlog: %w", err)
+	}
+	if err := as.countCrashes(ctx, doubted); err != nil {
+		return fmt.Errorf("start the appservice: %w", err)
 	}
 	if events > 0 {
 		as.log.Info().Int("events", events).Msg("Events of an earlier run are taken up")

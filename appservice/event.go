@@ -35,8 +35,9 @@ type Event struct {
 	Raw json.RawMessage
 	// Attempts is how many attempts have failed before this one.
 	Attempts int
-	// InDoubt says that the process ended after [Event.Doubt] and before the end of this event was written: what the
-	// handler was about to do may have been done.
+	// InDoubt says that in an earlier attempt the process ended, or the handler panicked, after [Event.Doubt] and before
+	// the end of this event was written: what the handler was about to do may have been done. It stays so until an attempt
+	// calls Doubt again.
 	InDoubt bool
 
 	decoded   *event.Event

@@ -29,7 +29,13 @@ type Handler interface {
 	// letter at once, a panic after five attempts; one wrapped by [Later] is no attempt at all. The lane waits for its
 	// head; no other lane does.
 	//
-	// ctx ends when the appservice stops. An error after that is no attempt: the event is found again at the next start.
+	// A plain error after Doubt, and one of Later, says that nothing has left: the mark is taken back. A handler that does
+	// not know whether something has left, and must not do it again, returns a Permanent error. After a panic, and after
+	// the end of the process, the event comes again with InDoubt set; when five processes in a row end so, it becomes a
+	// dead letter.
+	//
+	// ctx ends when the appservice stops. An error after that is no attempt: the event is found again at the next start,
+	// not in doubt when the error is a plain one.
 	HandleEvent(ctx context.Context, ev *Event) ([]Effect, error)
 	// HandleEphemeral is given typing, receipts and presence, coalesced, one at a time. They are never stored, and are
 	// dropped, oldest first, when the handler does not keep up.

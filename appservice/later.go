@@ -87,11 +87,12 @@ func (l *laterLanes) wake() []string {
 	return list
 }
 
-// postpone ends an attempt that does not count, after which nothing has left.
-func (b *batch) postpone(s step) {
+// postpone ends an attempt that does not count, in which nothing has left.
+func (b *batch) postpone(s step, cause error) {
 	doubt := s.ev.InDoubt && !s.doubted
-	if s.doubted {
-		if err := b.flush(func(tx *store.Tx) error { return tx.ClearDoubt(b.lane, s.ref) }); err != nil {
+	if doubt || s.doubted {
+		err := b.flush(func(tx *store.Tx) error { return tx.Postpone(b.lane, s.ref, causeText(cause), doubt) })
+		if err != nil {
 			b.culprit, doubt = nil, true // as it stands in the store
 		}
 	}

@@ -15,6 +15,7 @@ const (
 	batchSize  = 64                    // events of one lane that may share a commit
 	batchTime  = 20 * time.Millisecond // and how long the first of them waits for the others at most
 	maxPanics  = 5                     // attempts of an event that panics
+	maxCrashes = 5                     // and of one that ends the process
 	maxCause   = 1000                  // bytes of an error that are kept
 	effectPass = 5                     // attempts to commit effects that fail by themselves
 )
@@ -40,7 +41,8 @@ func waited(attempts int) (sum time.Duration) {
 // head is what is known of the first event of a lane that did not go well. Lanes that are well have none.
 type head struct {
 	attempts int
-	doubt    bool      // found in doubt at start, and not tried since
+	doubt    bool      // what an earlier attempt was about to do may have been done
+	crashes  int       // how many processes in a row ended while it was in doubt; found at start, and not tried since
 	nextAt   time.Time // not before, from before the start
 }
 
@@ -98,6 +100,17 @@ type panicError struct{ value any }
 
 func (e panicError) Error() string { return fmt.Sprintf("panic: %v", e.value) }
 
+func isPanic(err error) bool {
+	var p panicError
+	return errors.As(err, &p)
+}
+
+// causeText is what is kept of an error.
+func causeText(err error) string {
+	text := err.Error()
+	return storable(text[:min(len(text), maxCause)])
+}
+
 // work takes up to batchSize events of a lane through the handler. Those that only have effects share a commit.
 func (as *AppService) work(ctx context.Context, lane string, refs []store.Ref) (done int, retryAfter time.Duration) {
 	if as.fatalError() != nil {
@@ -151,6 +164,10 @@ func (b *batch) one(ref store.Ref) (retryAfter time.Duration, ok bool) {
 	}
 	s := step{ref: ref, ev: newEvent(el)}
 	s.ev.Attempts, s.ev.InDoubt = state.attempts, state.doubt
+	if state.crashes >= maxCrashes {
+		s.ev.Attempts-- // there is none now
+		return b.fail(s, Permanent(fmt.Errorf("the process ended while this was under way, %d times in a row", state.crashes)))
+	}
 	s.ev.doubt = func(context.Context) error {
 		if err := b.flush(func(tx *store.Tx) error { return tx.Doubt(b.lane, ref) }); err != nil {
 			if b.culprit != nil && b.culprit.step == len(b.steps) {
@@ -187,7 +204,10 @@ func (b *batch) one(ref store.Ref) (retryAfter time.Duration, ok bool) {
 		}
 		return 0, true
 	case b.ctx.Err() != nil:
-		_ = b.flush(nil) // the appservice stops: this was no attempt, and a mark of doubt stays
+		// The appservice stops: this was no attempt. A mark of doubt stays only where the handler does not know better.
+		if flushErr := b.flush(nil); flushErr == nil && !IsPermanent(err) && !isPanic(err) {
+			b.postpone(s, err)
+		}
 		return 0, false
 	}
 	if err := b.flush(nil); err != nil {
@@ -195,7 +215,7 @@ func (b *batch) one(ref store.Ref) (retryAfter time.Duration, ok bool) {
 	}
 	if isLater(err) {
 		b.as.log.Debug().Err(err).Str("lane", b.lane).Stringer("event_id", s.ev.ID).Msg("An event has to wait")
-		b.postpone(s)
+		b.postpone(s, err)
 		return b.as.later.add(b.lane, wakes), false
 	}
 	return b.fail(s, err)
@@ -243,19 +263,25 @@ func (b *batch) settle() (done int, retryAfter time.Duration) {
 // fail writes down a failed attempt, or buries the event. ok says that the lane goes on at once.
 func (b *batch) fail(s step, cause error) (retryAfter time.Duration, ok bool) {
 	attempts := s.ev.Attempts + 1
-	var asPanic panicError
-	panicked := errors.As(cause, &asPanic)
-	text := cause.Error()
-	text = storable(text[:min(len(text), maxCause)])
+	panicked, text := isPanic(cause), causeText(cause)
 	log := b.as.log.With().Str("lane", b.lane).Stringer("event_id", s.ev.ID).Str("type", s.ev.Type).Int("attempts", attempts).Logger()
 	if !IsPermanent(cause) && !(panicked && attempts >= maxPanics) && waited(attempts) < b.as.cfg.MaxAge {
 		wait := backoff(attempts)
 		log.Warn().Err(cause).Dur("wait", wait).Msg("An event failed and is tried again")
 		b.as.metrics.event(s.ev.Kind, "retried")
-		if err := b.flush(func(tx *store.Tx) error { return tx.Attempt(b.lane, s.ref, text, time.Now().Add(wait)) }); err != nil {
+		// A plain error says that nothing has left. What a handler did that panicked nobody knows, nor what was done
+		// before this attempt, when the handler did not come to it again.
+		doubt := s.doubted && panicked || s.ev.InDoubt && !s.doubted
+		err := b.flush(func(tx *store.Tx) error {
+			if err := tx.Attempt(b.lane, s.ref, text, time.Now().Add(wait)); err != nil || !doubt {
+				return err
+			}
+			return tx.Doubt(b.lane, s.ref)
+		})
+		if err != nil {
 			b.culprit = nil
 		}
-		b.as.heads.set(b.lane, head{attempts: attempts})
+		b.as.heads.set(b.lane, head{attempts: attempts, doubt: doubt})
 		return wait, false
 	}
 	log.Error().Err(cause).Msg("An event became a dead letter")

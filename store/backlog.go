@@ -84,7 +84,7 @@ func (l *laneProgress) remaining(refs LaneRefs) (LaneRefs, bool) {
 		return refs, false
 	}
 	refs.Doubt = l.doubt == int64(refs.Refs[0].Pos)
-	refs.Attempts = l.attempts
+	refs.Attempts, refs.Cause = l.attempts, fromColumn(l.cause)
 	refs.NextAt = fromMillis(l.nextAt)
 	return refs, true
 }

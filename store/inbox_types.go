@@ -44,10 +44,12 @@ type Ref struct {
 type LaneRefs struct {
 	Lane string
 	Refs []Ref
-	// Doubt, Attempts and NextAt speak of the first of Refs, and are zero for what has just come in: it was under way
-	// when the process ended; it failed so many times; it must not be tried again before NextAt.
+	// Doubt, Attempts, Cause and NextAt speak of the first of Refs, and are zero for what has just come in: it was under
+	// way when the process ended; it failed so many times; why it was not done the last time; it must not be tried again
+	// before NextAt.
 	Doubt    bool
 	Attempts int
+	Cause    string
 	NextAt   time.Time
 }
 

@@ -58,9 +58,14 @@ func (tx *Tx) Attempt(lane string, ref Ref, cause string, next time.Time) error 
 	})
 }
 
-// ClearDoubt takes the mark of [Tx.Doubt] back and counts nothing: the caller knows that nothing has left the process.
-func (tx *Tx) ClearDoubt(lane string, ref Ref) error {
-	return tx.mark("clearing the doubt", lane, ref, func(l *laneProgress) { l.doubt = -1 })
+// Postpone ends an attempt at the element that does not count. It takes the mark of [Tx.Doubt] back, unless doubt says
+// that it stays, because it is older than the attempt.
+func (tx *Tx) Postpone(lane string, ref Ref, cause string, doubt bool) error {
+	return tx.mark("postponing", lane, ref, func(l *laneProgress) {
+		if l.cause = toCause(cause); !doubt {
+			l.doubt = -1
+		}
+	})
 }
 
 // Finish marks the element, and all before it in this lane and row, as done. A row leaves the inbox when all its lanes
