@@ -1,7 +1,9 @@
 package bridge
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -145,6 +147,7 @@ ok    media         links begin with https://media.trestle.test/m/ and are answe
 ok    homeserver    %[2]s answers, and knows Matrix up to v1.12
 ok    token         the homeserver knows the bridge, as @tinbot:trestle.test
 ok    ping          the homeserver reached this check at %[3]s in 7 ms
+note  network       the connection to Tin Can is not tried here; the first run shows whether it works
 `, dir, strings.TrimPrefix(c.env[0], "TRESTLE_HOMESERVER_ADDRESS="), c.hs.registration.URL)
 	if got.status != exitOK || got.stdout != want {
 		t.Errorf("status %d, got\n%s\nwant\n%s", got.status, got.stdout, want)
@@ -275,6 +278,32 @@ func TestCheck_DatabaseError_LosesItsPassword(t *testing.T) {
 	} {
 		if got := withoutPassword(text, uri); strings.Contains(got, "hunter2") {
 			t.Errorf("got %s", got)
+		}
+	}
+}
+
+type checkedNetwork struct {
+	Network
+	err error
+}
+
+func (n checkedNetwork) Info() Info                            { return Info{Name: "Tin Can"} }
+func (n checkedNetwork) CheckConnection(context.Context) error { return n.err }
+
+func TestCheck_NetworkThatCanBeTried_IsTried(t *testing.T) {
+	for _, c := range []struct {
+		err    error
+		want   string
+		failed bool
+	}{
+		{nil, "ok    network       Tin Can lets the bridge in\n", false},
+		{errors.New("the string is cut: knot it"), "WRONG network       Tin Can: the string is cut: knot it\n", true},
+	} {
+		var out strings.Builder
+		f := &findings{out: &out}
+		checkNetwork(f, checkedNetwork{err: c.err})
+		if out.String() != c.want || f.failed != c.failed {
+			t.Errorf("got %q, failed %v", out.String(), f.failed)
 		}
 	}
 }
