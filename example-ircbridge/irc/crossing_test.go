@@ -5,7 +5,10 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
+
+	"maunium.net/go/mautrix/id"
 
 	"github.com/trestle-bridge/trestle/bridge"
 	"github.com/trestle-bridge/trestle/example-ircbridge/ircd"
@@ -272,25 +275,79 @@ func TestTopic(t *testing.T) {
 
 func TestMembership_IsANotice_UnlessOff(t *testing.T) {
 	f := joined(t, noCaps)
-	tell := f.session.(bridge.MembershipSender)
-	user := bridge.Sender{ID: "@bob:x", Name: "Bob\r\n"}
-	for want, m := range map[string]*bridge.Membership{
-		"NOTICE #c :Bob (@bob:x) joined":          {Channel: "#c", User: user, Joined: true},
-		"NOTICE #c :Bob (@bob:x) left: good by e": {Channel: "#c", User: user, Reason: "good\nby\re"},
-	} {
-		if err := tell.SendMembership(f.ctx(), m); err != nil {
+	tell := func(user bridge.Sender, join bool) {
+		t.Helper()
+		m := &bridge.Membership{Channel: "#c", User: user, Joined: join}
+		if !join {
+			m.Reason = "good\nby\re"
+		}
+		if err := f.session.(bridge.MembershipSender).SendMembership(f.ctx(), m); err != nil {
 			t.Fatal(err)
 		}
-		if got := f.witness.until("NOTICE #c"); !strings.HasSuffix(got, want) {
+	}
+	want := func(text string) {
+		t.Helper()
+		if got := f.witness.until("NOTICE #c"); !strings.HasSuffix(got, "NOTICE #c :"+text) {
 			t.Errorf("%q", got)
 		}
 	}
+	user := bridge.Sender{ID: "@bob:x", Name: "Bob\r\n"}
+	alice, carol := bridge.Sender{ID: "@alice:x", Name: "Alice"}, bridge.Sender{ID: "@carol:x", Name: "Carol"}
+	tell(user, true)
+	want("Bob (@bob:x) joined")
+	tell(user, false)
+	want("Bob (@bob:x) left: good by e")
+	tell(user, true)
+	tell(alice, true)
+	tell(carol, false)
+	want("Bob, Alice joined; Carol left (Matrix)")
+	tell(carol, true)
+	tell(user, true)
+	tell(user, false)
+	want("Carol (@carol:x) joined")
+	for i := range 13 {
+		tell(bridge.Sender{ID: id.UserID(fmt.Sprintf("@u%d:x", i)), Name: fmt.Sprintf("u%d", i)}, true)
+	}
+	want("u0, u1, u2, u3, u4, u5, u6, u7, u8, u9 and 3 more joined (Matrix)")
 	off := joined(t, noCaps, func(c *Config) { c.Membership = MembershipOff })
 	if err := off.session.(bridge.MembershipSender).SendMembership(off.ctx(), &bridge.Membership{Channel: "#c", User: user}); err != nil {
 		t.Fatal(err)
 	}
 	if lines := strings.Join(off.server.Lines("bridge"), "\n"); strings.Contains(lines, "NOTICE") {
 		t.Error(lines)
+	}
+}
+
+func TestMembership_GivesWayToMessages_AndGrowsOld(t *testing.T) {
+	f := joined(t, noCaps)
+	s := f.session.(*session)
+	s.mu.Lock()
+	q := s.link.queue
+	s.mu.Unlock()
+	tokens := func(used time.Duration) {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		q.bucket.interval, q.bucket.burst, q.bucket.used, q.bucket.at = time.Minute, 8, used, time.Now()
+	}
+	tokens(5 * time.Minute) // three of eight are left: for messages
+	if err := s.SendMembership(f.ctx(), &bridge.Membership{Channel: "#c", User: bridge.Sender{ID: "@bob:x", Name: "Bob"}, Joined: true}); err != nil {
+		t.Fatal(err)
+	}
+	s.tell()
+	f.mustSend(message("first"))
+	s.tell()
+	if f.got("joined") {
+		t.Error("the notice took a token that messages need")
+	}
+	s.mu.Lock()
+	s.tidings["#c"].since = time.Now().Add(-time.Hour)
+	s.mu.Unlock()
+	f.sink.until(t, "Not told on IRC")
+	tokens(0)
+	s.tell()
+	f.mustSend(message("last"))
+	if f.got("joined") {
+		t.Error("the notice was told an hour late")
 	}
 }
 

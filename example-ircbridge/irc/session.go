@@ -31,6 +31,8 @@ type session struct {
 	progress map[id.EventID]*delivery
 	answered answers
 	typing   map[string]time.Time // by folded channel: when we last said so
+	tidings  map[string]*tidings  // by the portal's channel
+	telling  bool                 // somebody will look at tidings
 	labelNo  uint64
 	joinWait time.Duration // how long the answer to a JOIN may take
 }
@@ -54,7 +56,7 @@ func open(ctx context.Context, config Config, version string, sink bridge.Sink) 
 	s := &session{
 		config: config, version: version, out: newOutlet(sink), ctx: ctx, cancel: cancel,
 		channels: map[string]*channel{}, progress: map[id.EventID]*delivery{},
-		typing: map[string]time.Time{}, joinWait: joinPatience,
+		typing: map[string]time.Time{}, tidings: map[string]*tidings{}, joinWait: joinPatience,
 	}
 	s.running.Go(s.connect)
 	return s, nil

@@ -1,0 +1,41 @@
+package irc
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/trestle-bridge/trestle/example-ircbridge/ircd"
+)
+
+func TestCheckConnection_SaysWhetherTheNetworkLetsTheBridgeIn(t *testing.T) {
+	server, err := ircd.Start(ircd.Options{Password: "sesame"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	check := func(change func(*Config)) error {
+		n := NewNetwork("test")
+		config := n.Config().(*Config)
+		config.Address, config.TLS.Enabled, config.Password = server.Addr(), false, "sesame"
+		change(config)
+		return n.CheckConnection(t.Context())
+	}
+	if err := check(func(*Config) {}); err != nil {
+		t.Errorf("the right configuration: %v", err)
+	}
+	if nicks := server.Nicks(); len(nicks) != 0 {
+		t.Errorf("the check is still there: %v", nicks)
+	}
+	for name, change := range map[string]func(*Config){
+		"a wrong password":    func(c *Config) { c.Password = "simsala" },
+		"nobody at that port": func(c *Config) { c.Address = "127.0.0.1:1" },
+		"TLS to a plain port": func(c *Config) { c.TLS.Enabled = true },
+	} {
+		err := check(change)
+		if err == nil || strings.Contains(err.Error(), "keeps trying") || strings.Contains(err.Error(), "simsala") {
+			t.Errorf("%s: %v", name, err)
+		} else {
+			t.Logf("%s: %v", name, err)
+		}
+	}
+}
