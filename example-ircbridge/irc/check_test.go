@@ -3,6 +3,7 @@ package irc
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/trestle-bridge/trestle/example-ircbridge/ircd"
 )
@@ -17,6 +18,7 @@ func TestCheckConnection_SaysWhetherTheNetworkLetsTheBridgeIn(t *testing.T) {
 		n := NewNetwork("test")
 		config := n.Config().(*Config)
 		config.Address, config.TLS.Enabled, config.Password = server.Addr(), false, "sesame"
+		config.Reconnect.Timeout = 500 * time.Millisecond
 		change(config)
 		return n.CheckConnection(t.Context())
 	}
