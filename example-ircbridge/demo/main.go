@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 	"time"
 
@@ -22,20 +23,52 @@ import (
 )
 
 func main() {
-	once := flag.Bool("once", false, "stop after the conversation")
-	data := flag.String("data", "demo-data", "directory for the demo's files")
-	flag.Parse()
+	o, err := parse(os.Args[1:])
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "demo:", err)
+		os.Exit(2)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *data, *once); err != nil && !(errors.Is(err, context.Canceled) && ctx.Err() != nil) {
+	if err := run(ctx, o); err != nil && !(errors.Is(err, context.Canceled) && ctx.Err() != nil) {
 		fmt.Fprintln(os.Stderr, "demo:", err)
 		os.Exit(1)
 	}
 }
 
+type options struct {
+	once bool
+	data string
+}
+
+func parse(args []string) (o options, err error) {
+	flags := flag.NewFlagSet("demo", flag.ContinueOnError)
+	flags.BoolVar(&o.once, "once", false, "stop after the conversation")
+	flags.StringVar(&o.data, "data", "demo-data", "directory for the demo's files")
+	if err := flags.Parse(args); err != nil {
+		return o, err
+	}
+	if flags.NArg() > 0 {
+		return o, fmt.Errorf("%q is no flag that the demo knows: -h lists them", flags.Arg(0))
+	}
+	return o, nil
+}
+
 const channel = "#trestle"
 
-func run(ctx context.Context, data string, once bool) (err error) {
+func run(ctx context.Context, o options) (err error) {
+	data, err := filepath.Abs(o.data)
+	if err != nil {
+		return err
+	}
+	mark, err := takeDirectory(data)
+	if err != nil {
+		return err
+	}
+	defer mark.Close()
 	fmt.Println("Starting a homeserver and an IRC server …")
 	hs, err := bridgetest.StartHomeserver(bridgetest.Options{ServerName: "demo.localhost"})
 	if err != nil {
@@ -67,7 +100,7 @@ func run(ctx context.Context, data string, once bool) (err error) {
 		return fmt.Errorf("did not cross: %w\nThe bridge's log is in %s", err, b.logPath)
 	}
 	fmt.Println("\nEverything crossed.")
-	if once {
+	if o.once {
 		return nil
 	}
 	fmt.Printf("\nNow you: point an IRC client at %s (no TLS), join %s, and say something.\n", irc.Addr(), channel)

@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"maunium.net/go/mautrix/id"
@@ -25,24 +24,9 @@ type process struct {
 	ended   chan error
 }
 
-// ours are the files that the demo makes, and so may take away.
-var ours = []string{"config.yaml", "registration.yaml", "bridge.db", "bridge.db-wal", "bridge.db-shm", "bridge.db.lock", "bridge.log", "trestle-irc"}
-
 // startBridge builds the bridge, writes its configuration, makes its registration with its own command, tells the
 // homeserver of it, and runs it.
 func startBridge(ctx context.Context, dir string, hs *bridgetest.Homeserver, irc string) (*process, error) {
-	dir, err := filepath.Abs(dir)
-	if err != nil {
-		return nil, err
-	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, err
-	}
-	for _, name := range ours {
-		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return nil, err
-		}
-	}
 	binary := filepath.Join(dir, "trestle-irc")
 	if out, err := exec.CommandContext(ctx, "go", "build", "-o", binary, "./example-ircbridge").CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("building the bridge: %w\n%s", err, out)
@@ -86,7 +70,7 @@ network:
 	}
 	p.cmd = exec.Command(binary, "run", "-config", config)
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C goes to the demo, which stops the bridge in its turn
+	p.cmd.SysProcAttr = attributes()
 	if err := p.cmd.Start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("starting the bridge: %w", err), p.log.Close())
 	}
@@ -97,7 +81,7 @@ network:
 // stop asks the bridge to stop, and expects it to do so well.
 func (p *process) stop() error {
 	defer p.log.Close()
-	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+	if err := terminate(p.cmd.Process); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
 	select {

@@ -48,6 +48,8 @@ func TestFromMatrix(t *testing.T) {
 		{"HTML that shows nothing gives the body", "body", `<mx-reply>quoted</mx-reply>`, "body"},
 		{"HTML nested too deep gives the body", "body", strings.Repeat("<b>", 100_000) + "x", "body"},
 		{"codes and other controls in a body go", "a\x02b\x00c\x01d\x07e\tf\u009bg", "", "abcde fg"},
+		{"so are Unicode's", "a\u2028b\u2029c\u0085d\u000be", "", "a\nb\nc\nd\ne"},
+		{"Unicode's line breaks in HTML", "x", "<pre>a&#x2028;<b>&lt;Bob&gt; b</b></pre>", "\x11a\n\x02\x11<Bob> b"},
 		{"carriage returns are line breaks", "a\r\nb\rc", "", "a\nb\nc"},
 		{"controls in HTML go", "x", "a&#2;b&#13;c\x01<i title='\x02'>d</i>", "ab c\x1dd"},
 	} {
@@ -160,6 +162,10 @@ func TestName(t *testing.T) {
 		{"\u202eecila\u2066", "ecila"},
 		{"  many   spaces ", "many spaces"},
 		{"\u200b", ""},
+		{"Bo\u200db\u200c\ufe0f\ufe00\u115f\u1160\u3164\uffa0\u00ad\u180b\U000e0062\U000e0100", "Bob"},
+		{"\u2800Bob\u2800\u00a0", "Bob"},
+		{"＞ hi ﹤Bob", "› hi ‹Bob"},
+		{"a\u2028b\u0085c", "a b c"},
 		{strings.Repeat("é", 40), strings.Repeat("é", 18) + "…"},
 	} {
 		if got := Name(test.in, 40); got != test.want {

@@ -140,7 +140,7 @@ func messageText(msg *bridge.Message) string {
 // mediaText is a file in words: its name, its size, and where it is.
 func mediaText(msg *bridge.Message) string {
 	m := msg.Media
-	name := format.FileName(m.Name, maxFileName)
+	name := format.Label(m.Name, maxFileName)
 	if name == "" {
 		name = string(msg.Kind)
 	}

@@ -75,6 +75,11 @@ func TestIncoming_Lines(t *testing.T) {
 			f.sink.until(t, test.want)
 		})
 	}
+	f.server.Inject("bridge", ":\u202eec\u200dila\x02\x07!x@y PRIVMSG #c :strange nick")
+	f.sink.until(t, "strange nick")
+	if in := f.sink.events[len(f.sink.events)-1]; in.Sender.Name != "ecila" {
+		t.Errorf("%q", in.Sender.Name)
+	}
 	f.server.Inject("bridge", "@time=2020-01-02T03:04:05.678Z;msgid=timed :x!y@z PRIVMSG #c :long ago")
 	f.sink.until(t, "long ago")
 	in := f.sink.events[len(f.sink.events)-1]

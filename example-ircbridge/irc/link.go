@@ -12,6 +12,7 @@ import (
 	"github.com/ergochat/irc-go/ircreader"
 
 	"github.com/trestle-bridge/trestle/bridge"
+	"github.com/trestle-bridge/trestle/example-ircbridge/format"
 )
 
 var (
@@ -157,8 +158,16 @@ func (l *link) fold(name string) string { return l.support.mapping.Fold(name) }
 
 func (l *link) isMe(nick string) bool { return l.fold(nick) == l.fold(l.nick) }
 
+// remote is a user as Matrix sees it. A sloppy server's nicks may have in them what must not reach a display name.
 func (l *link) remote(nick string) bridge.RemoteUser {
-	return bridge.RemoteUser{ID: l.fold(nick), Name: nick}
+	return bridge.RemoteUser{ID: l.fold(nick), Name: shown(nick)}
+}
+
+func shown(nick string) string {
+	if name := format.Label(nick, 255); name != "" {
+		return name
+	}
+	return "?"
 }
 
 // learn takes our prefix as others see it from a message of our own.

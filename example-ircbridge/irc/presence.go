@@ -80,9 +80,10 @@ func (l *link) handleKick(m *ircmsg.Message) {
 		reason = readable(m.Params[2])
 	}
 	if !l.isMe(victim) {
-		l.leave(m, ch, victim, bridge.Leave{Reason: reason, By: by})
+		l.leave(m, ch, victim, bridge.Leave{Reason: reason, By: shown(by)})
 		return
 	}
+	by = shown(by)
 	ch.left()
 	ch.decide(bridge.Permanent(errors.New("the bridge was kicked")))
 	ch.kicked = "kicked by " + by
