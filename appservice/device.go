@@ -123,8 +123,12 @@ func (i *Intent) withoutDevice(cause error) (id.DeviceID, error) {
 	return "", nil
 }
 
-// withDevice runs a request as the user's device. A homeserver that has lost the device gets a new one, once.
+// withDevice runs a request as the user's device. A homeserver that has lost the user or the device gets a new one, once.
 func (i *Intent) withDevice(ctx context.Context, request func(cli *mautrix.Client) error) error {
+	return i.registered(ctx, func() error { return i.tryDevice(ctx, request) })
+}
+
+func (i *Intent) tryDevice(ctx context.Context, request func(cli *mautrix.Client) error) error {
 	device, err := i.EnsureDevice(ctx)
 	if err != nil {
 		return err

@@ -138,6 +138,46 @@ func (i *Intent) EnsureRegistered(ctx context.Context) error {
 	return i.update(ctx, func(g *store.Ghost) { g.Registered = true })
 }
 
+// registered runs a request that needs the user registered. A homeserver that has forgotten the user, because its database
+// was put back to an older state, gets it registered again, once.
+func (i *Intent) registered(ctx context.Context, request func() error) error {
+	if err := i.EnsureRegistered(ctx); err != nil {
+		return err
+	}
+	err := request()
+	if errorCode(err) != codeForbidden {
+		return err
+	}
+	if lost, lostErr := i.forgetLost(ctx); lostErr != nil {
+		return fmt.Errorf("%w (after %v)", lostErr, err)
+	} else if !lost {
+		return err
+	}
+	i.as.log.Warn().Stringer("user_id", i.user).Msg("The homeserver no longer knows a ghost; it is registered again")
+	if registerErr := i.EnsureRegistered(ctx); registerErr != nil {
+		return fmt.Errorf("%w (after %v)", registerErr, err)
+	}
+	return request()
+}
+
+// forgetLost asks whoami, which the homeserver answers for every user that it has, and when it refuses forgets that the
+// user was registered, and all that went with it.
+func (i *Intent) forgetLost(ctx context.Context) (bool, error) {
+	unlock, err := i.lock(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer unlock()
+	_, err = i.client("").Whoami(ctx)
+	switch {
+	case err == nil:
+		return false, nil
+	case errorCode(err) != codeForbidden:
+		return false, fmt.Errorf("ask whether %s is registered: %w", i.user, i.as.explain(err))
+	}
+	return true, i.update(ctx, func(g *store.Ghost) { g.Registered, g.DeviceMade, g.DisplayName, g.AvatarURL = false, false, "", "" })
+}
+
 // explain puts words to errors that a person has to mend.
 func (as *AppService) explain(err error) error {
 	switch errorCode(err) {
@@ -198,17 +238,29 @@ func (i *Intent) Redact(ctx context.Context, room id.RoomID, ev id.EventID, reas
 	return resp.EventID, nil
 }
 
-// inRoom runs a request that needs the user registered, in the room, and with its device.
+// inRoom runs a request that needs the user registered, in the room, and with its device. A user that was only thought to
+// be in the room, and is refused, is brought in and asks once more.
 func (i *Intent) inRoom(ctx context.Context, room id.RoomID, request func(cli *mautrix.Client) error) error {
-	if err := i.EnsureJoined(ctx, room); err != nil {
+	remembered, err := i.isMember(ctx, room)
+	if err != nil {
 		return err
 	}
-	err := i.withDevice(ctx, request)
-	if errorCode(err) == codeForbidden {
-		// Perhaps the user is no longer in the room and its member event is still under way: ask again next time.
-		if forgetErr := i.setMember(ctx, room, i.user, ""); forgetErr != nil {
-			i.as.log.Warn().Err(forgetErr).Stringer("room", room).Msg("A membership cannot be forgotten")
+	if !remembered {
+		if err := i.EnsureJoined(ctx, room); err != nil {
+			return err
 		}
 	}
-	return err
+	err = i.withDevice(ctx, request)
+	if errorCode(err) != codeForbidden || !remembered {
+		return err
+	}
+	// Perhaps the user is no longer in the room, and its member event is still under way or never came. What is returned
+	// below is not the refusal, which would count as one for good, but what kept it from being asked again.
+	if forgetErr := i.setMember(ctx, room, i.user, ""); forgetErr != nil {
+		return fmt.Errorf("%w (after %v)", forgetErr, err)
+	}
+	if joinErr := i.EnsureJoined(ctx, room); joinErr != nil {
+		return fmt.Errorf("%w (after %v)", joinErr, err)
+	}
+	return i.withDevice(ctx, request)
 }

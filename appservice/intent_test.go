@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -486,27 +487,25 @@ func TestD1_D2_RateLimit_WaitsAsTheHomeserverSays(t *testing.T) {
 	for _, c := range []struct {
 		header, body string
 		min, max     time.Duration
-		ok           bool
 	}{
-		{"2", `{"retry_after_ms":5}`, 2 * time.Second, 2 * time.Second, true},
-		{"", `{"retry_after_ms":1437}`, 1437 * time.Millisecond, 1437 * time.Millisecond, true},
-		{"0", ``, minLimitWait, minLimitWait, true},
-		{"-5", ``, minLimitWait, minLimitWait, true},
-		{"", `{"retry_after_ms":-1}`, minLimitWait, minLimitWait, true},
-		{now.Add(-time.Hour).UTC().Format(http.TimeFormat), ``, minLimitWait, minLimitWait, true},
-		{now.Add(time.Minute).UTC().Format(http.TimeFormat), ``, 50 * time.Second, time.Minute, true},
-		{"3600", ``, time.Hour, time.Hour, false},
-		{"soon", `{}`, time.Second, time.Second, true},
-		{"", `nonsense`, time.Second, time.Second, true},
-		{"", `{"retry_after_ms":1e300}`, time.Hour, 1e18, false},
+		{"2", `{"retry_after_ms":5}`, 2 * time.Second, 2 * time.Second},
+		{"", `{"retry_after_ms":1437}`, 1437 * time.Millisecond, 1437 * time.Millisecond},
+		{"0", ``, minLimitWait, minLimitWait},
+		{"-5", ``, minLimitWait, minLimitWait},
+		{"", `{"retry_after_ms":-1}`, minLimitWait, minLimitWait},
+		{now.Add(-time.Hour).UTC().Format(http.TimeFormat), ``, minLimitWait, minLimitWait},
+		{now.Add(time.Minute).UTC().Format(http.TimeFormat), ``, 50 * time.Second, time.Minute},
+		{"3600", ``, time.Hour, time.Hour},
+		{"soon", `{}`, time.Second, time.Second},
+		{"", `nonsense`, time.Second, time.Second},
+		{"", `{"retry_after_ms":1e300}`, time.Hour, 1e18},
 	} {
 		resp := &http.Response{Header: http.Header{}, Body: io.NopCloser(strings.NewReader(c.body))}
 		if c.header != "" {
 			resp.Header.Set("Retry-After", c.header)
 		}
-		wait, ok := limitWait(resp, 1)
-		if wait < c.min || wait > c.max || ok != c.ok {
-			t.Errorf("%q %q: %v %v", c.header, c.body, wait, ok)
+		if wait := limitWait(resp, 1); wait < c.min || wait > c.max {
+			t.Errorf("%q %q: %v", c.header, c.body, wait)
 		}
 		if rest, _ := io.ReadAll(resp.Body); string(rest) != c.body {
 			t.Errorf("the body is gone: %q", rest)
@@ -527,14 +526,166 @@ func TestRateLimit_OnlyIdempotentRequestsAreRepeated(t *testing.T) {
 	}
 	f := newFixture(t, hs)
 	f.as.http.Transport.(*transport).base = limitHeader{f.as.http.Transport.(*transport).base}
-	if _, err := f.send(ghostA, "t1"); err != nil {
-		t.Errorf("register, device, join and send are repeatable: %v", err)
+	if _, err := f.send(ghostA, "t1"); !errors.Is(err, mautrix.MLimitExceeded) {
+		t.Errorf("register, device and join are repeatable, send is left to the caller: %v", err)
 	}
 	if body := hs.find("PUT /rooms/" + testRoom + "/send/"); !strings.HasSuffix(body, `{"body":"hi"}`) {
 		t.Errorf("sent %q", body)
 	}
 	if _, err := f.as.Bot().CreateRoom(t.Context(), &mautrix.ReqCreateRoom{}); !errors.Is(err, mautrix.MLimitExceeded) || hs.count("POST /createRoom") != 1 {
 		t.Errorf("creating a room was repeated: %v", err)
+	}
+}
+
+func TestRateLimit_OfWhatIsSent_IsTheCallersAtOnce(t *testing.T) {
+	for what, act := range map[string]func(i *Intent) error{
+		"send": func(i *Intent) error {
+			_, err := i.SendMessage(context.Background(), "!a/send/b:hs.test", event.EventMessage, map[string]string{}, "t")
+			return err
+		},
+		"state": func(i *Intent) error {
+			_, err := i.SendState(context.Background(), testRoom, event.StateTopic, "", map[string]string{})
+			return err
+		},
+		"redact": func(i *Intent) error {
+			_, err := i.Redact(context.Background(), testRoom, "$e", "", "t")
+			return err
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			hs := newFakeHS(t)
+			hs.override = func(w http.ResponseWriter, r *http.Request, _ string) bool {
+				if !strings.Contains(r.URL.Path, "/"+what+"/") || r.Method != "PUT" {
+					return false
+				}
+				w.WriteHeader(429)
+				_, _ = w.Write([]byte(`{"errcode":"M_LIMIT_EXCEEDED","error":"slow down","retry_after_ms":1437}`))
+				return true
+			}
+			f := newFixture(t, hs)
+			err := act(f.as.Ghost(ghostA))
+			if got := RetryAfter(err); got != 1437*time.Millisecond || !errors.Is(err, mautrix.MLimitExceeded) {
+				t.Errorf("wait %v after %v", got, err)
+			}
+			if n := hs.count("PUT /rooms/"); n != 1 {
+				t.Errorf("%d requests", n)
+			}
+		})
+	}
+	if RetryAfter(errTest) != 0 || RetryAfter(nil) != 0 {
+		t.Error("an error that says nothing asks to wait")
+	}
+}
+
+func TestRateLimit_LongerThanHalfAMinuteInAll_IsTheCallers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		requests := 0
+		tr := &transport{log: zerolog.Nop(), base: roundTripper(func(*http.Request) (*http.Response, error) {
+			requests++
+			return &http.Response{StatusCode: 429, Header: http.Header{"Retry-After": {"14"}}, Body: http.NoBody}, nil
+		})}
+		begin := time.Now()
+		req, err := http.NewRequest(http.MethodGet, "http://hs.test/_matrix/client/v3/devices", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := tr.RoundTrip(req)
+		if err != nil || resp.StatusCode != 429 || requests != 3 || time.Since(begin) != 28*time.Second {
+			t.Errorf("%d requests in %v, then %v %v", requests, time.Since(begin), resp, err)
+		}
+	})
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+func TestSend_RefusedInARoomThatTheGhostWasTakenOutOf_JoinsAndSendsOnceMore(t *testing.T) {
+	hs := newFakeHS(t)
+	in := false
+	hs.override = func(w http.ResponseWriter, r *http.Request, _ string) bool {
+		switch {
+		case strings.Contains(r.URL.Path, "/join/"):
+			in = true
+		case strings.Contains(r.URL.Path, "/send/") && !in:
+			answerError(w, 403, "M_FORBIDDEN", "User not in room")
+			return true
+		}
+		return false
+	}
+	f := newFixture(t, hs)
+	if _, err := f.send(ghostA, "t1"); err != nil {
+		t.Fatal(err)
+	}
+	hs.mu.Lock()
+	in = false
+	hs.mu.Unlock()
+	if _, err := f.send(ghostA, "t2"); err != nil {
+		t.Error(err)
+	}
+	if n := hs.count("PUT /rooms/" + testRoom + "/send/m.room.message/t2 "); n != 2 {
+		t.Errorf("t2 was sent %d times, want 2", n)
+	}
+}
+
+func TestSend_RefusedAndTheRoomCannotBeJoinedNow_IsNoRefusal(t *testing.T) {
+	hs := newFakeHS(t)
+	broken := false
+	hs.override = func(w http.ResponseWriter, r *http.Request, _ string) bool {
+		switch {
+		case broken && strings.Contains(r.URL.Path, "/join/"):
+			answerError(w, 502, "M_UNKNOWN", "restarting")
+			return true
+		case broken && strings.Contains(r.URL.Path, "/send/"):
+			answerError(w, 403, "M_FORBIDDEN", "User not in room")
+			return true
+		}
+		return false
+	}
+	f := newFixture(t, hs)
+	if _, err := f.send(ghostA, "t1"); err != nil {
+		t.Fatal(err)
+	}
+	hs.mu.Lock()
+	broken = true
+	hs.mu.Unlock()
+	if _, err := f.send(ghostA, "t2"); err == nil || errors.Is(err, mautrix.MForbidden) {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestIntent_HomeserverPutBackToAnOlderState_RegistersTheGhostAgain(t *testing.T) {
+	for what, act := range map[string]func(f *fixture) error{
+		"send": func(f *fixture) error { _, err := f.send(ghostA, "t2"); return err },
+		"name": func(f *fixture) error { return f.as.Ghost(ghostA).SetDisplayName(context.Background(), "other") },
+	} {
+		t.Run(what, func(t *testing.T) {
+			hs := newFakeHS(t)
+			hs.override = func(w http.ResponseWriter, r *http.Request, _ string) bool {
+				if user := r.URL.Query().Get("user_id"); user == string(ghostA) && !hs.registered["irc_a"] && !strings.HasSuffix(r.URL.Path, "/register") {
+					answerError(w, 403, "M_FORBIDDEN", "Application service has not registered this user ("+user+")")
+					return true
+				}
+				return false
+			}
+			f := newFixture(t, hs)
+			if _, err := f.send(ghostA, "t1"); err != nil {
+				t.Fatal(err)
+			}
+			if err := f.as.Ghost(ghostA).SetDisplayName(t.Context(), "name"); err != nil {
+				t.Fatal(err)
+			}
+			hs.mu.Lock()
+			clear(hs.registered)
+			clear(hs.devices)
+			hs.mu.Unlock()
+			if err := act(f); err != nil {
+				t.Error(err)
+			}
+			if n := hs.count("POST /register user=" + string(ghostA)); n != 2 {
+				t.Errorf("%d registrations, want 2", n)
+			}
+		})
 	}
 }
 

@@ -12,9 +12,10 @@ import (
 
 // SetDisplayName sets the user's name, when it is not the one that was set last.
 func (i *Intent) SetDisplayName(ctx context.Context, name string) error {
-	if err := i.EnsureRegistered(ctx); err != nil {
-		return err
-	}
+	return i.registered(ctx, func() error { return i.setDisplayName(ctx, name) })
+}
+
+func (i *Intent) setDisplayName(ctx context.Context, name string) error {
 	if g, err := i.ghost(ctx); err != nil || g.DisplayName == name {
 		return err
 	}

@@ -37,9 +37,6 @@ func (i *Intent) EnsureJoined(ctx context.Context, room id.RoomID) error {
 	if in, err := i.isMember(ctx, room); err != nil || in {
 		return err
 	}
-	if err := i.EnsureRegistered(ctx); err != nil {
-		return err
-	}
 	unlock, err := i.as.locks.lock(ctx, string(i.user)+" "+string(room))
 	if err != nil {
 		return err
@@ -48,7 +45,10 @@ func (i *Intent) EnsureJoined(ctx context.Context, room id.RoomID) error {
 	if in, err := i.isMember(ctx, room); err != nil || in {
 		return err
 	}
-	_, err = i.client("").JoinRoom(withRepeat(ctx), room.String(), nil)
+	err = i.registered(ctx, func() error {
+		_, err := i.client("").JoinRoom(withRepeat(ctx), room.String(), nil)
+		return err
+	})
 	if errorStatus(err) == http.StatusForbidden && i.user != i.as.botID {
 		if inviteErr := i.as.Bot().Invite(ctx, room, i.user); inviteErr != nil {
 			return fmt.Errorf("join %s as %s: %w, and the bot cannot invite: %w", room, i.user, err, inviteErr)

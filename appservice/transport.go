@@ -13,12 +13,13 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+	"maunium.net/go/mautrix"
 )
 
 const (
 	minLimitWait = 100 * time.Millisecond
-	maxLimitWait = 10 * time.Minute
-	limitTries   = 8 // requests made for one, when each is answered 429
+	maxLimitWait = 30 * time.Second // all waits for one request
+	limitTries   = 8                // requests made for one, when each is answered 429
 	maxRedirects = 5
 )
 
@@ -84,8 +85,9 @@ func hostPort(scheme, host string) string {
 	return strings.ToLower(host) + ":80"
 }
 
-// transport waits out rate limits. A request that is answered 429 was not done; it is repeated only when doing it twice
-// would do no harm, because a proxy in between may have answered late.
+// transport waits out short rate limits. A request that is answered 429 was not done; it is repeated only when doing it
+// twice would do no harm, because a proxy in between may have answered late. Events that are sent are never repeated here:
+// who sends them has a queue and a policy, and learns from [RetryAfter] how long to wait.
 type transport struct {
 	base http.RoundTripper
 	log  zerolog.Logger
@@ -99,6 +101,7 @@ func (t *transport) CloseIdleConnections() {
 
 // RoundTrip implements http.RoundTripper.
 func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	waited := time.Duration(0)
 	for try := 1; ; try++ {
 		begin := time.Now()
 		resp, err := t.base.RoundTrip(req)
@@ -110,8 +113,8 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		if resp.StatusCode != http.StatusTooManyRequests || try >= limitTries || !mayRepeat(req) {
 			return resp, nil
 		}
-		wait, ok := limitWait(resp, try)
-		if !ok {
+		wait := limitWait(resp, try)
+		if waited += wait; waited > maxLimitWait {
 			return resp, nil
 		}
 		again := req.Clone(req.Context())
@@ -135,6 +138,9 @@ func mayRepeat(req *http.Request) bool {
 	if req.Body != nil && req.Body != http.NoBody && req.GetBody == nil {
 		return false // the body is read and gone
 	}
+	if sendsEvent(req) {
+		return false
+	}
 	switch req.Method {
 	case http.MethodGet, http.MethodHead, http.MethodPut, http.MethodDelete, http.MethodOptions:
 		return true
@@ -143,25 +149,59 @@ func mayRepeat(req *http.Request) bool {
 	return marked
 }
 
+// sendsEvent says whether a request sends an event into a room.
+func sendsEvent(req *http.Request) bool {
+	if req.Method != http.MethodPut {
+		return false
+	}
+	_, path, _ := strings.Cut(req.URL.EscapedPath(), "/rooms/")
+	_, path, _ = strings.Cut(path, "/")
+	what, _, _ := strings.Cut(path, "/")
+	return what == "send" || what == "state" || what == "redact"
+}
+
 // limitWait says how long a 429 asks to wait: by Retry-After (seconds or a date), else by retry_after_ms, else our own
-// backoff, and at least 100 ms. ok is false when it is more than 10 minutes: that is for the caller to decide. The body
-// stays readable.
-func limitWait(resp *http.Response, try int) (wait time.Duration, ok bool) {
+// backoff, and at least 100 ms. The body stays readable.
+func limitWait(resp *http.Response, try int) time.Duration {
 	wait, known := retryAfter(resp.Header.Get("Retry-After"), time.Now())
 	if !known {
 		body, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
 		_ = resp.Body.Close()
 		resp.Body = io.NopCloser(bytes.NewReader(body))
-		var limit struct {
-			MS *float64 `json:"retry_after_ms"`
-		}
-		if json.Unmarshal(body, &limit) == nil && limit.MS != nil {
-			wait = time.Duration(min(*limit.MS, 1e12)) * time.Millisecond
-		} else {
+		if wait, known = retryAfterMS(body); !known {
 			wait = backoff(try)
 		}
 	}
-	return max(wait, minLimitWait), wait <= maxLimitWait
+	return max(wait, minLimitWait)
+}
+
+func retryAfterMS(body []byte) (time.Duration, bool) {
+	var limit struct {
+		MS *float64 `json:"retry_after_ms"`
+	}
+	if json.Unmarshal(body, &limit) != nil || limit.MS == nil {
+		return 0, false
+	}
+	return milliseconds(*limit.MS), true
+}
+
+func milliseconds(ms float64) time.Duration {
+	return time.Duration(max(min(ms, 1e12), 0)) * time.Millisecond
+}
+
+// RetryAfter says how long the homeserver asked to wait before the request that failed with err is made again: by
+// Retry-After, or by retry_after_ms of M_LIMIT_EXCEEDED. It is 0 when the homeserver asked for nothing.
+func RetryAfter(err error) time.Duration {
+	var httpErr mautrix.HTTPError
+	if !errors.As(err, &httpErr) || httpErr.Response == nil {
+		return 0
+	}
+	wait, known := retryAfter(httpErr.Response.Header.Get("Retry-After"), time.Now())
+	if !known && httpErr.RespError != nil {
+		ms, _ := httpErr.RespError.ExtraData["retry_after_ms"].(float64)
+		wait = milliseconds(ms)
+	}
+	return max(wait, 0)
 }
 
 func retryAfter(header string, now time.Time) (time.Duration, bool) {
