@@ -11,7 +11,10 @@ import (
 // invitation by somebody else comes as an event, and an intent that thinks its ghost is in the room would fail for ever.
 // What our own users do, their intents wrote down when it was done; its echo may be older than what was done since.
 func (as *AppService) ownMembership(ev *Event) Effect {
-	if ev.Kind != store.KindPDU || ev.Type != "m.room.member" || ev.StateKey == nil || !as.isOwn(id.UserID(*ev.StateKey)) || as.isOwn(ev.Sender) {
+	if ev.Kind != store.KindPDU || ev.Type != "m.room.member" || ev.StateKey == nil || len(*ev.StateKey) > maxID {
+		return nil
+	}
+	if !as.isOwn(id.UserID(*ev.StateKey)) || as.isOwn(ev.Sender) {
 		return nil
 	}
 	var member struct {

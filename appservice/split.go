@@ -36,6 +36,8 @@ type splitter struct {
 	out   contents
 	rooms map[string]string // room ID to lane, so that a busy room costs one string
 	pdus  []store.Element
+	deep  *deepElements
+	bad   badElements
 }
 
 // sections are the values of a transaction other than "events", by their unprefixed name. Of several spellings of a
@@ -57,7 +59,23 @@ var sections = []struct {
 // splitTransaction takes a transaction apart. The error says that the body as a whole is not a JSON object; then nothing
 // of it was taken. What it returns refers to body.
 func splitTransaction(txnID string, body []byte) (*contents, error) {
-	s := splitter{txnID: txnID, rooms: make(map[string]string)}
+	out, err := split(txnID, body, nil)
+	if err == nil {
+		return out, nil
+	}
+	// Perhaps because of one element that is nested too deeply for a JSON reader: the others must not suffer from it.
+	shallow, deep := cutDeep(body)
+	if deep == nil {
+		return nil, err
+	}
+	if out, shallowErr := split(txnID, shallow, deep); shallowErr == nil {
+		return out, nil
+	}
+	return nil, err
+}
+
+func split(txnID string, body []byte, deep *deepElements) (*contents, error) {
+	s := splitter{txnID: txnID, rooms: make(map[string]string), deep: deep}
 	dec := jsontext.NewDecoder(bytes.NewBuffer(body), lenient)
 	if kind := dec.PeekKind(); kind != '{' {
 		if _, err := dec.ReadValue(); err != nil {
@@ -74,13 +92,13 @@ func splitTransaction(txnID string, body []byte) (*contents, error) {
 		if err != nil {
 			return nil, err
 		}
-		switch string(name) {
-		case `"events"`:
+		switch name := unquote(name); name {
+		case "events":
 			err = s.events(dec, body)
 		default:
 			var value jsontext.Value
 			if value, err = dec.ReadValue(); err == nil && value.Kind() != 'n' {
-				values[unquote(name)] = value
+				values[name] = value
 			}
 		}
 		if err != nil {
@@ -97,6 +115,7 @@ func splitTransaction(txnID string, body []byte) (*contents, error) {
 	}
 	s.others(values)
 	s.out.elements = append(s.out.elements, s.pdus...)
+	s.out.dead = s.bad.letters(txnID)
 	return &s.out, nil
 }
 
@@ -117,9 +136,17 @@ func (s *splitter) others(values map[string]jsontext.Value) {
 }
 
 func (s *splitter) bury(kind, lane, key, cause string, raw []byte) {
-	s.out.dead = append(s.out.dead, store.DeadLetter{
-		Kind: kind, Lane: storable(lane), Key: storable(key), Cause: storable(cause), Body: raw,
-	})
+	if whole := s.deep.find(raw); whole != nil {
+		raw, cause = whole, fmt.Sprintf("it is nested more than %d levels deep", maxDepth)
+	}
+	// The body tells what is too long for a column.
+	if len(lane) > len(roomLane)+maxID {
+		lane = ""
+	}
+	if len(key) > maxID {
+		key = ""
+	}
+	s.bad.add(store.DeadLetter{Kind: kind, Lane: storable(lane), Key: storable(key), Cause: storable(cause), Body: raw})
 }
 
 // events walks over the array of room events. An error is one of JSON itself.
@@ -249,7 +276,12 @@ func (e *envelope) pduProblem() string {
 	return ""
 }
 
-// textProblem says why a value is no text, or with full no text of at least one character.
+// maxID is how many bytes an event, room or user ID may have (client-server API, "Common Namespace Format"; room and
+// event formats of all room versions).
+const maxID = 255
+
+// textProblem says why a value is no text, or with full why it is no ID. An ID that is not UTF-8 is none: several would be
+// read as the same, and be taken for duplicates.
 func textProblem(name string, value jsontext.Value, full bool) string {
 	switch {
 	case value == nil:
@@ -258,7 +290,15 @@ func textProblem(name string, value jsontext.Value, full bool) string {
 		return name + " is " + kindName(value.Kind()) + ", not text"
 	case full && len(value) == 2:
 		return name + " is empty"
-	case full && bytes.Contains(value, []byte(`\u0000`)) && strings.IndexByte(unquote(value), 0) >= 0:
+	case !full:
+		return ""
+	}
+	switch plain, exact := unquoteExact(value); {
+	case !exact:
+		return name + " is not UTF-8"
+	case len(plain) > maxID:
+		return fmt.Sprintf("%s has more than %d bytes", name, maxID)
+	case strings.IndexByte(plain, 0) >= 0:
 		return name + " has a NUL in it"
 	}
 	return ""
@@ -378,14 +418,20 @@ func (s *splitter) keyCounts(oneTime, fallback jsontext.Value) {
 
 // unquote gives the text of a JSON string. What is not UTF-8 in it becomes U+FFFD.
 func unquote(quoted []byte) string {
+	plain, _ := unquoteExact(quoted)
+	return plain
+}
+
+// unquoteExact is unquote, and says whether nothing became U+FFFD.
+func unquoteExact(quoted []byte) (plain string, exact bool) {
 	if len(quoted) < 2 || quoted[0] != '"' {
-		return ""
+		return "", false
 	}
 	if inner := quoted[1 : len(quoted)-1]; bytes.IndexByte(inner, '\\') < 0 && utf8.Valid(inner) {
-		return string(inner) // as nearly all are
+		return string(inner), true // as nearly all are
 	}
-	plain, _ := jsontext.AppendUnquote(nil, quoted)
-	return string(plain)
+	out, err := jsontext.AppendUnquote(nil, quoted)
+	return string(out), err == nil
 }
 
 func kindName(kind jsontext.Kind) string {

@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"regexp"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/trestle-bridge/trestle/store"
 )
@@ -110,6 +112,10 @@ func reference(body []byte) (ids []string, dead int, ok bool) {
 			_ = typ
 			key, hasKey := fields["state_key"]
 			_, keyIsText := key.(string)
+			if !exactID(raw, "event_id") || !exactID(raw, "room_id") || !exactID(raw, "sender") {
+				dead++
+				continue
+			}
 			if !isText || id == "" || !roomIsText || room == "" || !typIsText || !senderIsText || sender == "" ||
 				hasKey && key != nil && !keyIsText || strings.ContainsRune(id+room+sender, 0) {
 				dead++
@@ -125,6 +131,23 @@ func reference(body []byte) (ids []string, dead int, ok bool) {
 	return ids, dead, err != nil && err.Error() == "EOF"
 }
 
+var escapedReplacement = regexp.MustCompile(`(?i)\\ufffd`)
+
+// exactID says whether a text is an ID of a size that is allowed and nothing of it is replaced when it is read; true for
+// what is no text.
+func exactID(element []byte, name string) bool {
+	var fields map[string]json.RawMessage
+	var text string
+	_ = json.Unmarshal(element, &fields)
+	raw := fields[name]
+	if json.Unmarshal(raw, &text) != nil {
+		return true
+	}
+	plain := strings.ReplaceAll(string(raw), `\\`, "")
+	meant := strings.Count(plain, "\uFFFD") + len(escapedReplacement.FindAllString(plain, -1))
+	return utf8.Valid(raw) && strings.Count(text, "\uFFFD") == meant && len(text) <= 255
+}
+
 func FuzzSplit_AgreesWithAFullDecoder(f *testing.F) {
 	f.Add([]byte(events(message("$1"), message("$2"))))
 	for _, bad := range poison {
@@ -132,7 +155,11 @@ func FuzzSplit_AgreesWithAFullDecoder(f *testing.F) {
 	}
 	f.Add([]byte(`{"events":[{"event_id":"a","event_id":"b","room_id":"!r","type":"t","sender":"s","state_key":null}],"events":[]}`))
 	f.Add([]byte(`{"a":"\ud800","events":{}} x`))
+	f.Add([]byte(`{"\u0065vents":[` + message(`$\ud800`) + `,` + message("$\xff") + `,` + message(`$\ufffd\\ufffd`) + `,` + message(strings.Repeat("x", 256)) + `]}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
+		if bytes.Count(body, []byte("["))+bytes.Count(body, []byte("{")) > 9000 || bytes.Count(body, []byte(",")) > 1000 {
+			return // that is what other tests are for
+		}
 		want, wantDead, ok := reference(body)
 		got, err := splitTransaction("1", body)
 		if err != nil {

@@ -286,16 +286,10 @@ func (b *batch) fail(s step, cause error) (retryAfter time.Duration, ok bool) {
 	}
 	log.Error().Err(cause).Msg("An event became a dead letter")
 	letter := &store.DeadLetter{Kind: deadKind(s.ev.Kind), Lane: b.lane, Key: string(s.ev.ID), Cause: text, Attempts: attempts, Body: s.ev.Raw}
-	own := b.as.ownMembership(s.ev)
 	bury := func(effects []Effect) error {
 		return b.flush(func(tx *store.Tx) error {
 			for _, effect := range effects {
 				if err := effect(tx); err != nil {
-					return err
-				}
-			}
-			if own != nil {
-				if err := own(tx); err != nil {
 					return err
 				}
 			}
@@ -305,7 +299,11 @@ func (b *batch) fail(s step, cause error) (retryAfter time.Duration, ok bool) {
 			return tx.Finish(b.lane, s.ref)
 		})
 	}
-	err := bury(b.as.buried(b.ctx, s.ev, cause))
+	effects := b.as.buried(b.ctx, s.ev, cause)
+	if own := b.as.ownMembership(s.ev); own != nil {
+		effects = append(effects, own)
+	}
+	err := bury(effects)
 	if b.culprit != nil {
 		log.Error().Err(err).Msg("The effects of a burial cannot be written, and are left out")
 		b.culprit = nil
