@@ -2,8 +2,11 @@ package bridge_test
 
 import (
 	"errors"
+	"net/http"
+	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/trestle-bridge/trestle/bridge"
 	"github.com/trestle-bridge/trestle/bridgetest"
@@ -156,5 +159,27 @@ func TestStoreTakenOverByAnotherProcess_EndsTheBridge(t *testing.T) {
 		}
 	case <-c.ctx.Done():
 		t.Error("the bridge goes on without its store")
+	}
+}
+
+func TestMatrixRateLimit_MessageWaitsAndKeepsItsPlace(t *testing.T) {
+	c := newCrossing(t)
+	c.ok(c.net.Say(c.ctx, lobby, "bob", "hi"))
+	c.sees(bridgetest.Message(c.bob(), "hi"))
+	c.hs.Fault(bridgetest.Fault{
+		Path: regexp.MustCompile(`/send/m\.room\.message/`), Times: 1, Status: http.StatusTooManyRequests,
+		ErrCode: "M_LIMIT_EXCEEDED", RetryAfter: 1500 * time.Millisecond,
+	})
+	c.ok(c.net.Say(c.ctx, lobby, "bob", "first"))
+	c.ok(c.net.Say(c.ctx, lobby, "bob", "second"))
+	c.sees(bridgetest.Message(c.bob(), "second"))
+	var texts []string
+	for _, e := range must(c.alice.Timeline(c.ctx, c.room))(t) {
+		if e.Sender == c.bob() && e.Type == "m.room.message" {
+			texts = append(texts, e.Body())
+		}
+	}
+	if got := strings.Join(texts, ", "); got != "hi, first, second" {
+		t.Errorf("the room has: %s", got)
 	}
 }

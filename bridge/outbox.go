@@ -122,7 +122,7 @@ func (b *Bridge) carryOut(ctx context.Context, lane string, rowID int64) (retryA
 		}
 		return 0, true
 	}
-	wait := retryDelay(row.Attempts)
+	wait := max(retryDelay(row.Attempts), appservice.RetryAfter(err))
 	log.Warn().Err(err).Int("attempt", row.Attempts+1).Dur("wait", wait).Msg("Could not do this on Matrix; trying again")
 	if err := b.store.Commit(ctx, b.store.Epoch(), func(tx *store.Tx) error {
 		return tx.OutgoingAttempt(rowID, err.Error(), time.Now().Add(wait))
