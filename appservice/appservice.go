@@ -53,6 +53,7 @@ type AppService struct {
 	started   atomic.Bool
 	quit      chan struct{} // closed by Stop
 	stopOnce  sync.Once
+	patience  time.Duration   // stopPatience
 	runCtx    context.Context // of the handlers
 	runCancel context.CancelFunc
 	commitCtx context.Context // of commits: outlives runCtx, so that what was done is also written
@@ -79,6 +80,7 @@ func New(cfg Config) (*AppService, error) {
 		botID:      id.UserID("@" + cfg.Registration.SenderLocalpart + ":" + cfg.ServerName),
 		intents:    make(map[id.UserID]*Intent),
 		quit:       make(chan struct{}),
+		patience:   stopPatience,
 		lost:       make(chan struct{}),
 	}
 	if cfg.Registration.HSToken == "" || cfg.Registration.ASToken == "" {
@@ -148,18 +150,28 @@ func (as *AppService) Start(ctx context.Context) error {
 const stopPatience = 5 * time.Second
 
 // Stop refuses further transactions, takes up no further event, and waits for the handlers that run. When ctx ends their
-// context is cancelled; what they had begun is found at the next start. The store may be closed after Stop.
+// context is cancelled; what they had begun is found at the next start. Stop ends 5 s after ctx at the latest, with an
+// error when a handler is still running then. The store may be closed after Stop.
 func (as *AppService) Stop(ctx context.Context) error {
 	as.stopOnce.Do(func() { close(as.quit) })
 	err := as.lanes.Drain(ctx)
 	as.runCancel()
+	patience, cancel := context.WithTimeout(context.WithoutCancel(ctx), as.patience)
+	defer cancel()
 	if err != nil {
-		patience, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopPatience)
-		defer cancel()
 		err = as.lanes.Drain(patience)
 	}
 	as.commitEnd()
-	as.routines.Wait()
+	ended := make(chan struct{})
+	go func() {
+		as.routines.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-patience.Done():
+		err = patience.Err()
+	}
 	as.http.CloseIdleConnections()
 	if err != nil {
 		return fmt.Errorf("stop the appservice: handlers are still running: %w", err)

@@ -43,7 +43,7 @@ type Config struct {
 	// Workers is how many lanes are worked on at once. Default 32.
 	Workers int
 	// HoldFor is how long the answer to a transaction is held back when it cannot be stored, before it is refused.
-	// Default 20 s: Synapse waits 60 s, Dendrite 30 s.
+	// Default 20 s: Synapse waits 60 s, Dendrite 30 s. A commit that takes longer is not waited for.
 	HoldFor time.Duration
 	// AllowQueryToken takes the hs_token from ?access_token= as well, for homeservers older than Matrix 1.4.
 	AllowQueryToken bool

@@ -125,24 +125,43 @@ func (as *AppService) tryTakeIn(ctx context.Context, t *store.Transaction) error
 		return fmt.Errorf("%w: %d events wait", errBacklog, waiting)
 	}
 	begin := time.Now()
-	err := as.store.Commit(ctx, as.epoch, func(tx *store.Tx) error {
-		refs, err := tx.Ingest(t)
-		if err != nil {
-			return err
-		}
-		tx.AfterCommit(func() {
-			for _, lane := range refs {
-				as.lanes.Add(lane.Lane, lane.Refs...)
+	err := within(ctx, func() error {
+		return as.store.Commit(ctx, as.epoch, func(tx *store.Tx) error {
+			refs, err := tx.Ingest(t)
+			if err != nil {
+				return err
 			}
-			as.metrics.dead(len(t.Dead))
+			tx.AfterCommit(func() {
+				for _, lane := range refs {
+					as.lanes.Add(lane.Lane, lane.Refs...)
+				}
+				for i := range t.Dead {
+					if t.Dead[i].ID != 0 { // else it was buried before
+						as.metrics.dead(1)
+					}
+				}
+			})
+			return nil
 		})
-		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("store transaction %s: %w", t.ID, err)
 	}
 	as.metrics.commitSeconds.Observe(time.Since(begin).Seconds())
 	return nil
+}
+
+// within ends with ctx, whether or not do has ended. A commit that has begun cannot be called back; when it succeeds after
+// its transaction was refused, that is only one more transaction whose answer was lost.
+func within(ctx context.Context, do func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- do() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // isFinal says whether an error of the store stays for as long as this process lives.

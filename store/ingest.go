@@ -6,8 +6,8 @@ import (
 
 // Ingest takes in a transaction: it drops the elements whose keys are known, writes the others as one row of the inbox
 // and gives them by lane, in the order of each lane's first element. It gives nothing, and writes no row, when nothing is
-// new. Dead parts are buried, those of an earlier delivery of the same transaction once; EncryptedRooms are marked
-// as [Tx.SetEncrypted] does.
+// new. Dead parts are buried, those of an earlier delivery of the same transaction once: those that are new get their ID.
+// EncryptedRooms are marked as [Tx.SetEncrypted] does.
 //
 // The element's bytes are copied.
 func (tx *Tx) Ingest(t *Transaction) ([]LaneRefs, error) {
@@ -34,6 +34,7 @@ func (tx *Tx) Ingest(t *Transaction) ([]LaneRefs, error) {
 	index, body := gather(t.Elements, claim)
 	dead := 0
 	for i := range t.Dead {
+		t.Dead[i].ID = 0 // of an earlier try
 		d := t.Dead[i]
 		if !claim(hashKey(0, deadKey(&d))) {
 			continue
@@ -44,6 +45,7 @@ func (tx *Tx) Ingest(t *Transaction) ([]LaneRefs, error) {
 		if err := tx.Bury(&d); err != nil {
 			return nil, err
 		}
+		t.Dead[i].ID = d.ID
 	}
 	if len(index.elements) == 0 && dead == 0 {
 		return nil, nil

@@ -123,3 +123,12 @@ func TestClose_SQLite_TheFileAloneIsEverything(t *testing.T) {
 		t.Errorf("the copy of the file has %q, %v", value, err)
 	}
 }
+
+func TestOpen_SQLiteWriter_WaitsForALockForTwoSecondsOnly(t *testing.T) {
+	conn := store.WriteConnection(t, storetest.New(t))
+	defer conn.Close()
+	var ms int
+	if err := conn.QueryRowContext(context.Background(), "PRAGMA busy_timeout").Scan(&ms); err != nil || ms != 2000 {
+		t.Errorf("%d ms, %v", ms, err)
+	}
+}
