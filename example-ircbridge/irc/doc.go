@@ -22,11 +22,17 @@
 // before it. When the link is lost between the two, nobody knows, and the error says so (bridge.InDoubt); what happens
 // then is `delivery:` in the configuration.
 //
+// While there is no link, or the session is not in the channel, Send says so at once (bridge.ErrOffline), and Sink.Online
+// says when that is over. SendMarked has a message marked when it has its place in the bucket against flooding, and not
+// before: what still waits there has not left, whatever happens.
+//
 // # Goroutines
 //
 // For each session: one that connects, and while connected is the only reader of the link; one that delivers to the Sink,
 // in order; and one that writes, which lives only while something waits to be written. The reader runs the handlers under
 // the session's lock and never waits for the writer; it does wait for the deliverer when 256 events wait for it, so that
-// TCP holds the network back. A read deadline finds a link that says nothing; a timer for each line under way doubts it when
-// no confirmation comes.
+// TCP holds the network back. A message is marked on the goroutine that sends it: the writer puts the line aside until it
+// may go, and answers PINGs meanwhile. A read deadline finds a link that says nothing; a timer for each line under way
+// doubts it when no confirmation comes. Other timers, whose functions Close waits for, end a JOIN without an answer, repeat
+// one that was refused for a while, and tell of Matrix users who come and go.
 package irc

@@ -92,6 +92,26 @@ func TestSend_JOINWithoutAnswer_IsOffline_AndDoesNotHang(t *testing.T) {
 	}
 }
 
+func TestJoin_WithoutAnswerAfterReconnect_IsTriedAgain(t *testing.T) {
+	n := 0
+	server, session, out := scripted(t, func(line string, say func(string, ...any)) {
+		if strings.HasPrefix(line, "JOIN") {
+			if n++; n != 2 {
+				say(":bridge!u@h JOIN #c")
+			}
+		}
+	})
+	session.mu.Lock()
+	session.joinWait = 50 * time.Millisecond
+	session.mu.Unlock()
+	if err := session.JoinChannel(t.Context(), "#c"); err != nil {
+		t.Fatal(err)
+	}
+	server.cut()
+	out.until(t, "#c warn The bridge has had no answer to its joining #c")
+	eventually(t, "the second joining", func() bool { return out.count("Joined #c") == 2 })
+}
+
 func TestSend_WhileJOINIsUnderWay_IsOfflineAtOnce(t *testing.T) {
 	server, session, out := scripted(t, func(string, func(string, ...any)) {})
 	out.until(t, "Connected to")

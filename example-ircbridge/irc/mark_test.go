@@ -71,6 +71,33 @@ func TestSendMarked_LeavingFails_NothingLeaves_AndOthersGoOn(t *testing.T) {
 	}
 }
 
+func TestSendMarked_LeavingFails_WhatWaitsBehindGoesOn(t *testing.T) {
+	f := joined(t, noCaps)
+	full, behind := errors.New("the disk is full"), make(chan error, 1)
+	_, err := f.session.(*session).SendMarked(f.ctx(), message("first"), func(context.Context) error {
+		s := f.session.(*session)
+		s.mu.Lock()
+		q := s.link.queue
+		s.mu.Unlock()
+		go func() {
+			_, err := s.Send(f.ctx(), message("behind"))
+			behind <- err
+		}()
+		eventually(t, "both wait", func() bool {
+			q.mu.Lock()
+			defer q.mu.Unlock()
+			return len(q.lines) == 2
+		})
+		return full
+	})
+	if !errors.Is(err, full) {
+		t.Errorf("%v", err)
+	}
+	if err := <-behind; err != nil {
+		t.Error(err)
+	}
+}
+
 func TestSendMarked_ContextEndsBeforeItsTurn_IsNotMarked(t *testing.T) {
 	f := joined(t, noCaps)
 	s := f.session.(*session)
