@@ -12,6 +12,8 @@ import (
 
 	"gopkg.in/yaml.v3"
 	"maunium.net/go/mautrix/id"
+
+	"github.com/trestle-bridge/trestle/store"
 )
 
 // Bridge is the IRC bridge, built from this tree and run as its users run it: with a configuration file, and a
@@ -166,6 +168,24 @@ func (b *Bridge) Token() string {
 		b.tb.Fatalf("the registration has no as_token: %v", err)
 	}
 	return registration.Token
+}
+
+// DeadLetters says what the bridge has given up, by cause. The bridge must not be running.
+func (b *Bridge) DeadLetters() (causes []string) {
+	b.tb.Helper()
+	s, err := store.Open(b.tb.Context(), b.config["database"].(string), store.Options{})
+	if err != nil {
+		b.tb.Fatalf("opening the bridge's database: %v", err)
+	}
+	defer s.Close()
+	letters, err := s.DeadLetters(b.tb.Context(), 0, 1000)
+	if err != nil {
+		b.tb.Fatalf("reading the bridge's dead letters: %v", err)
+	}
+	for _, letter := range letters {
+		causes = append(causes, letter.Cause)
+	}
+	return causes
 }
 
 var (

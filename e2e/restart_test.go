@@ -149,6 +149,40 @@ func TestCrossing_IRCServerKilledAndStarted_BothWaysWorkAgain(t *testing.T) {
 	c.ToMatrix("bob", "m.text", words)
 }
 
+func TestCrossing_BridgeRestartedWhileTheIRCServerIsAway_EveryLineArrivesOnce(t *testing.T) {
+	// The bridge looks for the IRC server at its start, and then not for four seconds at least: bob is there before it.
+	c := NewCrossing(t, CrossingOptions{Network: map[string]any{"reconnect": map[string]any{"first": "8s", "max": "8s"}}})
+	var lines []string
+	say := func(n int) {
+		for range n {
+			words := c.Words("while IRC was away")
+			c.Alice.Say(c.Room, words)
+			lines = append(lines, words)
+		}
+	}
+	c.IRC.Stop()
+	say(5)
+	time.Sleep(3 * time.Second) // long enough for several attempts to send
+	if code := c.Bridge.Stop(); code != 0 {
+		t.Errorf("SIGTERM ended the bridge with status %d", code)
+	}
+	say(5)
+	c.Bridge.Start()
+	say(5)
+	c.IRC.Start()
+	c.Bob = c.IRC.User("bob")
+	c.Bob.Join(c.Channel)
+	for _, words := range lines {
+		c.ToIRC(words)
+	}
+	if code := c.Bridge.Stop(); code != 0 {
+		t.Errorf("SIGTERM ended the bridge with status %d", code)
+	}
+	if causes := c.Bridge.DeadLetters(); len(causes) != 0 {
+		t.Errorf("dead letters: %q", causes)
+	}
+}
+
 // bridgeThere matches the bridge's joining, or its being in the channel's list of names already.
 func (c *Crossing) bridgeThere() func(m ircmsg.Message) bool {
 	joins := c.bridgeJoins(c.Channel)
