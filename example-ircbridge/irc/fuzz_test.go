@@ -28,7 +28,7 @@ func FuzzHandle(f *testing.F) {
 		defer here.Close()
 		defer there.Close()
 		config := testConfig("x:1")
-		s := &session{config: *config, channels: map[string]*channel{}, typing: map[string]time.Time{}}
+		s := &session{config: *config, ctx: t.Context(), joinWait: time.Hour, channels: map[string]*channel{}, typing: map[string]time.Time{}}
 		s.out = &outlet{sink: newSink(), events: make(chan func(context.Context), 64)}
 		l := &link{
 			session: s, conn: there, queue: newQueue(there, config, &s.running), caps: map[string]bool{"message-tags": true},

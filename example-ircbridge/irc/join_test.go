@@ -119,7 +119,12 @@ func TestSend_WhileJOINIsUnderWay_IsOfflineAtOnce(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() { joining <- session.JoinChannel(ctx, "#c") }()
 	eventually(t, "JOIN", func() bool { return server.count("JOIN #c") == 1 })
-	if _, err := session.Send(context.Background(), message("x")); !errors.Is(err, bridge.ErrOffline) {
+	session.mu.Lock()
+	session.joinWait = time.Hour
+	session.mu.Unlock()
+	short, stop := context.WithTimeout(t.Context(), 5*time.Second)
+	defer stop()
+	if _, err := session.Send(short, message("x")); !errors.Is(err, bridge.ErrOffline) {
 		t.Errorf("%v", err)
 	}
 	cancel()
@@ -196,4 +201,7 @@ func TestJoin_WhileLeavingIsUnderWay_ComesBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.mustSend(message("back"))
+	if n := f.sink.count("made to leave"); n != 0 {
+		t.Error("the room was told that somebody made the bridge leave")
+	}
 }

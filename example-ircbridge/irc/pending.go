@@ -41,10 +41,14 @@ func (p *pending) settle(msgid string, err error) {
 	close(p.done)
 }
 
+// errUnconfirmed is the fate of a line that left, but may not have arrived. Why the link broke is in the log, and not here: the
+// sender is shown this, and the system's errors tell our address.
+var errUnconfirmed = errors.New("the link was lost before the network confirmed the line")
+
 // lost decides it for a link that is gone.
-func (p *pending) lost(cause error) {
+func (p *pending) lost() {
 	if p.started {
-		p.settle("", bridge.InDoubt(fmt.Errorf("the link was lost before the network confirmed the line: %w", cause)))
+		p.settle("", bridge.InDoubt(errUnconfirmed))
 	} else {
 		p.settle("", errUnsent)
 	}

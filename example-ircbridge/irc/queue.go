@@ -59,7 +59,7 @@ func (q *queue) push(lines ...line) error {
 	if q.failed != nil {
 		for _, l := range lines {
 			if l.wait != nil {
-				l.wait.lost(q.failed)
+				l.wait.lost()
 			}
 		}
 		return errUnsent
@@ -152,11 +152,11 @@ func (q *queue) fail(cause error) {
 	q.failed = cause
 	close(q.stop)
 	for _, p := range q.inFlight {
-		p.lost(cause)
+		p.lost()
 	}
 	for _, l := range q.lines {
 		if l.wait != nil {
-			l.wait.lost(cause)
+			l.wait.lost()
 		}
 	}
 	q.lines, q.urgent, q.inFlight, q.unfenced = nil, nil, nil, nil
