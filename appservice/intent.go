@@ -169,8 +169,8 @@ func (i *Intent) forgetLost(ctx context.Context) (bool, error) {
 	}
 	defer unlock()
 	_, err = i.client("").Whoami(ctx)
-	switch {
-	case err == nil:
+	switch status := errorStatus(err); {
+	case err == nil, status == http.StatusNotFound, status == http.StatusMethodNotAllowed: // or it does not know the question
 		return false, nil
 	case errorCode(err) != codeForbidden:
 		return false, fmt.Errorf("ask whether %s is registered: %w", i.user, i.as.explain(err))

@@ -73,6 +73,22 @@ var progressChecks = []check{
 			}
 		}
 	}},
+	{"Postpone_CountsNothingAndClearsTheDoubtUnlessItStays", func(t *testing.T, db *database) {
+		s := db.open(t)
+		lanes := ingest(t, s, transaction(pdu("!a", "$1"), pdu("!b", "$2")))
+		Commit(t, s, func(tx *store.Tx) error {
+			return errors.Join(
+				tx.Doubt("!a", lanes[0].Refs[0]), tx.Postpone("!a", lanes[0].Refs[0], "later", false),
+				tx.Doubt("!b", lanes[1].Refs[0]), tx.Postpone("!b", lanes[1].Refs[0], "later\x00", true),
+			)
+		})
+		shut(t, s)
+		got := backlog(t, db.open(t))
+		for i, want := range []store.LaneRefs{{Cause: "later"}, {Doubt: true, Cause: "later\x00"}} {
+			got[i].Lane, got[i].Refs = "", nil
+			expect(t, fmt.Sprint("state of entry ", i), got[i], want)
+		}
+	}},
 	{"Backlog_AfterRestart_GivesExactlyWhatIsUnfinished", func(t *testing.T, db *database) {
 		s := db.open(t)
 		one := ingest(t, s, transaction(pdu("!a", "$1"), pdu("!b", "$2"), pdu("!a", "$3"), pdu("!c", "$4")))
@@ -96,7 +112,7 @@ var progressChecks = []check{
 		got := backlog(t, s)
 		expect(t, "backlog", keys(t, s, got), "!a: $3; !c: $4; !a: $5; !d: $6")
 		for i, want := range []store.LaneRefs{
-			{Doubt: true}, {Attempts: 2, NextAt: next.Add(time.Second)}, {}, {Attempts: 1, NextAt: next},
+			{Doubt: true}, {Attempts: 2, Cause: "no answer", NextAt: next.Add(time.Second)}, {}, {Attempts: 1, Cause: "no", NextAt: next},
 		} {
 			got[i].Lane, got[i].Refs = "", nil
 			expect(t, fmt.Sprint("state of entry ", i), got[i], want)
