@@ -602,7 +602,7 @@ func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { retur
 
 func TestSend_RefusedInARoomThatTheGhostWasTakenOutOf_JoinsAndSendsOnceMore(t *testing.T) {
 	hs := newFakeHS(t)
-	in := false
+	in, asked := false, 0
 	hs.override = func(w http.ResponseWriter, r *http.Request, _ string) bool {
 		switch {
 		case strings.Contains(r.URL.Path, "/join/"):
@@ -610,6 +610,12 @@ func TestSend_RefusedInARoomThatTheGhostWasTakenOutOf_JoinsAndSendsOnceMore(t *t
 		case strings.Contains(r.URL.Path, "/send/") && !in:
 			answerError(w, 403, "M_FORBIDDEN", "User not in room")
 			return true
+		case strings.HasSuffix(r.URL.Path, "/whoami"): // only once: then this homeserver does not know the question
+			asked++
+			if asked > 1 {
+				answerError(w, 404, codeUnrecognized, "")
+				return true
+			}
 		}
 		return false
 	}
