@@ -14,9 +14,11 @@ import (
 var _ bridge.Checker = (*Network)(nil)
 
 // CheckConnection implements [bridge.Checker]: it connects as the bridge does, TLS, password and SASL included, enters no
-// channel, and quits. While the bridge itself is running, the check has another nick.
+// channel, and quits. It has a nick of its own, so that a bridge that runs keeps its nick, and one that is started right after
+// the check gets it, even where the server lets a QUIT wait.
 func (n *Network) CheckConnection(ctx context.Context) error {
 	config := *n.Config().(*Config)
+	config.Nick = fallbackNick(config.Nick, 3, 0)
 	probe := &probe{said: make(chan error, 1), log: zerolog.Nop()}
 	s, err := open(ctx, config, n.version, probe)
 	if err != nil {

@@ -25,6 +25,9 @@ func TestCheckConnection_SaysWhetherTheNetworkLetsTheBridgeIn(t *testing.T) {
 	if err := check(func(*Config) {}); err != nil {
 		t.Errorf("the right configuration: %v", err)
 	}
+	if lines := server.Lines(defaultConfig().Nick); len(lines) != 0 {
+		t.Errorf("the check took the bridge's nick: %q", lines)
+	}
 	if nicks := server.Nicks(); len(nicks) != 0 {
 		t.Errorf("the check is still there: %v", nicks)
 	}
