@@ -392,7 +392,9 @@ func TestCrossing_WhatCannotCross_IsToldToItsSender(t *testing.T) {
 	must(c.alice.Send(c.ctx, c.room, "m.room.message", map[string]any{"body": "without a type"}))(t)
 	c.arrives("without a type")
 	c.says("!test " + strings.Repeat("x", 30_000))
-	c.seesNotice("I know no command")
+	if answer := c.seesNotice("I know no command").Body(); len(answer) > 1000 {
+		t.Errorf("the answer quotes %d bytes", len(answer))
+	}
 }
 
 func TestCrossing_EditedPhoto_LinkEndsWithTheEditedMessage(t *testing.T) {

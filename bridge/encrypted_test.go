@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/trestle-bridge/trestle/bridge"
 	"github.com/trestle-bridge/trestle/bridgetest"
@@ -48,8 +49,9 @@ func TestEncryptedRoom_TopicAndTyping_StayOutside(t *testing.T) {
 	if after := len(c.typingRequests()); after != before {
 		t.Error("the encrypted room was told who types")
 	}
+	before = len(must(c.b.DeadLetters(c.ctx, 2))(t))
 	c.says("plain text in an encrypted room")
-	must(c.b.DeadLetters(c.ctx, 3))(t)
+	must(c.b.DeadLetters(c.ctx, before+1))(t)
 	for _, m := range c.net.Sent() {
 		if m.Text == "plain text in an encrypted room" {
 			t.Error("text from the encrypted room went out, although the sentence says that it does not")
@@ -63,8 +65,6 @@ func (c *crossing) typingRequests() []bridgetest.Request {
 
 func TestEncryptedRoom_SwitchedOnWhileTheBotWasOut_IsNoticed(t *testing.T) {
 	c := newCrossing(t)
-	c.ok(c.net.Say(c.ctx, lobby, "bob", "hi"))
-	c.sees(bridgetest.Message(c.bob(), "hi"))
 	c.ok(c.alice.Kick(c.ctx, c.room, c.b.BotID(), ""))
 	c.ok(c.net.Wait(c.ctx, "the bot to leave the channel", func() bool { return !c.net.Joined(lobby) }))
 	c.ok(c.alice.EnableEncryption(c.ctx, c.room))
@@ -103,5 +103,23 @@ func TestEncryptedRoom_SwitchedOnWhileAGhostGetsItsDevice_IsNoticedBeforeBytesLe
 		if strings.Contains(text, "in the clear") {
 			t.Errorf("plaintext entered an encrypted room: %s", text)
 		}
+	}
+}
+
+func TestEncryptedRoom_SwitchedOnBeforeTheConfigurationConnectsIt_IsRefused(t *testing.T) {
+	c := configured(t, publicRoom)
+	c.isConnected()
+	c.ok(c.net.Say(c.ctx, lobby, "bob", "hi"))
+	c.sees(bridgetest.Message(c.bob(), "hi"))
+	c.ok(c.alice.Kick(c.ctx, c.room, c.b.BotID(), ""))
+	c.ok(c.net.Wait(c.ctx, "the bot to leave the channel", func() bool { return !c.net.Joined(lobby) }))
+	c.b.Stop()
+	c.ok(c.alice.EnableEncryption(c.ctx, c.room))
+	c.b.Start() // the room is public, so the bot comes in by itself
+	c.sees(bridgetest.Member(c.b.BotID(), "join"))
+	c.sees(bridgetest.Member(c.b.BotID(), "join"))
+	time.Sleep(500 * time.Millisecond)
+	if c.net.Joined(lobby) {
+		t.Error("an encrypted room was connected")
 	}
 }

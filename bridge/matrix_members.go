@@ -8,7 +8,6 @@ import (
 	"maunium.net/go/mautrix/id"
 
 	"github.com/trestle-bridge/trestle/appservice"
-	"github.com/trestle-bridge/trestle/store"
 )
 
 // handleMember looks at who comes and goes on Matrix: names are learned, an invitation to the bot is accepted, the rest is
@@ -76,10 +75,7 @@ func (b *Bridge) botMember(ctx context.Context, ev *appservice.Event, member *ev
 				Reason: "I follow invitations only from users of " + b.cfg.Homeserver.Domain,
 			})}, nil
 		}
-		return []appservice.Effect{
-			b.effect(&outgoing{Op: opBotJoin, Room: ev.RoomID, RemoteID: string(ev.ID)}),
-			func(tx *store.Tx) error { return tx.ForgetPlain(string(ev.RoomID)) },
-		}, nil
+		return []appservice.Effect{b.effect(&outgoing{Op: opBotJoin, Room: ev.RoomID, RemoteID: string(ev.ID)})}, nil
 	case event.MembershipLeave, event.MembershipBan:
 		p := b.portals.room(ev.RoomID)
 		if p == nil {
