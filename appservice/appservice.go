@@ -88,6 +88,9 @@ func New(cfg Config) (*AppService, error) {
 	}
 	as.homeserver, _ = url.Parse(strings.TrimRight(cfg.HomeserverURL, "/"))
 	for _, ns := range cfg.Registration.Namespaces.Users {
+		if !ns.Exclusive {
+			continue // users whom others may be, too: the bridge wants to hear of them, but they are not its ghosts
+		}
 		re, err := regexp.Compile("^(?:" + ns.Regex + ")")
 		if err != nil {
 			return nil, fmt.Errorf("set up the appservice: namespace %q: %w", ns.Regex, err)

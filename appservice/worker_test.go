@@ -324,7 +324,10 @@ func TestWorker_Stop_IsNoAttempt(t *testing.T) {
 }
 
 func TestIsGhost_OnlyTheNamespaceOfThisServer(t *testing.T) {
-	f := newFixture(t, nil)
+	f := newFixture(t, nil, func(c *Config) {
+		users := &c.Registration.Namespaces.Users
+		*users = append(*users, Namespace{Regex: "^@.*:hs\\.test$"}) // of interest, but not ours alone
+	})
 	for user, want := range map[string]bool{
 		"@irc_a:hs.test": true, "@ircbot:hs.test": false, "@alice:hs.test": false, "@irc_a:evil.test": false, "x@irc_a:hs.test": false, "": false,
 	} {
