@@ -15,11 +15,10 @@
 # Exit status: 0 everything is there; 2 wrong usage; 3 not root, or no apt; 4 Synapse, and nothing but Synapse, could not
 # be installed; 1 anything else.
 #
-# Environment: TRESTLE_SYNAPSE_ROOT, and TRESTLE_DEBIAN_MIRROR (default http://deb.debian.org/debian).
+# Environment: TRESTLE_SYNAPSE_ROOT, and TRESTLE_DEBIAN_MIRROR (default: the one that apt uses here).
 set -euo pipefail
 
 readonly synapse_root=${TRESTLE_SYNAPSE_ROOT:-${XDG_CACHE_HOME:-$HOME/.cache}/trestle/synapse}
-readonly mirror=${TRESTLE_DEBIAN_MIRROR:-http://deb.debian.org/debian}
 readonly marker=.trestle-installed
 readonly stale_lists=-oAcquire::Check-Valid-Until=false
 readonly attempts=${TRESTLE_INSTALL_ATTEMPTS:-5}
@@ -131,11 +130,23 @@ remove_tree() {
   rm -rf --one-file-system -- "$dir"
 }
 
+# The mirror that apt has this system's own packages from.
+mirror() {
+  local found=${TRESTLE_DEBIAN_MIRROR:-}
+  [ -n "$found" ] || found=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep -v security | head -n 1)
+  if [ -z "$found" ]; then
+    say "apt's sources name no Debian mirror; set TRESTLE_DEBIAN_MIRROR to one" >&2
+    return 1
+  fi
+  printf '%s\n' "$found"
+}
+
 bootstrap() {
-  local dir=$1 debs=$2
+  local dir=$1 debs=$2 from
+  from=$(mirror) || return 1
   remove_tree "$dir" || return 1
   mkdir -p "$dir" "$debs"
-  debootstrap --variant=minbase --include=ca-certificates,python3 --cache-dir="$debs" sid "$dir" "$mirror"
+  debootstrap --variant=minbase --include=ca-certificates,python3 --cache-dir="$debs" sid "$dir" "$from"
 }
 
 # If a tree was left half made by an earlier run, dpkg is helped to its feet first.
