@@ -524,8 +524,9 @@ func TestRateLimit_OnlyIdempotentRequestsAreRepeated(t *testing.T) {
 		}
 		return false
 	}
-	f := newFixture(t, hs)
-	f.as.http.Transport.(*transport).base = limitHeader{f.as.http.Transport.(*transport).base}
+	base := &http.Transport{}
+	t.Cleanup(base.CloseIdleConnections)
+	f := newFixture(t, hs, func(c *Config) { c.HTTPClient = &http.Client{Transport: limitHeader{base}} })
 	if _, err := f.send(ghostA, "t1"); !errors.Is(err, mautrix.MLimitExceeded) {
 		t.Errorf("register, device and join are repeatable, send is left to the caller: %v", err)
 	}
