@@ -77,12 +77,12 @@ func TestIncoming_Lines(t *testing.T) {
 	}
 	f.server.Inject("bridge", ":\u202eec\u200dila\x02\x07!x@y PRIVMSG #c :strange nick")
 	f.sink.until(t, "strange nick")
-	if in := f.sink.events[len(f.sink.events)-1]; in.Sender.Name != "ecila" {
+	if in := f.sink.newest(); in.Sender.Name != "ecila" {
 		t.Errorf("%q", in.Sender.Name)
 	}
 	f.server.Inject("bridge", "@time=2020-01-02T03:04:05.678Z;msgid=timed :x!y@z PRIVMSG #c :long ago")
 	f.sink.until(t, "long ago")
-	in := f.sink.events[len(f.sink.events)-1]
+	in := f.sink.newest()
 	if in.ID != "timed" || in.Time.UnixMilli() != 1577934245678 {
 		t.Errorf("ID %q, time %v", in.ID, in.Time)
 	}
@@ -100,7 +100,7 @@ func TestIncoming_WhatIsNotForTheRoom_StaysOut(t *testing.T) {
 	f.server.Inject("bridge", ":x!y@z PRIVMSG #c :last")
 	f.sink.until(t, "#c text x: last")
 	if n := f.sink.count("text") + f.sink.count("notice"); n != 1 {
-		t.Errorf("%d messages, want 1: %q", n, f.sink.said)
+		t.Errorf("%d messages, want 1: %q", n, f.sink.lines())
 	}
 }
 

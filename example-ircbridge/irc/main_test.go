@@ -55,8 +55,11 @@ func (s *sink) say(format string, args ...any) {
 }
 
 func (s *sink) Deliver(_ context.Context, in *bridge.Incoming) error {
-	if s.fail != nil {
-		if err := s.fail(in); err != nil {
+	s.mu.Lock()
+	fail := s.fail
+	s.mu.Unlock()
+	if fail != nil {
+		if err := fail(in); err != nil {
 			return err
 		}
 	}
@@ -122,6 +125,27 @@ func (s *sink) until(t *testing.T, text string) string {
 			t.Fatalf("%q never came; this did:\n%s", text, all)
 		}
 	}
+}
+
+// failWith has the function decide, from now on, whether an event is taken.
+func (s *sink) failWith(fail func(in *bridge.Incoming) error) {
+	s.mu.Lock()
+	s.fail = fail
+	s.mu.Unlock()
+}
+
+// newest is the event that was delivered last.
+func (s *sink) newest() *bridge.Incoming {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.events[len(s.events)-1]
+}
+
+// lines is all that was said so far.
+func (s *sink) lines() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.said)
 }
 
 func (s *sink) count(text string) (n int) {

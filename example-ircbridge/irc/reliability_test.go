@@ -241,7 +241,7 @@ func TestDeliver_AgainUntilItIsKept_InOrder(t *testing.T) {
 	f := joined(t, allCaps)
 	f.sink.until(t, "members")
 	var failures atomic.Int32
-	f.sink.fail = func(in *bridge.Incoming) error {
+	f.sink.failWith(func(in *bridge.Incoming) error {
 		if in.Text != nil && in.Text.Body == "nowhere" {
 			return fmt.Errorf("taking it: %w", bridge.ErrNoPortal)
 		}
@@ -249,11 +249,12 @@ func TestDeliver_AgainUntilItIsKept_InOrder(t *testing.T) {
 			return errors.New("the disk is full")
 		}
 		return nil
-	}
+	})
 	f.witness.send("PRIVMSG #c :nowhere", "PRIVMSG #c :first", "PRIVMSG #c :second")
 	f.sink.until(t, "second")
-	if f.sink.count("first") != 1 || f.sink.count("nowhere") != 0 || f.sink.said[len(f.sink.said)-2] != "#c text witness: first" {
-		t.Errorf("%q", f.sink.said)
+	before := slices.Index(f.sink.lines(), "#c text witness: second") - 1
+	if f.sink.count("first") != 1 || f.sink.count("nowhere") != 0 || before < 0 || f.sink.lines()[before] != "#c text witness: first" {
+		t.Errorf("%q", f.sink.lines())
 	}
 }
 
@@ -261,7 +262,7 @@ func TestDeliver_SlowSink_HoldsTheReaderBack_AndLosesNothing(t *testing.T) {
 	f := joined(t, noCaps)
 	f.sink.until(t, "members")
 	gate := make(chan struct{})
-	f.sink.fail = func(*bridge.Incoming) error { <-gate; return nil }
+	f.sink.failWith(func(*bridge.Incoming) error { <-gate; return nil })
 	const n = 3 * outletSize
 	for i := range n {
 		f.witness.send(fmt.Sprintf("PRIVMSG #c :m%d.", i))
@@ -278,7 +279,7 @@ func TestClose_DeliversWhatHasComeIn(t *testing.T) {
 	f := joined(t, noCaps)
 	f.sink.until(t, "members")
 	gate := make(chan struct{})
-	f.sink.fail = func(*bridge.Incoming) error { <-gate; return nil }
+	f.sink.failWith(func(*bridge.Incoming) error { <-gate; return nil })
 	f.witness.send("PRIVMSG #c :one", "PRIVMSG #c :two")
 	f.witness.sync()
 	for f.session.(*session).out.waiting.Load() < 2 {
@@ -292,7 +293,7 @@ func TestClose_DeliversWhatHasComeIn(t *testing.T) {
 		t.Error(err)
 	}
 	if f.sink.count("text") != 2 {
-		t.Errorf("%q", f.sink.said)
+		t.Errorf("%q", f.sink.lines())
 	}
 	if _, err := f.session.Send(f.ctx(), message("x")); err == nil || bridge.IsPermanent(err) || bridge.IsInDoubt(err) {
 		t.Errorf("%v", err)
@@ -302,7 +303,7 @@ func TestClose_DeliversWhatHasComeIn(t *testing.T) {
 func TestClose_ContextEnds_SaysWhatIsLeft(t *testing.T) {
 	f := joined(t, noCaps)
 	f.sink.until(t, "members")
-	f.sink.fail = func(*bridge.Incoming) error { return errors.New("never") }
+	f.sink.failWith(func(*bridge.Incoming) error { return errors.New("never") })
 	f.witness.send("PRIVMSG #c :one")
 	f.witness.sync()
 	for f.session.(*session).out.waiting.Load() < 1 {
