@@ -1,14 +1,9 @@
 package appservice
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
-	"reflect"
-	"regexp"
 	"strings"
 	"testing"
-	"unicode/utf8"
 
 	"github.com/trestle-bridge/trestle/store"
 )
@@ -74,125 +69,6 @@ func TestSplit_ToDeviceWithoutItsDevice_IsADeadLetter(t *testing.T) {
 	if err != nil || len(c.dead) != 3 || len(c.elements) != 1 || c.dead[0].Kind != "to_device" {
 		t.Errorf("%+v %v", c, err)
 	}
-}
-
-// reference takes a transaction apart with encoding/json: slowly, and by other means.
-func reference(body []byte) (ids []string, dead int, ok bool) {
-	dec := json.NewDecoder(bytes.NewReader(body))
-	if open, err := dec.Token(); err != nil || open != json.Delim('{') {
-		return nil, 0, false
-	}
-	for dec.More() {
-		name, err := dec.Token()
-		if err != nil {
-			return nil, 0, false
-		}
-		var value json.RawMessage
-		if err := dec.Decode(&value); err != nil {
-			return nil, 0, false
-		}
-		if name != "events" || string(value) == "null" {
-			continue
-		}
-		var list []json.RawMessage
-		if json.Unmarshal(value, &list) != nil {
-			dead++
-			continue
-		}
-		for _, raw := range list {
-			var fields map[string]any
-			if json.Unmarshal(raw, &fields) != nil || fields == nil {
-				dead++
-				continue
-			}
-			id, isText := fields["event_id"].(string)
-			room, roomIsText := fields["room_id"].(string)
-			typ, typIsText := fields["type"].(string)
-			sender, senderIsText := fields["sender"].(string)
-			_ = typ
-			key, hasKey := fields["state_key"]
-			_, keyIsText := key.(string)
-			if !exactID(raw, "event_id") || !exactID(raw, "room_id") || !exactID(raw, "sender") {
-				dead++
-				continue
-			}
-			if !isText || id == "" || !roomIsText || room == "" || !typIsText || !senderIsText || sender == "" ||
-				hasKey && key != nil && !keyIsText || strings.ContainsRune(id+room+sender, 0) {
-				dead++
-				continue
-			}
-			ids = append(ids, id+" "+room)
-		}
-	}
-	if _, err := dec.Token(); err != nil {
-		return nil, 0, false
-	}
-	_, err := dec.Token()
-	return ids, dead, err != nil && err.Error() == "EOF"
-}
-
-var escapedReplacement = regexp.MustCompile(`(?i)\\ufffd`)
-
-// exactID says whether a text is an ID of a size that is allowed and nothing of it is replaced when it is read; true for
-// what is no text.
-func exactID(element []byte, name string) bool {
-	var fields map[string]json.RawMessage
-	var text string
-	_ = json.Unmarshal(element, &fields)
-	raw := fields[name]
-	if json.Unmarshal(raw, &text) != nil {
-		return true
-	}
-	plain := strings.ReplaceAll(string(raw), `\\`, "")
-	meant := strings.Count(plain, "\uFFFD") + len(escapedReplacement.FindAllString(plain, -1))
-	return utf8.Valid(raw) && strings.Count(text, "\uFFFD") == meant && len(text) <= 255
-}
-
-func FuzzSplit_AgreesWithAFullDecoder(f *testing.F) {
-	f.Add([]byte(events(message("$1"), message("$2"))))
-	for _, bad := range poison {
-		f.Add([]byte(events(message("$1"), bad, message("$2"))))
-	}
-	f.Add([]byte(`{"events":[{"event_id":"a","event_id":"b","room_id":"!r","type":"t","sender":"s","state_key":null}],"events":[]}`))
-	f.Add([]byte(`{"a":"\ud800","events":{}} x`))
-	f.Add([]byte(`{"\u0065vents":[` + message(`$\ud800`) + `,` + message("$\xff") + `,` + message(`$\ufffd\\ufffd`) + `,` + message(strings.Repeat("x", 256)) + `]}`))
-	f.Fuzz(func(t *testing.T, body []byte) {
-		if bytes.Count(body, []byte("["))+bytes.Count(body, []byte("{")) > 9000 || bytes.Count(body, []byte(",")) > 1000 {
-			return // that is what other tests are for
-		}
-		want, wantDead, ok := reference(body)
-		got, err := splitTransaction("1", body)
-		if err != nil {
-			// encoding/json is the laxer one in nothing that a homeserver could send but depth.
-			if ok && !strings.Contains(err.Error(), "depth") {
-				t.Fatalf("refused %q: %v", body, err)
-			}
-			return
-		}
-		if !ok {
-			t.Fatalf("took %q, which is no JSON object", body)
-		}
-		var ids []string
-		for _, el := range got.elements {
-			if el.Kind != store.KindPDU {
-				continue
-			}
-			ids = append(ids, el.Key+" "+strings.TrimPrefix(el.Lane, roomLane))
-			if !json.Valid(el.Raw) || !bytes.Contains(body, el.Raw) {
-				t.Fatalf("the element %q is not what was sent", el.Raw)
-			}
-			_, _ = newEvent(el).Decode() // must not panic
-		}
-		dead := 0
-		for _, d := range got.dead {
-			if d.Kind == "pdu" || d.Kind == "element" && strings.HasPrefix(d.Cause, "events ") {
-				dead++
-			}
-		}
-		if !reflect.DeepEqual(ids, want) || dead != wantDead {
-			t.Fatalf("%q: got %q and %d dead, want %q and %d", body, ids, dead, want, wantDead)
-		}
-	})
 }
 
 func BenchmarkSplit(b *testing.B) {
