@@ -76,7 +76,6 @@ func New(cfg Config) (*AppService, error) {
 		store:      cfg.Store,
 		epoch:      cfg.Store.Epoch(),
 		hsTokenSum: sha256.Sum256([]byte(cfg.Registration.HSToken)),
-		heads:      heads{lanes: make(map[string]head)},
 		botID:      id.UserID("@" + cfg.Registration.SenderLocalpart + ":" + cfg.ServerName),
 		intents:    make(map[id.UserID]*Intent),
 		quit:       make(chan struct{}),
@@ -98,7 +97,7 @@ func New(cfg Config) (*AppService, error) {
 		as.namespaces = append(as.namespaces, re)
 	}
 	as.http = newHTTPClient(cfg.HTTPClient, as.log)
-	as.lanes = lanes.NewBatch(cfg.Workers, batchSize, as.work)
+	as.lanes = lanes.NewBatch(packedRefs, cfg.Workers, batchSize, as.work)
 	as.ephemeral = newEphemerals(cfg.Handler.HandleEphemeral, as.isOwn, as.log, func(outcome string) { as.metrics.ephemeral(outcome) })
 	if as.metrics, err = newMetrics(cfg.Metrics, as.lanes.Len); err != nil {
 		return nil, fmt.Errorf("set up the appservice: %w", err)

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/trestle-bridge/trestle/internal/lanes"
 	"github.com/trestle-bridge/trestle/store"
 )
 
@@ -45,7 +46,7 @@ func (as *AppService) Wake() {
 // laterLanes are the lanes that wait because of Later.
 type laterLanes struct {
 	mu    sync.Mutex
-	lanes map[string]struct{}
+	lanes lanes.Map[struct{}]
 	wakes uint64 // how often wake was called
 }
 
@@ -62,28 +63,25 @@ func (l *laterLanes) add(lane string, wakes uint64) time.Duration {
 	if l.wakes != wakes {
 		return 0
 	}
-	if l.lanes == nil {
-		l.lanes = make(map[string]struct{})
-	}
-	l.lanes[lane] = struct{}{}
+	l.lanes.Set(lane, struct{}{})
 	return laterWait
 }
 
 func (l *laterLanes) forget(lane string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	delete(l.lanes, lane)
+	l.lanes.Delete(lane)
 }
 
 func (l *laterLanes) wake() []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.wakes++
-	list := make([]string, 0, len(l.lanes))
-	for lane := range l.lanes {
+	list := make([]string, 0, l.lanes.Len())
+	for lane := range l.lanes.All {
 		list = append(list, lane)
 	}
-	clear(l.lanes)
+	l.lanes = lanes.Map[struct{}]{}
 	return list
 }
 

@@ -28,7 +28,7 @@ func (f *fixture) progress(lane string) (doubt bool, attempts int) {
 func (f *fixture) waitLater(lane string) {
 	for {
 		f.as.later.mu.Lock()
-		_, ok := f.as.later.lanes[lane]
+		_, ok := f.as.later.lanes.Get(lane)
 		f.as.later.mu.Unlock()
 		if ok {
 			return

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
-	"sync"
 	"time"
 
 	"github.com/trestle-bridge/trestle/store"
@@ -36,35 +35,6 @@ func waited(attempts int) (sum time.Duration) {
 		}
 	}
 	return sum
-}
-
-// head is what is known of the first event of a lane that did not go well. Lanes that are well have none.
-type head struct {
-	attempts int
-	doubt    bool      // what an earlier attempt was about to do may have been done
-	crashes  int       // how many processes in a row ended while it was in doubt; found at start, and not tried since
-	nextAt   time.Time // not before, from before the start
-}
-
-type heads struct {
-	mu    sync.Mutex
-	lanes map[string]head
-}
-
-func (h *heads) get(lane string) head {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.lanes[lane]
-}
-
-func (h *heads) set(lane string, to head) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if to == (head{}) {
-		delete(h.lanes, lane)
-	} else {
-		h.lanes[lane] = to
-	}
 }
 
 // step is an event that its handler has ended, and whose effects are not committed yet.

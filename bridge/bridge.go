@@ -167,7 +167,7 @@ func (b *Bridge) build(ctx context.Context, l *listeners) (err error) {
 	}
 	b.guard = crypto.NewGuard(b.store, b.as.Bot())
 	b.names = newNames(b.as.Bot())
-	b.outbox = lanes.New(outboxWorkers, b.carryOut)
+	b.outbox = lanes.New(lanes.Numbers, outboxWorkers, b.carryOut)
 	return b.buildProxy(ctx, registration.ASToken, l)
 }
 

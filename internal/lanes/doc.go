@@ -4,6 +4,9 @@
 // no goroutines, so 50,000 rooms cost nothing until something is said in them. A lane that has to wait before its head
 // is tried again (a backoff) gives its worker back and holds nothing but one timer; every other lane goes on.
 //
+// What waits is packed: an item takes the few bytes that its [Packing] makes of it, and a lane about 200 bytes besides, so
+// that a backlog of a million items in 2,000 lanes stays below 10 MB. What the lanes took is given back when they are gone.
+//
 // # Goroutines
 //
 // A worker is a goroutine that takes lanes from one queue, first come first served. Workers start when a lane becomes
@@ -13,7 +16,7 @@
 //
 // # Example
 //
-//	l := lanes.New(8, func(ctx context.Context, lane string, n int) (time.Duration, bool) {
+//	l := lanes.New(lanes.Numbers, 8, func(ctx context.Context, lane string, n int64) (time.Duration, bool) {
 //		if err := send(ctx, lane, n); err != nil {
 //			return time.Second, false // again in a second, and nothing else of this lane before
 //		}

@@ -2,22 +2,24 @@ package lanes
 
 import (
 	"context"
+	"strings"
 	"sync"
 	"time"
 )
 
 // Lanes is a keyed scheduler. Its methods may be called from any goroutine, from work as well.
 type Lanes[T any] struct {
+	packing Packing[T]
 	work    func(ctx context.Context, lane string, items []T) (done int, retryAfter time.Duration)
-	workers int
 	batch   int
 
 	mu       sync.Mutex
+	workers  int
 	ctx      context.Context // nil until Start
 	draining bool
-	lanes    map[string]*lane[T]
-	first    *lane[T] // the queue of ready lanes, linked through lane.next
-	last     *lane[T]
+	lanes    Map[*lane]
+	first    *lane // the queue of ready lanes, linked through lane.next
+	last     *lane
 	running  int
 	items    int
 	idle     chan struct{} // closed when draining and the last worker has ended
@@ -31,14 +33,15 @@ const (
 	waiting              // for its timer, or for Wake
 )
 
-type lane[T any] struct {
-	key   string
-	items []T
-	state state
-	woken bool // Wake came while the lane was busy
-	timer *time.Timer
-	turn  uint64 // tells a timer that fired late from the present one
-	next  *lane[T]
+// lane is kept small: there may be one for every room of a homeserver.
+type lane struct {
+	key    string
+	packed []byte // the items
+	next   *lane
+	wait   *time.Timer // while waiting
+	items  uint32
+	state  state
+	woken  bool // Wake came while the lane was busy
 }
 
 // New makes a scheduler that gives work one item at a time. At most workers (at least 1) calls of work run at once, and
@@ -46,8 +49,8 @@ type lane[T any] struct {
 //
 // When work returns done, the item is over. Otherwise it stays the head of its lane and is given to work again after
 // retryAfter; a retryAfter of zero or less means at once, after the other lanes that are ready.
-func New[T any](workers int, work func(ctx context.Context, lane string, item T) (retryAfter time.Duration, done bool)) *Lanes[T] {
-	return NewBatch(workers, 1, func(ctx context.Context, lane string, items []T) (int, time.Duration) {
+func New[T any](packing Packing[T], workers int, work func(ctx context.Context, lane string, item T) (retryAfter time.Duration, done bool)) *Lanes[T] {
+	return NewBatch(packing, workers, 1, func(ctx context.Context, lane string, items []T) (int, time.Duration) {
 		retryAfter, done := work(ctx, lane, items[0])
 		if done {
 			return 1, 0
@@ -59,14 +62,8 @@ func New[T any](workers int, work func(ctx context.Context, lane string, item T)
 // NewBatch is [New] for work that takes up to batch items of one lane at once. work returns how many of them, from the
 // first on, are over; when those are not all, the rest stays in the lane and is tried again after retryAfter. work must
 // not keep items after it returns, nor change them.
-func NewBatch[T any](workers, batch int, work func(ctx context.Context, lane string, items []T) (done int, retryAfter time.Duration)) *Lanes[T] {
-	return &Lanes[T]{
-		work:    work,
-		workers: max(workers, 1),
-		batch:   max(batch, 1),
-		lanes:   make(map[string]*lane[T]),
-		idle:    make(chan struct{}),
-	}
+func NewBatch[T any](packing Packing[T], workers, batch int, work func(ctx context.Context, lane string, items []T) (done int, retryAfter time.Duration)) *Lanes[T] {
+	return &Lanes[T]{packing: packing, work: work, workers: max(workers, 1), batch: max(batch, 1), idle: make(chan struct{})}
 }
 
 // Start lets the workers run. ctx is given to work; when it ends, no further item is taken up. Items may be added before
@@ -81,6 +78,14 @@ func (l *Lanes[T]) Start(ctx context.Context) {
 	l.hire()
 }
 
+// Limit changes how many calls of work run at once (at least 1). Those that run already are not ended.
+func (l *Lanes[T]) Limit(workers int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.workers = max(workers, 1)
+	l.hire()
+}
+
 // Add puts items at the end of a lane. It never blocks on work. After Drain it does nothing.
 func (l *Lanes[T]) Add(key string, items ...T) {
 	if len(items) == 0 {
@@ -91,13 +96,16 @@ func (l *Lanes[T]) Add(key string, items ...T) {
 	if l.draining {
 		return
 	}
-	ln := l.lanes[key]
-	if ln == nil {
-		ln = &lane[T]{key: key}
-		l.lanes[key] = ln
+	ln, ok := l.lanes.Get(key)
+	if !ok {
+		ln = &lane{key: strings.Clone(key)} // the key may be part of something larger
+		l.lanes.Set(ln.key, ln)
 		l.enqueue(ln)
 	}
-	ln.items = append(ln.items, items...)
+	for _, item := range items {
+		ln.packed = l.packing.Append(ln.packed, item)
+	}
+	ln.items += uint32(len(items))
 	l.items += len(items)
 	l.hire()
 }
@@ -107,8 +115,8 @@ func (l *Lanes[T]) Add(key string, items ...T) {
 func (l *Lanes[T]) Wake(key string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	ln := l.lanes[key]
-	if ln == nil || l.draining {
+	ln, ok := l.lanes.Get(key)
+	if !ok || l.draining {
 		return
 	}
 	switch ln.state {
@@ -124,7 +132,7 @@ func (l *Lanes[T]) Wake(key string) {
 func (l *Lanes[T]) Len() (items, lanes int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.items, len(l.lanes)
+	return l.items, l.lanes.Len()
 }
 
 // Drain takes up no further item, stops all waits, and waits until the running calls of work have returned or ctx ends,
@@ -133,9 +141,9 @@ func (l *Lanes[T]) Drain(ctx context.Context) error {
 	l.mu.Lock()
 	if !l.draining {
 		l.draining = true
-		for _, ln := range l.lanes {
-			if ln.timer != nil {
-				ln.timer.Stop()
+		for _, ln := range l.lanes.All {
+			if ln.wait != nil {
+				ln.wait.Stop()
 			}
 		}
 		l.first, l.last = nil, nil
@@ -152,7 +160,7 @@ func (l *Lanes[T]) Drain(ctx context.Context) error {
 	}
 }
 
-func (l *Lanes[T]) enqueue(ln *lane[T]) {
+func (l *Lanes[T]) enqueue(ln *lane) {
 	ln.state = ready
 	if l.last == nil {
 		l.first = ln
@@ -174,14 +182,15 @@ func (l *Lanes[T]) hire() {
 func (l *Lanes[T]) run() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for l.first != nil && !l.draining && l.ctx.Err() == nil {
+	items := make([]T, 0, l.batch) // of one turn after the other
+	for l.first != nil && !l.draining && l.ctx.Err() == nil && l.running <= l.workers {
 		ln := l.first
 		l.first = ln.next
 		if l.first == nil {
 			l.last = nil
 		}
 		ln.next = nil
-		l.turn(ln)
+		l.turn(ln, items)
 	}
 	l.running--
 	if l.draining && l.running == 0 {
@@ -189,46 +198,55 @@ func (l *Lanes[T]) run() {
 	}
 }
 
-// turn gives the head of one lane to work. The caller holds the lock; it is released while work runs.
-func (l *Lanes[T]) turn(ln *lane[T]) {
+// turn gives the first items of one lane to work. The caller holds the lock; it is released while work runs.
+func (l *Lanes[T]) turn(ln *lane, items []T) {
 	ln.state, ln.woken = busy, false
-	// Add may grow ln.items meanwhile: it only appends, so these elements stay as they are.
-	head := ln.items[:min(l.batch, len(ln.items)):min(l.batch, len(ln.items))]
+	for at := 0; len(items) < l.batch && at < len(ln.packed); {
+		item, size := l.packing.Next(ln.packed[at:])
+		items, at = append(items, item), at+size
+	}
 	l.hire() // one worker at a time wakes the next, for as long as lanes are ready
 	l.mu.Unlock()
-	done, retryAfter := l.work(l.ctx, ln.key, head)
+	done, retryAfter := l.work(l.ctx, ln.key, items)
 	l.mu.Lock()
 
-	done = min(max(done, 0), len(head))
-	failed := done < len(head)
+	done = min(max(done, 0), len(items))
+	failed := done < len(items)
+	clear(items)
 	l.items -= done
-	clear(ln.items[:done]) // let go of what the items point to
-	ln.items = ln.items[done:]
+	ln.items -= uint32(done)
+	for range done {
+		_, size := l.packing.Next(ln.packed)
+		ln.packed = ln.packed[size:]
+	}
 	switch {
-	case len(ln.items) == 0:
-		delete(l.lanes, ln.key)
+	case ln.items == 0:
+		l.lanes.Delete(ln.key)
 	case l.draining:
 	case failed && retryAfter > 0 && !ln.woken:
-		ln.state = waiting
-		ln.turn++
-		turn := ln.turn
-		ln.timer = time.AfterFunc(retryAfter, func() {
-			l.mu.Lock()
-			defer l.mu.Unlock()
-			if ln.state == waiting && ln.turn == turn && !l.draining {
-				l.wake(ln)
-			}
-		})
+		l.pause(ln, retryAfter)
 	default:
 		l.enqueue(ln)
 	}
 }
 
-func (l *Lanes[T]) wake(ln *lane[T]) {
-	if ln.timer != nil {
-		ln.timer.Stop()
-		ln.timer = nil
-	}
+// pause has a lane wait. A timer that fires although it was stopped, or belongs to an earlier pause, is not ln.wait.
+func (l *Lanes[T]) pause(ln *lane, wait time.Duration) {
+	ln.state = waiting
+	var timer *time.Timer
+	timer = time.AfterFunc(wait, func() {
+		l.mu.Lock() // and timer is set
+		defer l.mu.Unlock()
+		if ln.wait == timer && !l.draining {
+			l.wake(ln)
+		}
+	})
+	ln.wait = timer
+}
+
+func (l *Lanes[T]) wake(ln *lane) {
+	ln.wait.Stop()
+	ln.wait = nil
 	l.enqueue(ln)
 	l.hire()
 }

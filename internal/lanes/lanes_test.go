@@ -16,6 +16,15 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+// ints packs what these tests put into lanes.
+var ints = lanes.Packing[int]{
+	Append: func(b []byte, n int) []byte { return lanes.Numbers.Append(b, int64(n)) },
+	Next: func(b []byte) (int, int) {
+		n, size := lanes.Numbers.Next(b)
+		return int(n), size
+	},
+}
+
 // seen collects what work was given, by lane.
 type seen struct {
 	mu    sync.Mutex
@@ -45,7 +54,7 @@ func TestLanes_FiftyThousandLanes_KeepTheirOrderAndLeaveNothing(t *testing.T) {
 	const count, each = 50_000, 4
 	var s seen
 	s.left.Add(count * each)
-	l := lanes.New(8, s.work)
+	l := lanes.New(ints, 8, s.work)
 	l.Start(t.Context())
 	var adders sync.WaitGroup
 	for a := range 4 { // each adder owns a quarter of the lanes
@@ -79,7 +88,7 @@ func TestLanes_OneLaneAtATime_NeverTwoWorkersInOneLane(t *testing.T) {
 	var inside [3]atomic.Int32
 	var left sync.WaitGroup
 	left.Add(3000)
-	l := lanes.New(8, func(_ context.Context, lane string, _ int) (time.Duration, bool) {
+	l := lanes.New(ints, 8, func(_ context.Context, lane string, _ int) (time.Duration, bool) {
 		defer left.Done()
 		i := lane[0] - 'a'
 		if inside[i].Add(1) != 1 {
@@ -98,7 +107,7 @@ func TestLanes_OneLaneAtATime_NeverTwoWorkersInOneLane(t *testing.T) {
 
 func TestLanes_SlowLane_DoesNotHoldAnother(t *testing.T) {
 	release, other := make(chan struct{}), make(chan struct{})
-	l := lanes.New(2, func(_ context.Context, lane string, _ int) (time.Duration, bool) {
+	l := lanes.New(ints, 2, func(_ context.Context, lane string, _ int) (time.Duration, bool) {
 		if lane == "slow" {
 			<-release
 		} else {
@@ -118,7 +127,7 @@ func TestLanes_Workers_AreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var now, most int
 		var mu sync.Mutex
-		l := lanes.New(3, func(context.Context, string, int) (time.Duration, bool) {
+		l := lanes.New(ints, 3, func(context.Context, string, int) (time.Duration, bool) {
 			mu.Lock()
 			now++
 			most = max(most, now)
@@ -147,7 +156,7 @@ func TestLanes_Backoff_GivesItsWorkerBackAndKeepsTheHead(t *testing.T) {
 		var mu sync.Mutex
 		var got []string
 		tries := 0
-		l := lanes.New(1, func(_ context.Context, lane string, n int) (time.Duration, bool) {
+		l := lanes.New(ints, 1, func(_ context.Context, lane string, n int) (time.Duration, bool) {
 			mu.Lock()
 			defer mu.Unlock()
 			if lane == "a" && n == 1 {
@@ -182,7 +191,7 @@ func TestLanes_Backoff_GivesItsWorkerBackAndKeepsTheHead(t *testing.T) {
 func TestLanes_Wake_EndsTheWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var tries atomic.Int32
-		l := lanes.New(1, func(context.Context, string, int) (time.Duration, bool) {
+		l := lanes.New(ints, 1, func(context.Context, string, int) (time.Duration, bool) {
 			return time.Hour, tries.Add(1) == 3
 		})
 		l.Start(t.Context())
@@ -204,7 +213,7 @@ func TestLanes_WakeWhileBusy_SkipsTheNextWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var tries atomic.Int32
 		var l *lanes.Lanes[int]
-		l = lanes.New(1, func(context.Context, string, int) (time.Duration, bool) {
+		l = lanes.New(ints, 1, func(context.Context, string, int) (time.Duration, bool) {
 			n := tries.Add(1)
 			if n == 1 {
 				l.Wake("a")
@@ -225,7 +234,7 @@ func TestLanes_BusyLane_DoesNotStarveAnother(t *testing.T) {
 	var got []string
 	var left sync.WaitGroup
 	left.Add(101)
-	l := lanes.New(1, func(_ context.Context, lane string, _ int) (time.Duration, bool) {
+	l := lanes.New(ints, 1, func(_ context.Context, lane string, _ int) (time.Duration, bool) {
 		got = append(got, lane)
 		left.Done()
 		return 0, true
@@ -246,7 +255,7 @@ func TestLanes_Batch_GivesSeveralAndKeepsTheRest(t *testing.T) {
 	var got []string
 	var left sync.WaitGroup
 	left.Add(7)
-	l := lanes.NewBatch(1, 4, func(_ context.Context, _ string, items []int) (int, time.Duration) {
+	l := lanes.NewBatch(ints, 1, 4, func(_ context.Context, _ string, items []int) (int, time.Duration) {
 		got = append(got, fmt.Sprint(items))
 		if len(items) == 4 {
 			left.Add(-2)
@@ -267,7 +276,7 @@ func TestLanes_Batch_GivesSeveralAndKeepsTheRest(t *testing.T) {
 func TestLanes_Drain_WaitsForWhatRunsAndTakesNothingUp(t *testing.T) {
 	began, release := make(chan struct{}), make(chan struct{})
 	var worked atomic.Int32
-	l := lanes.New(1, func(context.Context, string, int) (time.Duration, bool) {
+	l := lanes.New(ints, 1, func(context.Context, string, int) (time.Duration, bool) {
 		if worked.Add(1) == 1 {
 			close(began)
 		}
@@ -294,7 +303,7 @@ func TestLanes_Drain_WaitsForWhatRunsAndTakesNothingUp(t *testing.T) {
 func TestLanes_ContextEnds_NothingIsTakenUp(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	l := lanes.New(1, func(context.Context, string, int) (time.Duration, bool) {
+	l := lanes.New(ints, 1, func(context.Context, string, int) (time.Duration, bool) {
 		t.Error("worked after the context had ended")
 		return 0, true
 	})
@@ -305,7 +314,7 @@ func TestLanes_ContextEnds_NothingIsTakenUp(t *testing.T) {
 
 func BenchmarkLanes_OneItemEach(b *testing.B) {
 	var left sync.WaitGroup
-	l := lanes.New(4, func(context.Context, string, int) (time.Duration, bool) { left.Done(); return 0, true })
+	l := lanes.New(ints, 4, func(context.Context, string, int) (time.Duration, bool) { left.Done(); return 0, true })
 	l.Start(b.Context())
 	keys := make([]string, 1024)
 	for i := range keys {
@@ -317,4 +326,78 @@ func BenchmarkLanes_OneItemEach(b *testing.B) {
 	}
 	left.Wait()
 	_ = l.Drain(context.Background())
+}
+
+func TestLanes_LimitChanged_HoldsFromThenOn(t *testing.T) {
+	var running atomic.Int32
+	gate, entered := make(chan struct{}), make(chan struct{}, 100)
+	l := lanes.New(ints, 1, func(context.Context, string, int) (time.Duration, bool) {
+		running.Add(1)
+		entered <- struct{}{}
+		<-gate
+		running.Add(-1)
+		return 0, true
+	})
+	l.Start(t.Context())
+	for i := range 40 {
+		l.Add(fmt.Sprint("lane", i), 1)
+	}
+	<-entered
+	l.Limit(4)
+	for range 3 {
+		<-entered
+	}
+	if n := running.Load(); n != 4 {
+		t.Fatalf("%d run with a limit of 4", n)
+	}
+	l.Limit(2)
+	for range 4 {
+		gate <- struct{}{} // those that ran already end
+	}
+	for range 36 {
+		<-entered
+		if n := running.Load(); n > 2 {
+			t.Errorf("%d run with a limit of 2", n)
+		}
+		gate <- struct{}{}
+	}
+	drain(t, l)
+}
+
+func TestMap_GivesMemoryBackWhenMostIsGone(t *testing.T) {
+	var m lanes.Map[int]
+	const most = 50_000
+	for i := range most {
+		m.Set(fmt.Sprint(i), i)
+	}
+	for i := range most - 3 {
+		m.Delete(fmt.Sprint(i))
+	}
+	if m.Len() != 3 {
+		t.Fatalf("%d are left", m.Len())
+	}
+	for lane, v := range m.All {
+		if got, ok := m.Get(lane); !ok || got != v || lane != fmt.Sprint(v) || v < most-3 {
+			t.Errorf("%s has %d", lane, v)
+		}
+	}
+	if _, ok := m.Get("0"); ok {
+		t.Error("what was deleted is still there")
+	}
+	if room := lanes.Room(&m); room > most/8 {
+		t.Errorf("it has room for %d still", room)
+	}
+}
+
+func FuzzNumbers_ComeBackAsTheyWere(f *testing.F) {
+	f.Add(int64(0), int64(1))
+	f.Add(int64(127), int64(1)<<62)
+	f.Fuzz(func(t *testing.T, a, b int64) {
+		packed := lanes.Numbers.Append(lanes.Numbers.Append(nil, a), b)
+		gotA, size := lanes.Numbers.Next(packed)
+		gotB, rest := lanes.Numbers.Next(packed[size:])
+		if gotA != a || gotB != b || size+rest != len(packed) {
+			t.Errorf("%d and %d came back as %d and %d", a, b, gotA, gotB)
+		}
+	})
 }
