@@ -8,6 +8,8 @@
 //	GET /count    {"events":N,"unique":M,"out_of_order":K,"dead":D}, counted in the store, so that it survives a kill
 //	GET /stats    {"handled":N,…}: how far this process is, and where its time goes; cheap, not durable
 //	GET /healthz  200 once transactions are taken
+//	POST /release with -hold: the handlers, which wait until then, go on
+//	POST /collect gives memory that is not used back to the system
 //	GET /debug/pprof/…  with -pprof
 //
 // events is how many times a handler ended, unique how many different event IDs it was given, dead how many dead letters

@@ -24,6 +24,7 @@ type options struct {
 	listen, token, db string
 	workers           int
 	decode, pprof     bool
+	hold              bool
 }
 
 func main() {
@@ -33,6 +34,7 @@ func main() {
 	flag.StringVar(&o.db, "db", "", "a path, sqlite:PATH or postgres://…")
 	flag.IntVar(&o.workers, "workers", 0, "lanes worked on at once; 0 is the appservice's default")
 	flag.BoolVar(&o.decode, "decode", false, "let the handler decode every event as a bridge does")
+	flag.BoolVar(&o.hold, "hold", false, "let every handler wait for POST /release")
 	flag.BoolVar(&o.pprof, "pprof", false, "serve /debug/pprof/")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -66,6 +68,7 @@ func run(ctx context.Context, o options) (err error) {
 	}
 	defer listener.Close() // closed twice when all goes well, which harms nothing
 	h := newHandler(o.decode)
+	g := newGate(h, o.hold)
 	metrics := prometheus.NewRegistry()
 	as, err := appservice.New(appservice.Config{
 		Registration: &appservice.Registration{
@@ -75,7 +78,7 @@ func run(ctx context.Context, o options) (err error) {
 		HomeserverURL: "http://" + listener.Addr().String(), // see homeserver
 		ServerName:    "bench.example",
 		DeviceMode:    appservice.DeviceNone,
-		Store:         s, Handler: h, Log: log, Workers: o.workers, Metrics: metrics,
+		Store:         s, Handler: g, Log: log, Workers: o.workers, Metrics: metrics,
 	})
 	if err != nil {
 		return err
@@ -89,7 +92,7 @@ func run(ctx context.Context, o options) (err error) {
 		err = errors.Join(err, as.Stop(stopping))
 	}()
 
-	server := &http.Server{Handler: newServer(as, s, h, metrics, o.pprof), ReadHeaderTimeout: 10 * time.Second}
+	server := &http.Server{Handler: newServer(as, s, h, g, metrics, o.pprof), ReadHeaderTimeout: 10 * time.Second}
 	fmt.Printf("listening on %s\n", listener.Addr())
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()

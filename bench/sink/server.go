@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/pprof"
+	"runtime/debug"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -26,7 +27,7 @@ type stats struct {
 // commitMetric is the histogram that the appservice keeps of the time from a transaction read to one committed.
 const commitMetric = "trestle_appservice_commit_seconds"
 
-func newServer(as *appservice.AppService, s *store.Store, h *handler, metrics *prometheus.Registry, withPprof bool) http.Handler {
+func newServer(as *appservice.AppService, s *store.Store, h *handler, g *gate, metrics *prometheus.Registry, withPprof bool) http.Handler {
 	var requests, requestNanos atomic.Int64
 	mux := http.NewServeMux()
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
@@ -61,6 +62,11 @@ func newServer(as *appservice.AppService, s *store.Store, h *handler, metrics *p
 			Handled: h.handled.Load(), Requests: requests.Load(), RequestTime: time.Duration(requestNanos.Load()).Seconds(),
 			CommitTime: sum(metrics, commitMetric), WaitingEvents: inbox.Events,
 		})
+	})
+	mux.HandleFunc("POST /release", g.serveRelease)
+	mux.HandleFunc("POST /collect", func(w http.ResponseWriter, _ *http.Request) {
+		debug.FreeOSMemory()
+		answer(w, struct{}{})
 	})
 	if withPprof {
 		mux.HandleFunc("GET /debug/pprof/", pprof.Index)

@@ -37,7 +37,7 @@ type room struct {
 func NewGenerator(token string, rooms int, seed uint64) *Generator {
 	g := &Generator{token: token, seed: seed, rooms: make([]room, rooms), shape: map[int]*template{}, nextID: firstTxn}
 	for i := range g.rooms {
-		g.rooms[i] = room{id: fmt.Sprintf("!%012xroom%04d:bench.example", mix(seed, uint64(i))&(1<<48-1), i), n: firstNumber}
+		g.rooms[i] = room{id: fmt.Sprintf("!%012xroom%06d:bench.example", mix(seed, uint64(i))&(1<<48-1), i), n: firstNumber}
 	}
 	return g
 }
