@@ -34,7 +34,7 @@
 //	writer        owns the writing connection, the memory of seen keys and the progress of live rows; runs the jobs and
 //	              the AfterCommit hooks
 //	checkpointer  SQLite only: writes the WAL back while the writer goes on, on a connection of its own
-//	retention     commits deletions, at the start and every hour
+//	retention     commits deletions, a minute after the start and every hour
 //
 // [Store.Close] ends all three. Reads run on the caller's goroutine and on reading connections, which cannot write; bodies
 // of inbox rows go through a cache of 16 MiB.

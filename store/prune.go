@@ -8,11 +8,14 @@ import (
 
 const (
 	pruneEvery = time.Hour
+	// pruneFirst is how long after the start the first time is: what an earlier process left waiting goes before.
+	pruneFirst = time.Minute
 	// pruneBatch is what one commit deletes: lanes must not wait for a large deletion.
 	pruneBatch = 1000
 )
 
-// Prune deletes what is older than Options.Retention says. The store does it by itself at the start and every hour.
+// Prune deletes what is older than Options.Retention says. The store does it by itself a minute after the start
+// and every hour.
 func (s *Store) Prune(ctx context.Context) error {
 	now, keep := s.opts.Now(), s.opts.Retention
 	for _, p := range []struct {
@@ -39,16 +42,17 @@ func (s *Store) Prune(ctx context.Context) error {
 }
 
 func (s *Store) pruneHourly() {
-	tick := time.NewTicker(pruneEvery)
-	defer tick.Stop()
+	due := time.NewTimer(pruneFirst)
+	defer due.Stop()
 	for {
-		if err := s.Prune(context.Background()); err != nil && !errors.Is(err, ErrClosed) {
-			s.opts.Log.Warn().Err(err).Msg("Retention was not enforced; it is tried again in an hour")
-		}
 		select {
-		case <-tick.C:
+		case <-due.C:
 		case <-s.closing:
 			return
+		}
+		due.Reset(pruneEvery)
+		if err := s.Prune(context.Background()); err != nil && !errors.Is(err, ErrClosed) {
+			s.opts.Log.Warn().Err(err).Msg("Retention was not enforced; it is tried again in an hour")
 		}
 	}
 }
