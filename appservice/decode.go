@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"reflect"
+	"strings"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -109,7 +110,7 @@ func newEvent(el store.Element) *Event {
 		return ev
 	}
 	var e envelope
-	_ = e.read(jsontext.NewDecoder(bytes.NewBuffer(el.Raw), lenient))
+	e.read(el.Raw)
 	ev.Type = unquote(e.typ)
 	ev.Sender = id.UserID(unquote(e.sender))
 	if el.Kind == store.KindToDevice {
@@ -118,7 +119,7 @@ func newEvent(el store.Element) *Event {
 		return ev
 	}
 	ev.ID = id.EventID(el.Key)
-	ev.RoomID = id.RoomID(unquote(e.roomID))
+	ev.RoomID = id.RoomID(strings.TrimPrefix(el.Lane, roomLane))
 	if e.stateKey.Kind() == '"' {
 		key := unquote(e.stateKey)
 		ev.StateKey = &key

@@ -12,7 +12,7 @@
 //
 // # Files
 //
-// The journey of an event: router.go (token and path), intake.go (body to commit), split.go (taking apart), worker.go
+// The journey of an event: router.go (token and path), intake.go (body to commit), split.go and envelope.go (taking apart), worker.go
 // (handler, effects, backoff, dead letters), decode.go. Beside it: ephemeral.go, membership.go. Outwards: intent.go,
 // device.go, room.go, profile.go, media.go, transport.go (rate limits, redirects), ping.go. The registration file:
 // registration.go, registration_generate.go.

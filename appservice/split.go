@@ -28,7 +28,7 @@ type contents struct {
 	dead      []store.DeadLetter
 }
 
-// splitter walks over the tokens of one body. Elements are not decoded: only the few envelope fields that say where an
+// splitter walks over one body. Elements are not decoded: only the few envelope fields that say where an
 // element belongs are looked at, and its bytes are kept as they are. Names are compared exactly, and of a name that comes
 // twice the last one counts, as in most readers.
 type splitter struct {
@@ -94,7 +94,7 @@ func split(txnID string, body []byte, deep *deepElements) (*contents, error) {
 		}
 		switch name := unquote(name); name {
 		case "events":
-			err = s.events(dec, body)
+			err = s.events(dec)
 		default:
 			var value jsontext.Value
 			if value, err = dec.ReadValue(); err == nil && value.Kind() != 'n' {
@@ -114,7 +114,11 @@ func split(txnID string, body []byte, deep *deepElements) (*contents, error) {
 		return nil, err
 	}
 	s.others(values)
-	s.out.elements = append(s.out.elements, s.pdus...)
+	if len(s.out.elements) == 0 {
+		s.out.elements = s.pdus
+	} else {
+		s.out.elements = append(s.out.elements, s.pdus...)
+	}
 	s.out.dead = s.bad.letters(txnID)
 	return &s.out, nil
 }
@@ -150,7 +154,7 @@ func (s *splitter) bury(kind, lane, key, cause string, raw []byte) {
 }
 
 // events walks over the array of room events. An error is one of JSON itself.
-func (s *splitter) events(dec *jsontext.Decoder, body []byte) error {
+func (s *splitter) events(dec *jsontext.Decoder) error {
 	if kind := dec.PeekKind(); kind != '[' {
 		raw, err := dec.ReadValue()
 		if err == nil && kind != 'n' {
@@ -162,84 +166,23 @@ func (s *splitter) events(dec *jsontext.Decoder, body []byte) error {
 		return err
 	}
 	for dec.PeekKind() != ']' {
-		if err := s.pdu(dec, body); err != nil {
-			return err
-		}
-	}
-	_, err := dec.ReadToken()
-	return err
-}
-
-// envelope is what an element must say about itself, each value as it stands in the JSON.
-type envelope struct {
-	eventID, roomID, typ, sender, stateKey, toUser, toDevice jsontext.Value
-}
-
-// field gives the place of a name's value, or nil for names that do not matter here.
-func (e *envelope) field(name []byte) *jsontext.Value {
-	switch string(name) {
-	case `"event_id"`:
-		return &e.eventID
-	case `"room_id"`:
-		return &e.roomID
-	case `"type"`:
-		return &e.typ
-	case `"sender"`:
-		return &e.sender
-	case `"state_key"`:
-		return &e.stateKey
-	case `"to_user_id"`:
-		return &e.toUser
-	case `"to_device_id"`:
-		return &e.toDevice
-	}
-	if bytes.IndexByte(name, '\\') >= 0 { // a name may be written with escapes
-		if plain := unquote(name); strings.IndexByte(plain, '\\') < 0 && strings.IndexByte(plain, '"') < 0 {
-			return e.field([]byte(`"` + plain + `"`))
-		}
-	}
-	return nil
-}
-
-// read walks over an object whose opening brace is next.
-func (e *envelope) read(dec *jsontext.Decoder) error {
-	if _, err := dec.ReadToken(); err != nil {
-		return err
-	}
-	for dec.PeekKind() != '}' {
-		name, err := dec.ReadValue()
-		if err != nil {
-			return err
-		}
-		if into := e.field(name); into != nil {
-			*into, err = dec.ReadValue()
-		} else {
-			err = dec.SkipValue()
-		}
-		if err != nil {
-			return err
-		}
-	}
-	_, err := dec.ReadToken()
-	return err
-}
-
-func (s *splitter) pdu(dec *jsontext.Decoder, body []byte) error {
-	if kind := dec.PeekKind(); kind != '{' {
 		raw, err := dec.ReadValue()
-		if err == nil {
-			s.bury("pdu", "", "", fmt.Sprintf("it is %s, not an event", kindName(kind)), raw)
+		if err != nil {
+			return err
 		}
-		return err
+		s.pdu(raw)
 	}
-	start := dec.InputOffset()
-	var e envelope
-	if err := e.read(dec); err != nil {
-		return err
-	}
-	// InputOffset stood behind the value before, so a comma and white space may come first.
-	raw := bytes.TrimLeft(body[start:dec.InputOffset()], ", \t\r\n")
+	_, err := dec.ReadToken()
+	return err
+}
 
+func (s *splitter) pdu(raw jsontext.Value) {
+	if kind := raw.Kind(); kind != '{' {
+		s.bury("pdu", "", "", fmt.Sprintf("it is %s, not an event", kindName(kind)), raw)
+		return
+	}
+	var e envelope
+	e.read(raw)
 	lane := ""
 	if e.roomID.Kind() == '"' && len(e.roomID) > 2 {
 		lane = s.lane(e.roomID)
@@ -257,11 +200,10 @@ func (s *splitter) pdu(dec *jsontext.Decoder, body []byte) error {
 			s.out.encrypted = append(s.out.encrypted, strings.TrimPrefix(lane, roomLane))
 		}
 	}
-	return nil
 }
 
 func (e *envelope) pduProblem() string {
-	for _, f := range []struct {
+	for _, f := range [...]struct {
 		name  string
 		value jsontext.Value
 		full  bool
@@ -292,6 +234,9 @@ func textProblem(name string, value jsontext.Value, full bool) string {
 		return name + " is empty"
 	case !full:
 		return ""
+	}
+	if inner, plain := plainText(value); plain && len(inner) <= maxID {
+		return "" // as nearly all are
 	}
 	switch plain, exact := unquoteExact(value); {
 	case !exact:
@@ -353,7 +298,7 @@ func (s *splitter) toDevice(raw []byte) {
 		return
 	}
 	var e envelope
-	_ = e.read(jsontext.NewDecoder(bytes.NewBuffer(raw), lenient))
+	e.read(raw)
 	for name, value := range map[string]jsontext.Value{"to_user_id": e.toUser, "to_device_id": e.toDevice, "type": e.typ, "sender": e.sender} {
 		if problem := textProblem(name, value, true); problem != "" {
 			s.bury("to_device", "", "", problem, raw)
@@ -427,11 +372,17 @@ func unquoteExact(quoted []byte) (plain string, exact bool) {
 	if len(quoted) < 2 || quoted[0] != '"' {
 		return "", false
 	}
-	if inner := quoted[1 : len(quoted)-1]; bytes.IndexByte(inner, '\\') < 0 && utf8.Valid(inner) {
+	if inner, plain := plainText(quoted); plain {
 		return string(inner), true // as nearly all are
 	}
 	out, err := jsontext.AppendUnquote(nil, quoted)
 	return string(out), err == nil
+}
+
+// plainText gives what stands between the quotes of a JSON string, and whether that is its text as it is.
+func plainText(quoted []byte) (inner []byte, plain bool) {
+	inner = quoted[1 : len(quoted)-1]
+	return inner, bytes.IndexByte(inner, '\\') < 0 && utf8.Valid(inner)
 }
 
 func kindName(kind jsontext.Kind) string {
