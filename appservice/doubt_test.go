@@ -38,8 +38,7 @@ func TestDoubt_CleanStopWithAPlainError_LeavesNoDoubtAndNoAttempt(t *testing.T) 
 	f.mustPut("1", events(message("$1")))
 	<-entered
 	f.stopShort()
-	f.rec.handle = nil
-	f.crash()
+	f.crashTo(nil)
 	if got := f.rec.waitEvents(1); got[0].InDoubt || got[0].Attempts != 0 {
 		t.Errorf("%+v", got[0])
 	}
@@ -65,8 +64,7 @@ func TestDoubt_CleanStopWithoutKnowing_StaysInDoubt(t *testing.T) {
 			f.mustPut("1", events(message("$1")))
 			<-entered
 			f.stopShort()
-			f.rec.handle = nil
-			f.crash()
+			f.crashTo(nil)
 			if got := f.rec.waitEvents(1); !got[0].InDoubt {
 				t.Errorf("%+v", got[0])
 			}
@@ -77,9 +75,10 @@ func TestDoubt_CleanStopWithoutKnowing_StaysInDoubt(t *testing.T) {
 
 func TestDoubt_PanicAfterwards_TheNextAttemptIsInDoubt(t *testing.T) {
 	f := newFixture(t, nil)
-	sent := 0
+	sent, looked := 0, make(chan struct{})
 	f.rec.handle = func(ctx context.Context, ev *Event) ([]Effect, error) {
 		if ev.InDoubt {
+			<-looked
 			return nil, Permanent(errTest)
 		}
 		if err := ev.Doubt(ctx); err != nil {
@@ -95,6 +94,7 @@ func TestDoubt_PanicAfterwards_TheNextAttemptIsInDoubt(t *testing.T) {
 	if doubt, attempts := f.progress("room:" + testRoom); !doubt || attempts != 1 {
 		t.Errorf("in the store: in doubt %v, attempts %d", doubt, attempts)
 	}
+	close(looked)
 	f.as.lanes.Wake("room:" + testRoom)
 	f.idle()
 	if sent != 1 || len(f.deadLetters()) != 1 {
@@ -110,11 +110,10 @@ func TestDoubt_OfAnEarlierProcess_OutlivesAFailureBeforeTheHandlerCameToIt(t *te
 	<-entered
 	var doubts []bool
 	causes := []error{errTest, Later(errTest), nil}
-	f.rec.handle = func(_ context.Context, ev *Event) ([]Effect, error) {
+	f.crashTo(func(_ context.Context, ev *Event) ([]Effect, error) {
 		doubts = append(doubts, ev.InDoubt)
 		return nil, causes[len(doubts)-1]
-	}
-	f.crash()
+	})
 	f.waitLater("room:" + testRoom)
 	if doubt, _ := f.progress("room:" + testRoom); !doubt {
 		t.Error("the store forgot the doubt")
@@ -153,13 +152,11 @@ func TestDoubt_RestartsWhileItWaitsForTheNetwork_AreNoCrashes(t *testing.T) {
 	f.rec.handle = untilCrash(t, entered)
 	f.mustPut("1", events(message("$1")))
 	<-entered
-	f.rec.handle = func(context.Context, *Event) ([]Effect, error) { return nil, Later(errTest) }
 	for range maxCrashes + 1 {
-		f.crash()
+		f.crashTo(func(context.Context, *Event) ([]Effect, error) { return nil, Later(errTest) })
 		f.waitLater("room:" + testRoom)
 	}
-	f.rec.handle = nil
-	f.crash()
+	f.crashTo(nil)
 	if got := f.rec.waitEvents(1); !got[0].InDoubt || len(f.deadLetters()) != 0 {
 		t.Errorf("%+v, dead letters %+v", got[0], f.deadLetters())
 	}

@@ -105,6 +105,9 @@ func (e *ephemerals) read(ctx context.Context) {
 		e.raw = nil
 		e.mu.Unlock()
 		for _, raw := range list {
+			if ctx.Err() != nil {
+				return // none of it is worth a slow stop
+			}
 			e.take(raw)
 		}
 	}

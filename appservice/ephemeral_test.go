@@ -194,7 +194,12 @@ func TestA5_A7_A11_EphemeralsOfATransaction_AreDeliveredAndNothingIsStored(t *te
 func TestA21_EphemeralsThatWereNotAskedFor_AreIgnored(t *testing.T) {
 	f := newFixture(t, nil, func(c *Config) { c.Registration.ReceiveEphemeral = false })
 	f.mustPut("1", `{"ephemeral":[`+typing("@a:x")+`]}`)
-	if len(f.as.ephemeral.raw) != 0 || len(f.rec.ephemerals) != 0 {
+	f.as.ephemeral.mu.Lock()
+	waiting := len(f.as.ephemeral.raw) + len(f.as.ephemeral.order)
+	f.as.ephemeral.mu.Unlock()
+	f.rec.mu.Lock()
+	defer f.rec.mu.Unlock()
+	if waiting+len(f.rec.ephemerals) != 0 {
 		t.Error("they were taken")
 	}
 }

@@ -86,9 +86,7 @@ func TestA27_CrashRightAfter200_EveryEventIsHandledOnce(t *testing.T) {
 	}
 	f.mustPut("1", events(message("$1"), message("$2"), message("$3")))
 	<-stuck
-	f.as.commitEnd() // from here on it writes nothing, as if it were dead
-	f.rec.handle = nil
-	f.crash()
+	f.crashTo(nil)
 	f.idle()
 	if got := f.rec.ids(); got != "$1 $2 $3" && got != "$2 $3" {
 		t.Errorf("handled %s after the crash", got)
@@ -149,13 +147,16 @@ func TestIntake_BodyThatBreaksOff_Is400AndNotStored(t *testing.T) {
 }
 
 func TestIntake_BacklogAtItsLimit_IsHeldAndThenRefusedAndRecovers(t *testing.T) {
-	f := newFixture(t, nil, func(c *Config) { c.BacklogLimit = 2; c.HoldFor = 3 * holdPause })
+	f := newFixture(t, nil, func(c *Config) { c.BacklogLimit = 2 })
 	release := make(chan struct{})
 	f.rec.handle = func(context.Context, *Event) ([]Effect, error) { <-release; return nil, nil }
 	f.mustPut("1", events(message("$1"), message("$2")))
+	patience := f.as.cfg.HoldFor
+	f.as.cfg.HoldFor = 3 * holdPause
 	if code, body := f.put("2", events(message("$3"))); code != 503 || !strings.Contains(body, "M_UNKNOWN") {
 		t.Errorf("%d %s", code, body)
 	}
+	f.as.cfg.HoldFor = patience // that of a commit is another matter
 	if err := f.as.Ready(); !errors.Is(err, errBacklog) {
 		t.Errorf("ready: %v", err)
 	}

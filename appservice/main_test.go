@@ -43,7 +43,7 @@ type recorder struct {
 	events     []*Event
 	ephemerals []*Ephemeral
 	buried     []error
-	handle     func(ctx context.Context, ev *Event) ([]Effect, error)
+	handle     func(ctx context.Context, ev *Event) ([]Effect, error) // set before what it is for comes in, or by crashTo
 	ephemeral  func(ev *Ephemeral)
 }
 
@@ -160,7 +160,7 @@ func (f *fixture) start(change ...func(*Config)) {
 }
 
 func (f *fixture) stop() {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := f.as.Stop(ctx); err != nil {
 		f.t.Error(err)
@@ -169,6 +169,12 @@ func (f *fixture) stop() {
 
 // crash gives a new appservice the store as it is now, as after a kill: the old one writes nothing more.
 func (f *fixture) crash(change ...func(*Config)) {
+	f.t.Helper()
+	f.crashTo(f.rec.handle, change...)
+}
+
+// crashTo is crash after which another handler is there. The old one is called no more when it is taken away.
+func (f *fixture) crashTo(handle func(context.Context, *Event) ([]Effect, error), change ...func(*Config)) {
 	f.t.Helper()
 	f.as.commitEnd()
 	f.as.runCancel()
@@ -182,6 +188,7 @@ func (f *fixture) crash(change ...func(*Config)) {
 	f.rec.mu.Lock()
 	f.rec.events = nil
 	f.rec.mu.Unlock()
+	f.rec.handle = handle
 	f.start(change...)
 }
 

@@ -94,8 +94,7 @@ func TestSplit_NothingButNonsense_IsOneDeadLetter(t *testing.T) {
 }
 
 func TestWorker_BurialWhoseEffectsFail_IsMadeWithoutThem(t *testing.T) {
-	f := newFixture(t, nil)
-	f.as.cfg.Handler = burier{f.rec}
+	f := newFixture(t, nil, func(c *Config) { c.Handler = burier{c.Handler.(*recorder)} })
 	f.rec.handle = func(context.Context, *Event) ([]Effect, error) { return nil, Permanent(errTest) }
 	f.mustPut("1", events(`{"type":"m.room.member","event_id":"$k","room_id":"`+testRoom+`","sender":"@op:hs.test","state_key":"@irc_a:hs.test","content":{"membership":"leave"}}`))
 	f.idle()

@@ -69,16 +69,24 @@ func TestWorker_TransientError_IsTriedAgainAndTheLaneWaits(t *testing.T) {
 	}
 }
 
+// failOnce fails, and when it is tried again it is there until the end.
+func failOnce(ctx context.Context, ev *Event) ([]Effect, error) {
+	if ev.Attempts > 0 {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return nil, errTest
+}
+
 func TestWorker_FailingHead_IsFoundAgainWithItsAttempts(t *testing.T) {
 	f := newFixture(t, nil)
-	f.rec.handle = func(context.Context, *Event) ([]Effect, error) { return nil, errTest }
+	f.rec.handle = failOnce
 	f.mustPut("1", events(message("$1"), message("$2")))
 	f.rec.waitEvents(1)
 	for f.as.heads.get("room:"+testRoom).attempts == 0 { // set after its commit
 		time.Sleep(time.Millisecond)
 	}
-	f.rec.handle = nil
-	f.crash()
+	f.crashTo(nil)
 	got := f.rec.waitEvents(2)
 	if got[0].ID != "$1" || got[0].Attempts != 1 || got[0].InDoubt || got[1].Attempts != 0 {
 		t.Errorf("%+v %+v", got[0], got[1])
@@ -120,7 +128,11 @@ func TestWorker_HandlerThatKeepsQuietAboutADecodeError_TheEventIsBuriedAllTheSam
 
 func TestWorker_Panic_IsADeadLetterAfterFiveAttempts(t *testing.T) {
 	f := newFixture(t, nil)
+	looked := make(chan struct{})
 	f.rec.handle = func(_ context.Context, ev *Event) ([]Effect, error) {
+		if ev.Attempts == maxPanics-1 {
+			<-looked
+		}
 		if ev.ID == "$1" {
 			panic("boom")
 		}
@@ -134,6 +146,7 @@ func TestWorker_Panic_IsADeadLetterAfterFiveAttempts(t *testing.T) {
 	if len(f.deadLetters()) != 0 {
 		t.Error("buried too early")
 	}
+	close(looked)
 	f.as.lanes.Wake("room:" + testRoom)
 	f.idle()
 	f.mustPut("2", events(message("$2")))
@@ -191,8 +204,7 @@ func TestWorker_CrashAfterDoubt_ComesBackInDoubt(t *testing.T) {
 	if f.setting("$1") != "done" {
 		t.Error("Doubt did not commit what came before")
 	}
-	f.rec.handle = nil
-	f.crash()
+	f.crashTo(nil)
 	got := f.rec.waitEvents(2)
 	if got[0].ID != "$2" || !got[0].InDoubt || got[0].Attempts != 1 || got[1].InDoubt {
 		t.Errorf("%+v %+v", got[0], got[1])
@@ -203,18 +215,19 @@ func TestWorker_CrashAfterDoubt_ComesBackInDoubt(t *testing.T) {
 func TestWorker_ErrorAfterDoubt_ClearsTheDoubt(t *testing.T) {
 	f := newFixture(t, nil)
 	f.rec.handle = func(ctx context.Context, ev *Event) ([]Effect, error) {
-		if err := ev.Doubt(ctx); err != nil {
-			t.Error(err)
+		if ev.Attempts == 0 {
+			if err := ev.Doubt(ctx); err != nil {
+				t.Error(err)
+			}
 		}
-		return nil, errTest
+		return failOnce(ctx, ev)
 	}
 	f.mustPut("1", events(message("$1")))
 	f.rec.waitEvents(1)
 	for f.as.heads.get("room:"+testRoom).attempts == 0 {
 		time.Sleep(time.Millisecond)
 	}
-	f.rec.handle = nil
-	f.crash()
+	f.crashTo(nil)
 	if got := f.rec.waitEvents(1); got[0].InDoubt || got[0].Attempts != 1 {
 		t.Errorf("%+v", got[0])
 	}
@@ -315,8 +328,7 @@ func TestWorker_Stop_IsNoAttempt(t *testing.T) {
 	if err := f.as.Stop(short); err != nil {
 		t.Error(err)
 	}
-	f.rec.handle = nil
-	f.crash()
+	f.crashTo(nil)
 	if got := f.rec.waitEvents(1); got[0].Attempts != 0 || got[0].InDoubt {
 		t.Errorf("%+v", got[0])
 	}
