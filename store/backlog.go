@@ -59,18 +59,15 @@ func (s *Store) backlogPage(ctx context.Context, after int64) ([]backlogRow, err
 		return nil, err
 	}
 	err = s.each(ctx, func(rows *sql.Rows) error {
-		var seq, lane, done int64
-		var l laneProgress
-		if err := rows.Scan(&seq, &lane, &done, &l.doubt, &l.attempts, &l.nextAt, &l.cause); err != nil {
+		seq, lane, l, err := scanProgress(rows)
+		if err != nil {
 			return err
 		}
 		row := bySeq[seq]
-		if row == nil || lane < 0 || lane >= int64(len(row.lanes)) {
-			return fmt.Errorf("row %d: progress of lane %d, which is not there", seq, lane)
+		if row == nil {
+			return nil // of a row that is not in the inbox any more
 		}
-		l.done, l.last = uint32(done), row.lanes[lane].last
-		row.lanes[lane] = l
-		return nil
+		return row.take(lane, l)
 	}, selectProgress, page[0].progress.seq, page[len(page)-1].progress.seq)
 	return page, err
 }

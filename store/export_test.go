@@ -33,9 +33,12 @@ func (tx *Tx) Follow(job func(tx *Tx) error) <-chan error {
 	return r.done
 }
 
-// TrackRows bounds how many rows are tracked, and says how many are.
+// TrackRows bounds how many rows of one event are tracked, and says how many are.
 func (tx *Tx) TrackRows(most int) (now int) {
-	tx.w.maxRows = most
+	tx.w.maxTracked = most * (rowWeight + 1)
+	if tx.w.tracked != len(tx.w.rows)*(rowWeight+1) {
+		panic("the count of what is tracked is wrong")
+	}
 	return len(tx.w.rows)
 }
 

@@ -83,8 +83,14 @@ func TestRowCache_IsBoundedByBytes(t *testing.T) {
 	row := func(seq int64, size int) *cachedRow {
 		return &cachedRow{seq: seq, index: &rowIndex{}, body: make([]byte, size)}
 	}
+	read := func(seq int64, size int) {
+		t.Helper()
+		if got, err := c.get(seq, func() (*cachedRow, error) { return row(seq, size), nil }); err != nil || got.seq != seq {
+			t.Fatalf("row %d: %v, %v", seq, got, err)
+		}
+	}
 	for seq := range int64(100) {
-		c.put(row(seq, 1000))
+		read(seq, 1000)
 		if c.size > c.limit {
 			t.Fatalf("the cache holds %d bytes", c.size)
 		}
@@ -92,16 +98,42 @@ func TestRowCache_IsBoundedByBytes(t *testing.T) {
 	if _, ok := c.rows[99]; !ok || len(c.rows) != 6 {
 		t.Errorf("the cache holds %d rows", len(c.rows))
 	}
-	c.put(row(1000, 50_000))
+	read(1000, 50_000)
 	if len(c.rows) != 1 {
 		t.Errorf("beside a row that is larger than the cache there are %d others", len(c.rows)-1)
 	}
-	c.put(row(1001, 10))
+	read(1001, 10)
 	if _, ok := c.rows[1000]; ok || c.size > c.limit {
 		t.Errorf("the large row stays: %d bytes", c.size)
 	}
 	c.drop(1001)
 	if c.size != 0 || c.order.Len() != 0 {
 		t.Errorf("an empty cache has %d bytes", c.size)
+	}
+}
+
+func TestRowCache_WhatComesInDuringABacklog_LeavesTheOlderRowsThere(t *testing.T) {
+	c := newRowCache(10_000)
+	put := func(seq int64, size int) { c.put(&cachedRow{seq: seq, index: &rowIndex{}, body: make([]byte, size)}) }
+	for seq := range int64(100) {
+		put(seq, 1000)
+	}
+	for seq := range int64(6) {
+		if _, ok := c.rows[seq]; !ok || len(c.rows) != 6 {
+			t.Fatalf("of the oldest rows %d is not there, %d are", seq, len(c.rows))
+		}
+	}
+	c.drop(3)
+	put(200, 1000)
+	if _, ok := c.rows[200]; !ok {
+		t.Error("there was room, and a new row was not kept")
+	}
+	for seq := range int64(201) {
+		c.drop(seq)
+	}
+	put(300, 50_000)
+	put(301, 10)
+	if _, ok := c.rows[300]; !ok || len(c.rows) != 1 {
+		t.Errorf("a row larger than an empty cache was not kept, or another was put beside it: %d rows", len(c.rows))
 	}
 }

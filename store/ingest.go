@@ -101,13 +101,16 @@ func (tx *Tx) insertRow(t *Transaction, index *rowIndex, body, hashes []byte) ([
 	if err != nil {
 		return nil, doing(err, "writing transaction %q", t.ID)
 	}
-	w.track(newInboxRow(seq, index))
-	tx.undo(func() { delete(w.rows, seq) })
-	tx.AfterCommit(func() {
-		if _, live := w.rows[seq]; live {
-			w.store.cache.put(&cachedRow{seq: seq, index: index, body: body})
-		}
-	})
+	// When there is no room the older rows keep theirs, because they are worked on first.
+	if row := newInboxRow(seq, index); w.tracked+row.weight() <= w.maxTracked {
+		w.track(row)
+		tx.undo(func() { w.untrack(row) })
+		tx.AfterCommit(func() {
+			if _, live := w.rows[seq]; live {
+				w.store.cache.put(&cachedRow{seq: seq, index: index, body: body})
+			}
+		})
+	}
 	return index.refs(seq), nil
 }
 

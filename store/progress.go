@@ -4,66 +4,86 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"time"
 )
 
-// maxTrackedRows bounds how many rows' progress is in memory; the others are read again when they are worked on.
-const maxTrackedRows = 1 << 16
+// maxTracked bounds how many events' rows have their progress in memory, which takes up to 32 bytes for each; the others
+// are read again when they are worked on.
+const maxTracked = 1 << 16
+
+// rowWeight is what a row counts for besides its events.
+const rowWeight = 4
 
 // inboxRow is the progress of one row of the inbox.
 type inboxRow struct {
 	seq    int64
 	lanes  []laneProgress
-	byName map[string]int
-	open   int  // lanes that are not done
-	stored bool // the database may hold progress of this row
+	laneOf []uint32 // by position of the element
+	open   int      // lanes that are not done
+	stored bool     // the database may hold progress of this row
 }
 
 type laneProgress struct {
-	last     uint32 // position of the lane's last element
-	done     uint32 // everything before this position is finished
-	doubt    int64  // position of the element in doubt, or -1
+	name  uint32 // a hash, to tell a mistake
+	last  uint32 // position of the lane's last element
+	done  uint32 // everything before this position is finished
+	dirty bool
+	*trouble
+}
+
+// trouble is what there is to say of a lane's first unfinished element. It is never changed, but replaced.
+type trouble struct {
+	doubt    int64 // position of the element in doubt, or -1
 	attempts int
 	nextAt   int64
 	cause    string
-	dirty    bool
 }
+
+// noTrouble is that of most lanes.
+var noTrouble = &trouble{doubt: -1}
 
 func (l *laneProgress) finished() bool { return l.done > l.last }
 
+var nameSeed = maphash.MakeSeed()
+
+func hashName(lane string) uint32 { return uint32(maphash.String(nameSeed, lane)) }
+
 func newInboxRow(seq int64, index *rowIndex) *inboxRow {
-	row := &inboxRow{seq: seq, lanes: make([]laneProgress, len(index.lanes)), byName: make(map[string]int, len(index.lanes)), open: len(index.lanes)}
+	row := &inboxRow{seq: seq, lanes: make([]laneProgress, len(index.lanes)), laneOf: make([]uint32, len(index.elements)), open: len(index.lanes)}
 	for i, name := range index.lanes {
-		row.byName[name] = i
-		row.lanes[i].doubt = -1
+		row.lanes[i].name, row.lanes[i].trouble = hashName(name), noTrouble
 	}
 	for pos := range index.elements {
-		row.lanes[index.elements[pos].lane].last = uint32(pos)
+		lane := index.elements[pos].lane
+		row.laneOf[pos], row.lanes[lane].last = lane, uint32(pos)
 	}
 	return row
 }
 
+func (row *inboxRow) weight() int { return rowWeight + len(row.laneOf) }
+
 // Doubt marks the element as under way: commit this before anything about it leaves the process. After a crash it comes
 // back from [Store.Backlog] with Doubt set.
 func (tx *Tx) Doubt(lane string, ref Ref) error {
-	return tx.mark("marking in doubt", lane, ref, func(l *laneProgress) { l.doubt = int64(ref.Pos) })
+	return tx.mark("marking in doubt", lane, ref, func(t *trouble) { t.doubt = int64(ref.Pos) })
 }
 
 // Attempt counts a failed attempt at the element, which must be the lane's first unfinished one, and clears the doubt
 // mark: the caller knows that it did not get through.
 func (tx *Tx) Attempt(lane string, ref Ref, cause string, next time.Time) error {
-	return tx.mark("counting an attempt", lane, ref, func(l *laneProgress) {
-		l.doubt, l.nextAt, l.cause = -1, toMillis(next), toCause(cause)
-		l.attempts++
+	return tx.mark("counting an attempt", lane, ref, func(t *trouble) {
+		t.doubt, t.nextAt, t.cause = -1, toMillis(next), toCause(cause)
+		t.attempts++
 	})
 }
 
 // Postpone ends an attempt at the element that does not count. It takes the mark of [Tx.Doubt] back, unless doubt says
 // that it stays, because it is older than the attempt.
 func (tx *Tx) Postpone(lane string, ref Ref, cause string, doubt bool) error {
-	return tx.mark("postponing", lane, ref, func(l *laneProgress) {
-		if l.cause = toCause(cause); !doubt {
-			l.doubt = -1
+	return tx.mark("postponing", lane, ref, func(t *trouble) {
+		if t.cause = toCause(cause); !doubt {
+			t.doubt = -1
 		}
 	})
 }
@@ -71,18 +91,16 @@ func (tx *Tx) Postpone(lane string, ref Ref, cause string, doubt bool) error {
 // Finish marks the element, and all before it in this lane and row, as done. A row leaves the inbox when all its lanes
 // are done. Finishing what is finished already does nothing.
 func (tx *Tx) Finish(lane string, ref Ref) error {
-	err := tx.mark("finishing", lane, ref, func(l *laneProgress) {
-		*l = laneProgress{last: l.last, done: ref.Pos + 1, doubt: -1}
-	})
+	err := tx.mark("finishing", lane, ref, nil)
 	if errors.Is(err, ErrNotFound) {
 		return nil
 	}
 	return err
 }
 
-// mark changes a lane's progress in memory; flush writes it before COMMIT, once for the whole group. ErrNotFound means
-// that the element is finished.
-func (tx *Tx) mark(what, lane string, ref Ref, change func(l *laneProgress)) error {
+// mark changes a lane's progress in memory, to finished when change is nil; flush writes it before COMMIT, once for the
+// whole group. ErrNotFound means that the element is finished.
+func (tx *Tx) mark(what, lane string, ref Ref, change func(t *trouble)) error {
 	if tx.over {
 		return errOver
 	}
@@ -90,11 +108,10 @@ func (tx *Tx) mark(what, lane string, ref Ref, change func(l *laneProgress)) err
 	if err != nil {
 		return doing(err, "%s: event %d of inbox row %d", what, ref.Pos, ref.Seq)
 	}
-	i, ok := row.byName[lane]
-	if !ok || ref.Pos > row.lanes[i].last {
+	if int64(ref.Pos) >= int64(len(row.laneOf)) || row.lanes[row.laneOf[ref.Pos]].name != hashName(lane) {
 		return fmt.Errorf("%s: inbox row %d has no event %d in lane %q", what, ref.Seq, ref.Pos, lane)
 	}
-	l := &row.lanes[i]
+	l := &row.lanes[row.laneOf[ref.Pos]]
 	if ref.Pos < l.done {
 		return doing(ErrNotFound, "%s: event %d of inbox row %d", what, ref.Pos, ref.Seq)
 	}
@@ -107,7 +124,13 @@ func (tx *Tx) mark(what, lane string, ref Ref, change func(l *laneProgress)) err
 		*l = before
 		l.dirty = dirty // written once more at worst
 	})
-	change(l)
+	if change == nil {
+		l.done, l.trouble = ref.Pos+1, noTrouble
+	} else {
+		changed := *l.trouble
+		change(&changed)
+		l.trouble = &changed
+	}
 	l.dirty = true
 	if l.finished() {
 		row.open--
@@ -162,19 +185,35 @@ func (tx *Tx) readProgress(row *inboxRow) error {
 
 // scan takes over one row of selectProgress.
 func (row *inboxRow) scan(rows *sql.Rows) error {
-	var seq, lane int64
-	var l laneProgress
-	var done int64
-	if err := rows.Scan(&seq, &lane, &done, &l.doubt, &l.attempts, &l.nextAt, &l.cause); err != nil {
+	seq, lane, l, err := scanProgress(rows)
+	if err != nil {
 		return err
 	}
-	if seq != row.seq || lane < 0 || lane >= int64(len(row.lanes)) {
-		return fmt.Errorf("progress of inbox row %d names lane %d", seq, lane)
+	if seq != row.seq {
+		return fmt.Errorf("progress of inbox row %d instead of %d", seq, row.seq)
 	}
-	l.done, l.last = uint32(done), row.lanes[lane].last
-	row.lanes[lane] = l
+	if err = row.take(lane, l); err != nil {
+		return err
+	}
 	row.stored = true
-	if l.finished() {
+	return nil
+}
+
+func scanProgress(rows *sql.Rows) (seq, lane int64, l laneProgress, err error) {
+	var done int64
+	l.trouble = new(trouble)
+	err = rows.Scan(&seq, &lane, &done, &l.doubt, &l.attempts, &l.nextAt, &l.cause)
+	l.done = uint32(done)
+	return seq, lane, l, err
+}
+
+// take takes over what is stored of a lane.
+func (row *inboxRow) take(lane int64, stored laneProgress) error {
+	if lane < 0 || lane >= int64(len(row.lanes)) {
+		return fmt.Errorf("progress of inbox row %d names lane %d, which is not there", row.seq, lane)
+	}
+	l := &row.lanes[lane]
+	if l.done, l.trouble = stored.done, stored.trouble; l.finished() {
 		row.open--
 	}
 	return nil
@@ -182,15 +221,23 @@ func (row *inboxRow) scan(rows *sql.Rows) error {
 
 // track keeps the row in memory, and makes room first when there are too many.
 func (w *writer) track(row *inboxRow) {
-	for seq := range w.rows {
-		if len(w.rows) < w.maxRows {
+	for _, other := range w.rows {
+		if w.tracked+row.weight() <= w.maxTracked {
 			break
 		}
-		if w.dirty[seq] == nil {
-			delete(w.rows, seq)
+		if w.dirty[other.seq] == nil {
+			w.untrack(other)
 		}
 	}
 	w.rows[row.seq] = row
+	w.tracked += row.weight()
+}
+
+func (w *writer) untrack(row *inboxRow) {
+	if _, ok := w.rows[row.seq]; ok {
+		delete(w.rows, row.seq)
+		w.tracked -= row.weight()
+	}
 }
 
 // flush writes the progress that the group's jobs marked, as if each had written its own.
@@ -249,7 +296,7 @@ func (w *writer) settleRows() {
 			row.lanes[i].dirty = false
 		}
 		if row.open == 0 {
-			delete(w.rows, seq)
+			w.untrack(row)
 			w.store.cache.drop(seq)
 		}
 	}

@@ -6,7 +6,7 @@ import (
 )
 
 // rowCacheBytes bounds the bodies of inbox rows kept in memory. Lanes of one row read it one after the other.
-const rowCacheBytes = 16 << 20
+const rowCacheBytes = 8 << 20
 
 // cachedRow is an inbox row as workers read it.
 type cachedRow struct {
@@ -15,10 +15,13 @@ type cachedRow struct {
 	body  []byte
 }
 
-func (r *cachedRow) size() int { return len(r.body) + 40*len(r.index.elements) + 512 }
+func (r *cachedRow) size() int {
+	return len(r.body) + 56*len(r.index.elements) + 64*len(r.index.lanes) + 512
+}
 
-// rowCache is an LRU by bytes. A row larger than the limit is kept until the next one comes, because its elements are
-// asked for one by one. Any goroutine may call it.
+// rowCache is an LRU by bytes: of what is read back. What comes in new is kept when there is room, because as a rule it
+// is worked on at once; where there is none there is a backlog, and older rows are wanted before it. A row larger than
+// the limit is kept until the next one is read, because its elements are asked for one by one. Any goroutine may call it.
 type rowCache struct {
 	limit int
 
@@ -70,9 +73,12 @@ func (c *rowCache) get(seq int64, load func() (*cachedRow, error)) (*cachedRow, 
 	return l.row, l.err
 }
 
+// put offers a row that came in.
 func (c *rowCache) put(row *cachedRow) {
 	c.mu.Lock()
-	c.putLocked(row)
+	if c.order.Len() == 0 || c.size+row.size() <= c.limit {
+		c.putLocked(row)
+	}
 	c.mu.Unlock()
 }
 

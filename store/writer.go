@@ -76,10 +76,11 @@ type writer struct {
 	waiting []*request // of CommitSoon, in the order in which they came
 	due     time.Time  // when the first of them has waited long enough
 
-	seen    *seenKeys
-	rows    map[int64]*inboxRow // progress of live rows, as the open transaction sees it
-	maxRows int                 // maxTrackedRows
-	lastSeq int64
+	seen       *seenKeys
+	rows       map[int64]*inboxRow // progress of live rows, as the open transaction sees it
+	tracked    int                 // what they weigh
+	maxTracked int                 // the constant
+	lastSeq    int64
 
 	// The group under way.
 	undo     []func() // put memory back to what it was, run from the last to the first
@@ -95,7 +96,7 @@ type writer struct {
 func newWriter(s *Store, e engine) *writer {
 	return &writer{
 		store: s, engine: e, log: s.opts.Log, statements: map[string]*sql.Stmt{},
-		seen: newSeenKeys(s.opts.SeenEvents), rows: map[int64]*inboxRow{}, maxRows: maxTrackedRows, dirty: map[int64]*inboxRow{},
+		seen: newSeenKeys(s.opts.SeenEvents), rows: map[int64]*inboxRow{}, maxTracked: maxTracked, dirty: map[int64]*inboxRow{},
 	}
 }
 
@@ -324,7 +325,7 @@ func (w *writer) disconnect() {
 	_ = w.conn.Raw(func(any) error { return driver.ErrBadConn }) // so that the pool does not keep it
 	_ = w.conn.Close()
 	w.conn = nil
-	clear(w.rows)
+	w.rows, w.tracked = map[int64]*inboxRow{}, 0
 }
 
 // fail ends a group that was not committed: memory is put back, everybody gets the error.
