@@ -12,6 +12,7 @@ import (
 
 const (
 	batchSize  = 64                    // events of one lane that may share a commit
+	batchRows  = 32                    // rows of the inbox that they may be spread over: see nearby
 	batchTime  = 20 * time.Millisecond // and how long the first of them waits for the others at most
 	maxPanics  = 5                     // attempts of an event that panics
 	maxCrashes = 5                     // and of one that ends the process
@@ -91,7 +92,7 @@ func (as *AppService) work(ctx context.Context, lane string, refs []store.Ref) (
 	}
 	as.later.forget(lane)
 	b := &batch{as: as, ctx: ctx, lane: lane}
-	for _, ref := range refs {
+	for _, ref := range nearby(refs) {
 		if len(b.steps) > 0 && time.Since(b.since) > batchTime {
 			if err := b.flush(nil); err != nil {
 				return b.settle()
@@ -108,6 +109,16 @@ func (as *AppService) work(ctx context.Context, lane string, refs []store.Ref) (
 		return b.settle()
 	}
 	return b.committed, 0
+}
+
+// nearby gives those of a turn's events that lie close together in the inbox. In a backlog lanes take their turns one after
+// the other, and go through the same rows together: each row is read once, and not again for each lane.
+func nearby(refs []store.Ref) []store.Ref {
+	n := 1
+	for n < len(refs) && refs[n].Seq < refs[0].Seq+batchRows {
+		n++
+	}
+	return refs[:n]
 }
 
 // one takes one event through the handler. ok is false when the turn is over.
