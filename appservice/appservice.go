@@ -36,6 +36,7 @@ type AppService struct {
 	hsTokenSum [sha256.Size]byte
 	lanes      *lanes.Lanes[store.Ref]
 	heads      heads
+	shared     sharedCommits
 	later      laterLanes
 	ephemeral  *ephemerals
 	metrics    *metrics
@@ -97,6 +98,7 @@ func New(cfg Config) (*AppService, error) {
 		as.namespaces = append(as.namespaces, re)
 	}
 	as.http = newHTTPClient(cfg.HTTPClient, as.log)
+	as.shared.as = as
 	as.lanes = lanes.NewBatch(packedRefs, cfg.Workers, batchSize, as.work)
 	as.ephemeral = newEphemerals(cfg.Handler.HandleEphemeral, as.isOwn, as.log, func(outcome string) { as.metrics.ephemeral(outcome) })
 	if as.metrics, err = newMetrics(cfg.Metrics, as.lanes.Len); err != nil {

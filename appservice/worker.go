@@ -7,6 +7,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	"github.com/trestle-bridge/trestle/internal/lanes"
 	"github.com/trestle-bridge/trestle/store"
 )
 
@@ -105,6 +106,14 @@ func (as *AppService) work(ctx context.Context, lane string, refs []store.Ref) (
 			return b.committed, retryAfter
 		}
 	}
+	if len(b.steps) > 0 && as.shared.add(b) {
+		return lanes.Pending, 0
+	}
+	return b.end()
+}
+
+// end commits what is left of a turn.
+func (b *batch) end() (done int, retryAfter time.Duration) {
 	if err := b.flush(nil); err != nil {
 		return b.settle()
 	}
@@ -335,13 +344,9 @@ func (b *batch) flush(extra Effect) error {
 	if len(b.steps) == 0 && extra == nil {
 		return nil
 	}
-	commit := b.as.store.Commit
-	if extra == nil && b.canWait() {
-		commit = b.as.store.CommitSoon
-	}
 	for try := 1; ; try++ {
 		var bad *effectError
-		err := commit(b.as.commitCtx, b.as.epoch, func(tx *store.Tx) error {
+		err := b.as.store.Commit(b.as.commitCtx, b.as.epoch, func(tx *store.Tx) error {
 			bad = b.apply(tx, extra)
 			if bad != nil {
 				return bad
@@ -376,19 +381,6 @@ func (as *AppService) storeWorks() bool {
 	return as.store.Commit(as.commitCtx, as.epoch, func(tx *store.Tx) error {
 		return tx.PutSetting("appservice.probe", []byte{1})
 	}) == nil
-}
-
-// canWait says whether the progress may wait for company. Not when something was done on the network that must not be
-// done again; and not when there are many more lanes than workers, because then it is the workers that others wait for,
-// and a lane gathers nothing meanwhile.
-func (b *batch) canWait() bool {
-	for i := range b.steps {
-		if b.steps[i].doubted {
-			return false
-		}
-	}
-	_, lanes := b.as.lanes.Len()
-	return lanes <= 4*b.as.cfg.Workers
 }
 
 // apply runs inside of a commit.

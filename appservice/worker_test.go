@@ -348,3 +348,39 @@ func TestIsGhost_OnlyTheNamespaceOfThisServer(t *testing.T) {
 		}
 	}
 }
+
+// While a commit hangs, the one worker goes on with other lanes; what they did is written together afterwards, and an
+// effect that fails takes nothing of the others with it.
+func TestWorker_SlowCommit_HoldsNoWorkerAndABadEffectHarmsNoOtherLane(t *testing.T) {
+	f := newFixture(t, nil, func(c *Config) { c.Workers = 1 })
+	const rooms = 20
+	bad := Permanent(errTest)
+	gate, entered := make(chan struct{}), make(chan struct{})
+	f.rec.handle = func(_ context.Context, ev *Event) ([]Effect, error) {
+		<-entered
+		effects := []Effect{setting(string(ev.ID))}
+		if ev.ID == "$7" {
+			effects = append(effects, func(*store.Tx) error { return bad })
+		}
+		return effects, nil
+	}
+	var list []string
+	for i := range rooms {
+		list = append(list, messageIn(fmt.Sprintf("!%d:hs.test", i), fmt.Sprint("$", i)))
+	}
+	f.mustPut("1", events(list...))
+	go func() {
+		_ = f.store.Commit(context.Background(), f.as.epoch, func(*store.Tx) error { close(entered); <-gate; return nil })
+	}()
+	f.rec.waitEvents(rooms) // the writer is busy all the time
+	close(gate)
+	f.idle()
+	if dead := f.deadLetters(); len(dead) != 1 || dead[0].Key != "$7" {
+		t.Errorf("dead letters %+v", dead)
+	}
+	for i := range rooms {
+		if got := f.setting(fmt.Sprint("$", i)); (got == "done") != (i != 7) {
+			t.Errorf("the effect of $%d: %q", i, got)
+		}
+	}
+}

@@ -21,15 +21,16 @@ type Lanes[T any] struct {
 	first    *lane // the queue of ready lanes, linked through lane.next
 	last     *lane
 	running  int
+	pending  int // lanes that Finish is awaited for; less by one for a moment when it comes before work returns
 	items    int
-	idle     chan struct{} // closed when draining and the last worker has ended
+	idle     chan struct{} // closed when draining and nothing is under way any more
 }
 
 type state uint8
 
 const (
 	ready   state = iota // in the queue
-	busy                 // in the hands of a worker
+	busy                 // in the hands of a worker, or Finish is awaited
 	waiting              // for its timer, or for Wake
 )
 
@@ -40,6 +41,7 @@ type lane struct {
 	next   *lane
 	wait   *time.Timer // while waiting
 	items  uint32
+	given  uint32 // how many of them are being worked on
 	state  state
 	woken  bool // Wake came while the lane was busy
 }
@@ -61,7 +63,8 @@ func New[T any](packing Packing[T], workers int, work func(ctx context.Context, 
 
 // NewBatch is [New] for work that takes up to batch items of one lane at once. work returns how many of them, from the
 // first on, are over; when those are not all, the rest stays in the lane and is tried again after retryAfter. work must
-// not keep items after it returns, nor change them.
+// not keep items after it returns, nor change them. Or it returns [Pending], and calls [Lanes.Finish] with the outcome
+// once it knows it: the lane waits for that, but no worker does.
 func NewBatch[T any](packing Packing[T], workers, batch int, work func(ctx context.Context, lane string, items []T) (done int, retryAfter time.Duration)) *Lanes[T] {
 	return &Lanes[T]{packing: packing, work: work, workers: max(workers, 1), batch: max(batch, 1), idle: make(chan struct{})}
 }
@@ -76,6 +79,21 @@ func (l *Lanes[T]) Start(ctx context.Context) {
 	}
 	l.ctx = ctx
 	l.hire()
+}
+
+// Pending is what work returns in the place of how many items are over, when that will be said by [Lanes.Finish].
+const Pending = -1
+
+// Finish says what became of a lane's items after work returned [Pending]: the same as work would have returned.
+func (l *Lanes[T]) Finish(key string, done int, retryAfter time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.pending--
+	if ln, ok := l.lanes.Get(key); ok {
+		l.finish(ln, done, retryAfter)
+	}
+	l.hire()
+	l.ended()
 }
 
 // Limit changes how many calls of work run at once (at least 1). Those that run already are not ended.
@@ -135,8 +153,8 @@ func (l *Lanes[T]) Len() (items, lanes int) {
 	return l.items, l.lanes.Len()
 }
 
-// Drain takes up no further item, stops all waits, and waits until the running calls of work have returned or ctx ends,
-// whose error it then returns. What was not worked on is forgotten. Drain may be called again to wait on.
+// Drain takes up no further item, stops all waits, and waits until the running calls of work have returned, and every
+// [Lanes.Finish] that is awaited has come, or ctx ends, whose error it then returns. What was not worked on is forgotten. Drain may be called again to wait on.
 func (l *Lanes[T]) Drain(ctx context.Context) error {
 	l.mu.Lock()
 	if !l.draining {
@@ -147,9 +165,7 @@ func (l *Lanes[T]) Drain(ctx context.Context) error {
 			}
 		}
 		l.first, l.last = nil, nil
-		if l.running == 0 {
-			close(l.idle)
-		}
+		l.ended()
 	}
 	l.mu.Unlock()
 	select {
@@ -193,7 +209,17 @@ func (l *Lanes[T]) run() {
 		l.turn(ln, items)
 	}
 	l.running--
-	if l.draining && l.running == 0 {
+	l.ended()
+}
+
+// ended wakes Drain when nothing is under way any more.
+func (l *Lanes[T]) ended() {
+	if !l.draining || l.running > 0 || l.pending > 0 {
+		return
+	}
+	select {
+	case <-l.idle:
+	default:
 		close(l.idle)
 	}
 }
@@ -205,14 +231,23 @@ func (l *Lanes[T]) turn(ln *lane, items []T) {
 		item, size := l.packing.Next(ln.packed[at:])
 		items, at = append(items, item), at+size
 	}
+	ln.given = uint32(len(items))
 	l.hire() // one worker at a time wakes the next, for as long as lanes are ready
 	l.mu.Unlock()
 	done, retryAfter := l.work(l.ctx, ln.key, items)
 	l.mu.Lock()
-
-	done = min(max(done, 0), len(items))
-	failed := done < len(items)
 	clear(items)
+	if done == Pending {
+		l.pending++ // the lane may be in other hands already
+		return
+	}
+	l.finish(ln, done, retryAfter)
+}
+
+// finish takes what is over out of a lane and sees to the rest.
+func (l *Lanes[T]) finish(ln *lane, done int, retryAfter time.Duration) {
+	done = min(max(done, 0), int(ln.given))
+	failed := done < int(ln.given)
 	l.items -= done
 	ln.items -= uint32(done)
 	for range done {

@@ -1,0 +1,85 @@
+package appservice
+
+import (
+	"sync"
+	"time"
+
+	"github.com/trestle-bridge/trestle/store"
+)
+
+// maxShared is how many lanes may wait for their commit while their workers are at others. It bounds what is handled
+// again after a crash.
+const maxShared = 1024
+
+// sharedCommits writes the progress of many lanes at once. Workers do not wait for it: they hand their turn over and take
+// the next lane, so that what a commit takes does not bound how many lanes go on, and each event of 50,000 rooms costs
+// hardly more than one of 50.
+type sharedCommits struct {
+	as *AppService
+
+	mu      sync.Mutex
+	waiting []*batch
+	pending int  // waiting, or being committed
+	running bool // a goroutine commits; it ends when nothing waits
+}
+
+// add takes a turn over whose handlers have all ended well, unless too many wait already.
+func (s *sharedCommits) add(b *batch) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.pending >= maxShared {
+		return false
+	}
+	s.pending++
+	s.waiting = append(s.waiting, b)
+	if !s.running {
+		s.running = true
+		go s.run()
+	}
+	return true
+}
+
+func (s *sharedCommits) run() {
+	for {
+		s.mu.Lock()
+		list := s.waiting
+		s.waiting = nil
+		s.running = len(list) > 0
+		s.mu.Unlock()
+		if len(list) == 0 {
+			return
+		}
+		s.commit(list)
+	}
+}
+
+func (s *sharedCommits) commit(list []*batch) {
+	as := s.as
+	err := as.store.CommitSoon(as.commitCtx, as.epoch, func(tx *store.Tx) error {
+		for _, b := range list {
+			if bad := b.apply(tx, nil); bad != nil {
+				return bad
+			}
+		}
+		return nil
+	})
+	for _, b := range list {
+		if err == nil {
+			b.done()
+			s.end(b, b.committed, 0)
+			continue
+		}
+		// Whoever is the cause must not harm the others: each by itself, with all the care that it takes.
+		go func() {
+			done, retryAfter := b.end()
+			s.end(b, done, retryAfter)
+		}()
+	}
+}
+
+func (s *sharedCommits) end(b *batch, done int, retryAfter time.Duration) {
+	s.mu.Lock()
+	s.pending--
+	s.mu.Unlock()
+	s.as.lanes.Finish(b.lane, done, retryAfter)
+}
