@@ -248,14 +248,12 @@ func (p *registrationParser) namespaces(into *Namespaces) func(string, *yaml.Nod
 }
 
 func (p *registrationParser) namespaceList(field string, node *yaml.Node, into *[]Namespace) {
-	if node.Tag == "!!null" {
-		return
-	}
-	if node.Kind != yaml.SequenceNode {
+	none := node.Tag == "!!null"
+	if !none && node.Kind != yaml.SequenceNode {
 		p.wrong(node.Line, field, "it must be a list", "write it as a list of regex and exclusive")
 		return
 	}
-	if field == "namespaces.users" && len(node.Content) == 0 {
+	if field == "namespaces.users" && (none || len(node.Content) == 0) {
 		p.wrong(node.Line, field, "it is empty, so there can be no ghosts", "add the ghosts' regular expression, or generate the file anew")
 	}
 	for i, n := range node.Content {

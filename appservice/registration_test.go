@@ -206,29 +206,6 @@ func TestRegistrationExample_IsWhatIsGenerated(t *testing.T) {
 	}
 }
 
-func FuzzLoadRegistration_NeverPanicsAndWhatItTakesSurvivesSaving(f *testing.F) {
-	f.Add([]byte(generated(f)))
-	f.Add([]byte("id: &a irc\nurl: *a\n"))
-	f.Add([]byte("namespaces: {users: [{regex: a, exclusive: true}]}\n<<: {a: b}\n? [x]\n: y\n"))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		reg, err := ParseRegistration("r.yaml", data)
-		if err != nil {
-			var mistakes Mistakes
-			if !errors.As(err, &mistakes) || len(mistakes) == 0 {
-				t.Fatalf("the error is %v", err)
-			}
-			return
-		}
-		again, err := ParseRegistration("r.yaml", reg.YAML())
-		if err != nil {
-			t.Fatalf("%v in\n%s", err, reg.YAML())
-		}
-		if again.ID != reg.ID || again.ASToken != reg.ASToken || len(again.Namespaces.Users) != len(reg.Namespaces.Users) {
-			t.Fatalf("%+v became %+v", reg, again)
-		}
-	})
-}
-
 func TestEscapeLocalpart_Table(t *testing.T) {
 	for in, want := range map[string]string{"nick": "nick", "Nick": "=4eick", "a b": "a=20b", "á": "=c3=a1", "x=y": "x=3dy", "[a]|_^{}`-": "=5ba=5d=7c_=5e=7b=7d=60-", "": ""} {
 		got := EscapeLocalpart(in)
