@@ -105,7 +105,7 @@ func TestA12_TypingThatNobodyEnds_Expires(t *testing.T) {
 	})
 }
 
-func TestA13_OwnUsers_AreFiltered(t *testing.T) {
+func TestA13_OwnUsers_AreFilteredBeforeTheHandler(t *testing.T) {
 	runEphemerals(t, func(e *ephemerals, got func() string) {
 		offer(e, typing("@irc_a:hs.test"), `{"type":"m.presence","sender":"@irc_a:hs.test","content":{"presence":"online"}}`,
 			`{"type":"m.receipt","room_id":"!r","content":{"$1":{"m.read":{"@irc_a:hs.test":{"ts":1}}}}}`)
@@ -167,43 +167,6 @@ func TestA20_ManyEphemerals_AreBoundedAndCoalesced(t *testing.T) {
 	})
 }
 
-func TestA20_TenThousandEphemeralsAndASlowHandler_DoNotDelayAMessage(t *testing.T) {
-	f := newFixture(t, nil)
-	block := make(chan struct{})
-	f.rec.ephemeral = func(*Ephemeral) { <-block }
-	var list []string
-	for i := range 10_000 {
-		list = append(list, fmt.Sprintf(`{"type":"m.presence","sender":"@u%d:x","content":{"presence":"online"}}`, i))
-	}
-	f.mustPut("1", `{"ephemeral":[`+strings.Join(list, ",")+`]}`)
-	f.mustPut("2", events(message("$1")))
-	f.rec.waitEvents(1) // would hang if the handler of ephemeral events held it
-	close(block)
-	f.idle()
-}
-
-func TestA5_A7_A11_EphemeralsOfATransaction_AreDeliveredAndNothingIsStored(t *testing.T) {
-	f := newFixture(t, nil)
-	f.mustPut("1", `{"events":[],"de.sorunome.msc2409.ephemeral":[`+typing("@a:x")+`,{"type":"m.presence","sender":"@a:x","content":{"presence":"online"}},{"type":"m.receipt","room_id":"!r","content":{"$1":{"m.read":{"@a:x":{"ts":1}}}}}]}`)
-	f.rec.waitFor(func() bool { return len(f.rec.ephemerals) == 3 })
-	if f.rec.ids() != "" || f.rows() != 0 || len(f.deadLetters()) != 0 {
-		t.Errorf("handled %s", f.rec.ids())
-	}
-}
-
-func TestA21_EphemeralsThatWereNotAskedFor_AreIgnored(t *testing.T) {
-	f := newFixture(t, nil, func(c *Config) { c.Registration.ReceiveEphemeral = false })
-	f.mustPut("1", `{"ephemeral":[`+typing("@a:x")+`]}`)
-	f.as.ephemeral.mu.Lock()
-	waiting := len(f.as.ephemeral.raw) + len(f.as.ephemeral.order)
-	f.as.ephemeral.mu.Unlock()
-	f.rec.mu.Lock()
-	defer f.rec.mu.Unlock()
-	if waiting+len(f.rec.ephemerals) != 0 {
-		t.Error("they were taken")
-	}
-}
-
 func TestEphemeral_PanickingHandler_GoesOn(t *testing.T) {
 	f := newFixture(t, nil)
 	first := true
@@ -215,4 +178,18 @@ func TestEphemeral_PanickingHandler_GoesOn(t *testing.T) {
 	}
 	f.mustPut("1", `{"ephemeral":[{"type":"m.presence","sender":"@a:x","content":{}},{"type":"m.presence","sender":"@b:x","content":{}}]}`)
 	f.rec.waitFor(func() bool { return len(f.rec.ephemerals) == 1 })
+}
+
+func present(user string) string {
+	return fmt.Sprintf(`{"type":"m.presence","sender":%q,"content":{"presence":"online"}}`, user)
+}
+
+// lastPresence is whose presence was handed over last.
+func lastPresence(list []*Ephemeral) (user id.UserID) {
+	for _, ev := range list {
+		if ev.Presence != nil {
+			user = ev.Presence.UserID
+		}
+	}
+	return user
 }

@@ -107,9 +107,9 @@ func (r *recorder) ids() string {
 	return strings.Join(ids, " ")
 }
 
-func openStore(t testing.TB, path string) *store.Store {
+func openStore(t testing.TB, path string, now func() time.Time) *store.Store {
 	t.Helper()
-	s, err := store.Open(context.Background(), "sqlite:"+path, store.Options{Log: zerolog.Nop()})
+	s, err := store.Open(context.Background(), "sqlite:"+path, store.Options{Log: zerolog.Nop(), Now: now})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,6 +123,7 @@ type fixture struct {
 	store *store.Store
 	path  string
 	hs    *httptest.Server
+	now   func() time.Time // of the stores after a crash; nil: the real time
 }
 
 // newFixture makes a started appservice with a store of its own and a homeserver that answers with hs (404 when nil).
@@ -133,7 +134,7 @@ func newFixture(t testing.TB, hs http.Handler, change ...func(*Config)) *fixture
 	}
 	f := &fixture{t: t, rec: newRecorder(), path: filepath.Join(t.TempDir(), "test.db"), hs: httptest.NewServer(hs)}
 	t.Cleanup(f.hs.Close)
-	f.store = openStore(t, f.path)
+	f.store = openStore(t, f.path, nil)
 	t.Cleanup(func() { _ = f.store.Close() })
 	f.start(change...)
 	return f
@@ -182,7 +183,7 @@ func (f *fixture) crashTo(handle func(context.Context, *Event) ([]Effect, error)
 	if err := f.store.Close(); err != nil {
 		f.t.Fatal(err)
 	}
-	f.store = openStore(f.t, f.path)
+	f.store = openStore(f.t, f.path, f.now)
 	s := f.store
 	f.t.Cleanup(func() { _ = s.Close() })
 	f.rec.mu.Lock()

@@ -1,7 +1,6 @@
 package appservice
 
 import (
-	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -18,10 +17,7 @@ func TestA24_PoisonEvent_GoesToTheDeadLettersAndItsNeighboursAreDelivered(t *tes
 	for _, bad := range poison {
 		t.Run(bad, func(t *testing.T) {
 			f := newFixture(t, nil)
-			f.rec.handle = func(_ context.Context, ev *Event) ([]Effect, error) {
-				_, err := ev.Decode()
-				return nil, err
-			}
+			f.rec.handle = decodeAll
 			element := bad
 			if strings.HasPrefix(bad, `{"`) { // a whole event with a field that is wrong: of two of a name, the last counts
 				good := message("$bad")

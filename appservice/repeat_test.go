@@ -3,8 +3,12 @@ package appservice
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/trestle-bridge/trestle/store"
 )
@@ -90,5 +94,85 @@ func TestA23_ToDeviceMessage_IsOneByTransactionAndBody(t *testing.T) {
 	ev := f.rec.events[0]
 	if ev.Lane != "device:@irc_a:hs.test/D" || ev.ToDeviceID != "D" || ev.Kind != store.KindToDevice {
 		t.Errorf("got %+v", ev)
+	}
+}
+
+func TestA23_TwoBodiesOfOneIDAtOnce_HandleEveryEventOnce(t *testing.T) {
+	f := newFixture(t, nil)
+	all := []string{message("$1"), message("$2"), message("$3"), message("$4")}
+	var both sync.WaitGroup
+	for n := range all { // as Dendrite does when an answer is late: the same ID with more and more in it
+		for range 2 {
+			both.Go(func() { f.mustPut("5", events(all[:n+1]...)) })
+		}
+	}
+	both.Wait()
+	f.idle()
+	got := strings.Fields(f.rec.ids())
+	slices.Sort(got)
+	if fmt.Sprint(got) != "[$1 $2 $3 $4]" {
+		t.Errorf("handled %v", got)
+	}
+}
+
+func TestA23_OtherIDsWithTheSameEvents_HandleNothingTwice(t *testing.T) {
+	f := newFixture(t, nil)
+	f.mustPut("BhvzdLnCgTvZ4k3Ng7w", events(message("$1"), message("$2"), message("$1"))) // an event may also come twice in one
+	f.mustPut("n5eTG4CZQ8vYxQw1b2M", events(message("$2"), message("$3")))
+	f.mustPut("BhvzdLnCgTvZ4k3Ng7w", events(message("$4")))
+	f.idle()
+	if got := f.rec.ids(); got != "$1 $2 $3 $4" {
+		t.Errorf("handled %s", got)
+	}
+}
+
+func TestA23_HomeserverBackAfterAWeek_RepeatsNothing(t *testing.T) {
+	f := newFixture(t, nil)
+	var clock atomic.Int64
+	clock.Store(time.Now().UnixNano())
+	f.now = func() time.Time { return time.Unix(0, clock.Load()) }
+	f.crash()
+	toDevice := `{"type":"m.room.encrypted","sender":"@bob:hs.test","to_user_id":"@irc_a:hs.test","to_device_id":"D","content":{}}`
+	body := `{"events":[` + message("$1") + `,` + message("$2") + `],"to_device":[` + toDevice + `]}`
+	week := func() {
+		clock.Add(int64(8 * 24 * time.Hour))
+		if err := f.store.Prune(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.mustPut("7", body)
+	f.idle()
+	week()
+	f.mustPut("7", body)
+	f.idle()
+	if got := len(f.rec.waitEvents(3)); got != 3 {
+		t.Errorf("%d were handled while the bridge stayed up", got)
+	}
+	week()
+	f.crash()
+	f.mustPut("7", body)
+	f.mustPut("1", events(message("$2"), message("$3")))
+	f.idle()
+	if got := f.rec.ids(); got != "$3" {
+		t.Errorf("handled %q after a week and a restart", got)
+	}
+}
+
+func TestA23_RepeatedWhileItIsHandledAndThenTheProcessEnds_HandlesNothingTwice(t *testing.T) {
+	f := newFixture(t, nil)
+	entered := make(chan struct{}, 1)
+	f.rec.handle = func(ctx context.Context, _ *Event) ([]Effect, error) {
+		entered <- struct{}{}
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	f.mustPut("1", events(message("$1")))
+	<-entered
+	f.mustPut("1", events(message("$1"))) // the answer was lost, the handler is at it
+	f.crash(func(*Config) { f.rec.handle = nil })
+	f.mustPut("1", events(message("$1")))
+	f.idle()
+	if got := f.rec.ids(); got != "$1" {
+		t.Errorf("handled %q after the restart", got)
 	}
 }
