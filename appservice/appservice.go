@@ -39,11 +39,14 @@ type AppService struct {
 	shared     sharedCommits
 	later      laterLanes
 	ephemeral  *ephemerals
+	questions  *questions
+	pings      pings
 	metrics    *metrics
 
 	homeserver *url.URL
 	http       *http.Client
 	namespaces []*regexp.Regexp // of users
+	aliases    []*regexp.Regexp
 	botID      id.UserID
 	devices    deviceSupport
 	uploads    uploadLimit
@@ -77,6 +80,7 @@ func New(cfg Config) (*AppService, error) {
 		store:      cfg.Store,
 		epoch:      cfg.Store.Epoch(),
 		hsTokenSum: sha256.Sum256([]byte(cfg.Registration.HSToken)),
+		questions:  newQuestions(),
 		botID:      id.UserID("@" + cfg.Registration.SenderLocalpart + ":" + cfg.ServerName),
 		intents:    make(map[id.UserID]*Intent),
 		quit:       make(chan struct{}),
@@ -91,11 +95,18 @@ func New(cfg Config) (*AppService, error) {
 		if !ns.Exclusive {
 			continue // users whom others may be, too: the bridge wants to hear of them, but they are not its ghosts
 		}
-		re, err := regexp.Compile("^(?:" + ns.Regex + ")")
+		re, err := compileNamespace(ns)
 		if err != nil {
 			return nil, fmt.Errorf("set up the appservice: namespace %q: %w", ns.Regex, err)
 		}
 		as.namespaces = append(as.namespaces, re)
+	}
+	for _, ns := range cfg.Registration.Namespaces.Aliases {
+		re, err := compileNamespace(ns)
+		if err != nil {
+			return nil, fmt.Errorf("set up the appservice: namespace %q: %w", ns.Regex, err)
+		}
+		as.aliases = append(as.aliases, re)
 	}
 	as.http = newHTTPClient(cfg.HTTPClient, as.log)
 	as.shared.as = as
@@ -168,6 +179,7 @@ func (as *AppService) Stop(ctx context.Context) error {
 	as.commitEnd()
 	ended := make(chan struct{})
 	go func() {
+		as.questions.close()
 		as.routines.Wait()
 		close(ended)
 	}()

@@ -45,9 +45,13 @@ type Config struct {
 	// HoldFor is how long the answer to a transaction is held back when it cannot be stored, before it is refused.
 	// Default 20 s: Synapse waits 60 s, Dendrite 30 s. A commit that takes longer is not waited for.
 	HoldFor time.Duration
+	// QueryTimeout is how long the handler may take to answer a query of the homeserver, for a user, an alias or a search of
+	// the network. Default 10 s: Synapse sends nothing to anybody while it waits for a user, up to 60 s, Dendrite 30 s.
+	QueryTimeout time.Duration
 	// AllowQueryToken takes the hs_token from ?access_token= as well, for homeservers older than Matrix 1.4.
 	AllowQueryToken bool
-	// LegacyPaths also serves the paths of before Matrix r0.1: /transactions, /users, /rooms without prefix.
+	// LegacyPaths also serves the paths of before Matrix r0.1: /transactions, /users, /rooms without prefix, and
+	// /_matrix/app/unstable/thirdparty.
 	LegacyPaths bool
 	// DeviceMode is one of the Device constants. Default DeviceAuto.
 	DeviceMode string
@@ -91,6 +95,7 @@ func (c *Config) withDefaults() (Config, error) {
 	}{
 		{"largest body", out.MaxBody}, {"backlog limit", int64(out.BacklogLimit)}, {"workers", int64(out.Workers)},
 		{"hold time", int64(out.HoldFor)}, {"maximum age", int64(out.MaxAge)},
+		{"query timeout", int64(out.QueryTimeout)},
 	} {
 		if n.value < 0 {
 			wrong("%s %d: it must not be negative; leave it out for the default", n.name, n.value)
@@ -101,6 +106,7 @@ func (c *Config) withDefaults() (Config, error) {
 	orDefault(&out.Workers, 32)
 	orDefault(&out.HoldFor, 20*time.Second)
 	orDefault(&out.MaxAge, 24*time.Hour)
+	orDefault(&out.QueryTimeout, 10*time.Second)
 	return out, errors.Join(errs...)
 }
 

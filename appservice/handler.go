@@ -14,8 +14,8 @@ import (
 // than once (a commit that fails is tried again), each time in a transaction where the earlier run never happened.
 type Effect = func(tx *store.Tx) error
 
-// Handler is what a bridge does with what the homeserver sends. It may also be a [BuriedHandler], a [UserQuerier] and
-// an [AliasQuerier].
+// Handler is what a bridge does with what the homeserver sends. It may also be a [BuriedHandler], a [UserQuerier], an
+// [AliasQuerier] and a [ThirdPartyHandler].
 type Handler interface {
 	// HandleEvent is given every event once its transaction is safe in the store: in order within a lane, lanes in
 	// parallel, events of the bridge's own ghosts and bot as well.
@@ -50,14 +50,19 @@ type BuriedHandler interface {
 }
 
 // UserQuerier is an optional interface of a [Handler]: the homeserver asks whether a user in the bridge's namespace
-// exists, before it delivers an invitation to them. Without it no user exists until its ghost is registered.
+// exists, before it delivers an invitation to them. Without it nobody exists before its ghost was registered; ghosts that
+// were, and the bot, are answered for in either case.
+//
+// ctx ends after Config.QueryTimeout, when the homeserver does not wait any more, and when the appservice stops. An error,
+// a panic and an answer that is late say that it could not be found out, which is not that there is no such user.
 type UserQuerier interface {
-	// QueryUser makes the user exist (by [Intent.EnsureRegistered]) and returns true, or returns false.
+	// QueryUser says whether the user exists on the network. When it does, the ghost is registered afterwards, unless
+	// QueryUser did that by itself; so it may give the ghost its name first.
 	QueryUser(ctx context.Context, user id.UserID) (bool, error)
 }
 
 // AliasQuerier is an optional interface of a [Handler]: the homeserver asks whether a room alias in the bridge's
-// namespace exists, when somebody wants to join it.
+// namespace exists, when somebody wants to join it. For ctx and errors see [UserQuerier].
 type AliasQuerier interface {
 	// QueryAlias makes the room with this alias and returns true, or returns false.
 	QueryAlias(ctx context.Context, alias id.RoomAlias) (bool, error)

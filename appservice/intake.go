@@ -34,7 +34,10 @@ func (as *AppService) putTransaction(w http.ResponseWriter, r *http.Request) {
 		answerError(w, http.StatusBadRequest, codeNotJSON, "the body broke off")
 		return
 	}
+	begin := time.Now()
 	t, ephemeral := as.takeApart(txnID, body)
+	as.metrics.parseSeconds.Observe(time.Since(begin).Seconds())
+	as.metrics.bodyBytes.Observe(float64(len(body)))
 	if err := as.takeIn(r.Context(), t); err != nil {
 		if r.Context().Err() != nil {
 			as.metrics.transaction("client_gone")
@@ -90,7 +93,12 @@ var errBacklog = errors.New("the backlog is at its limit")
 func (as *AppService) takeIn(ctx context.Context, t *store.Transaction) error {
 	ctx, cancel := context.WithTimeout(ctx, as.cfg.HoldFor)
 	defer cancel()
-	logged := false
+	logged, began := false, time.Now()
+	defer func() {
+		if logged {
+			as.metrics.holdSeconds.Observe(time.Since(began).Seconds())
+		}
+	}()
 	for {
 		err := as.tryTakeIn(ctx, t)
 		switch {

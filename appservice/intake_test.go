@@ -14,39 +14,6 @@ import (
 	"github.com/trestle-bridge/trestle/store"
 )
 
-func TestA25_UnknownPathIs404WrongMethodIs405(t *testing.T) {
-	f := newFixture(t, nil)
-	for _, c := range []struct {
-		method, path string
-		status       int
-		code         string
-	}{
-		{"GET", "/", 404, "M_UNRECOGNIZED"},
-		{"PUT", "/_matrix/app/v1/transactions/", 404, "M_UNRECOGNIZED"},
-		{"PUT", "/_matrix/app/v1/transactions/1/2", 404, "M_UNRECOGNIZED"},
-		{"PUT", "/_matrix/app/v1//transactions/1", 404, "M_UNRECOGNIZED"},
-		{"PUT", "/transactions/1", 404, "M_UNRECOGNIZED"},
-		{"GET", "/_matrix/app/v1/transactions/1", 405, "M_UNRECOGNIZED"},
-		{"POST", "/_matrix/app/v1/transactions/1", 405, "M_UNRECOGNIZED"},
-		{"GET", "/_matrix/app/v1/ping", 405, "M_UNRECOGNIZED"},
-		{"PUT", "/_matrix/app/v1/transactions/a%2Fb", 200, "{}"},
-		{"POST", "/_matrix/app/v1/ping", 200, "{}"},
-		{"GET", "/_matrix/app/v1/users/%40irc_x%3Ahs.test", 404, "M_NOT_FOUND"},
-		{"GET", "/_matrix/app/v1/rooms/%23irc_x%3Ahs.test", 404, "M_NOT_FOUND"},
-		{"GET", "/_matrix/app/v1/thirdparty/protocol/irc", 404, "M_NOT_FOUND"},
-		{"GET", "/_matrix/app/v1/thirdparty/user?userid=x", 404, "M_NOT_FOUND"},
-	} {
-		code, body := f.do(c.method, c.path, `{"events":[]}`, "Bearer "+testHSToken)
-		if code != c.status || !strings.Contains(body, c.code) {
-			t.Errorf("%s %s: %d %s, want %d %s", c.method, c.path, code, body, c.status, c.code)
-		}
-	}
-	legacy := newFixture(t, nil, func(c *Config) { c.LegacyPaths = true })
-	if code, body := legacy.do("PUT", "/transactions/1", `{"events":[]}`, "Bearer "+testHSToken); code != 200 {
-		t.Errorf("the legacy path answered %d %s", code, body)
-	}
-}
-
 func TestA26_EventsOfARoom_KeepTheirOrder(t *testing.T) {
 	f := newFixture(t, nil)
 	var want []string

@@ -430,28 +430,6 @@ func TestUpload_OverTheLimit_IsRefusedBeforeAByteIsSent(t *testing.T) {
 	}
 }
 
-func TestPing_HomeserverCallsBack(t *testing.T) {
-	var f *fixture
-	ready := make(chan struct{})
-	f = newFixture(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		<-ready
-		if !strings.HasSuffix(r.URL.Path, "/v1/appservice/irc/ping") {
-			_, _ = w.Write([]byte(`{}`))
-			return
-		}
-		code, _ := f.do("POST", "/_matrix/app/v1/ping", `{"transaction_id":"x"}`, "Bearer "+testHSToken)
-		fmt.Fprintf(w, `{"duration_ms":%d}`, code)
-	}))
-	close(ready)
-	if took, err := f.as.Ping(t.Context()); err != nil || took != 200*time.Millisecond {
-		t.Error(took, err)
-	}
-	without := newFixture(t, newFakeHS(t))
-	if _, err := without.as.Ping(t.Context()); !errors.Is(err, ErrPingUnsupported) {
-		t.Error(err)
-	}
-}
-
 func TestSend_WithoutATransactionID_IsRefused(t *testing.T) {
 	f := newFixture(t, newFakeHS(t))
 	if _, err := f.send(ghostA, ""); err == nil {

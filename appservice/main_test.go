@@ -31,7 +31,9 @@ const (
 func testRegistration() *Registration {
 	return &Registration{
 		ID: "irc", URL: "http://localhost:1", ASToken: testASToken, HSToken: testHSToken, SenderLocalpart: "ircbot",
-		Namespaces:       Namespaces{Users: []Namespace{{true, `^@irc_.*:hs\.test$`}}},
+		Namespaces: Namespaces{
+			Users: []Namespace{{true, `^@irc_.*:hs\.test$`}}, Aliases: []Namespace{{true, `^#irc_.*:hs\.test$`}},
+		},
 		ReceiveEphemeral: true, MSC3202: true, MSC4190: true, DeviceManagement: true,
 	}
 }

@@ -14,7 +14,11 @@ type metrics struct {
 	transactions  *prometheus.CounterVec
 	events        *prometheus.CounterVec
 	ephemerals    *prometheus.CounterVec
+	queries       *prometheus.CounterVec
+	bodyBytes     prometheus.Histogram
+	parseSeconds  prometheus.Histogram
 	commitSeconds prometheus.Histogram
+	holdSeconds   prometheus.Histogram
 	deadLetters   prometheus.Counter
 }
 
@@ -33,6 +37,25 @@ func newMetrics(to prometheus.Registerer, backlog func() (items, lanes int)) (*m
 			Name: prefix + "ephemeral_total",
 			Help: "Ephemeral events, by outcome (handled, dropped).",
 		}, []string{"outcome"}),
+		queries: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: prefix + "queries_total",
+			Help: "Queries of the homeserver, by kind (user, alias, protocol, third_party_user, third_party_location) and outcome (found, unknown, failed, timeout, client_gone).",
+		}, []string{"kind", "outcome"}),
+		bodyBytes: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    prefix + "transaction_bytes",
+			Help:    "Size of the bodies of transactions that were read.",
+			Buckets: prometheus.ExponentialBuckets(256, 4, 10), // to 64 MiB
+		}),
+		parseSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    prefix + "parse_seconds",
+			Help:    "Time to take a transaction's body apart.",
+			Buckets: prometheus.ExponentialBuckets(0.00001, 4, 10), // 10 µs to 2.6 s
+		}),
+		holdSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    prefix + "hold_seconds",
+			Help:    "How long the answer to a transaction was held back because it could not be stored at once. Others are not counted.",
+			Buckets: []float64{0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 20, 25},
+		}),
 		commitSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    prefix + "commit_seconds",
 			Help:    "Time from a transaction read to a transaction committed.",
@@ -48,7 +71,7 @@ func newMetrics(to prometheus.Registerer, backlog func() (items, lanes int)) (*m
 	}
 	var errs []error
 	for _, c := range []prometheus.Collector{
-		m.transactions, m.events, m.ephemerals, m.commitSeconds, m.deadLetters,
+		m.transactions, m.events, m.ephemerals, m.queries, m.bodyBytes, m.parseSeconds, m.commitSeconds, m.holdSeconds, m.deadLetters,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: prefix + "backlog_events", Help: "Events that wait for their handler, or are under way.",
 		}, func() float64 { items, _ := backlog(); return float64(items) }),
@@ -69,6 +92,16 @@ func newMetrics(to prometheus.Registerer, backlog func() (items, lanes int)) (*m
 func (m *metrics) transaction(outcome string) { m.transactions.WithLabelValues(outcome).Inc() }
 func (m *metrics) ephemeral(outcome string)   { m.ephemerals.WithLabelValues(outcome).Inc() }
 func (m *metrics) dead(n int)                 { m.deadLetters.Add(float64(n)) }
+
+func (m *metrics) query(kind, outcome string) { m.queries.WithLabelValues(kind, outcome).Inc() }
+
+func (m *metrics) found(kind string, found bool) {
+	if found {
+		m.query(kind, "found")
+	} else {
+		m.query(kind, "unknown")
+	}
+}
 
 func (m *metrics) event(kind store.Kind, outcome string) {
 	m.events.WithLabelValues(kindLabel(kind), outcome).Inc()

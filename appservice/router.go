@@ -1,21 +1,19 @@
 package appservice
 
 import (
-	"context"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/json"
 	"net/http"
-	"net/url"
 	"strings"
 
 	"github.com/gorilla/mux"
-	"maunium.net/go/mautrix/id"
 )
 
 // The Matrix error codes that this side answers with.
 const (
 	codeMissingToken = "M_MISSING_TOKEN"
+	codeMissingParam = "M_MISSING_PARAM"
 	codeForbidden    = "M_FORBIDDEN"
 	codeUnrecognized = "M_UNRECOGNIZED"
 	codeNotFound     = "M_NOT_FOUND"
@@ -24,30 +22,49 @@ const (
 	codeUnknown      = "M_UNKNOWN"
 )
 
+// The paths of the Application Service API, and those that came before them ("Legacy routes").
+const (
+	pathV1               = "/_matrix/app/v1"
+	pathLegacy           = ""
+	pathThirdParty       = "/_matrix/app/v1/thirdparty"
+	pathThirdPartyLegacy = "/_matrix/app/unstable/thirdparty"
+)
+
 func (as *AppService) newRouter() http.Handler {
 	r := mux.NewRouter().UseEncodedPath().SkipClean(true)
-	handle := func(path, method string, h http.HandlerFunc) {
-		r.Handle("/_matrix/app/v1"+path, as.authenticated(h)).Methods(method)
+	handle := func(method, path string, h http.HandlerFunc) {
+		r.Handle(path, as.authenticated(h)).Methods(method)
+		r.Handle(path, notAllowed(method)) // whatever is left of the path: every path has one method
 	}
-	handle("/transactions/{txnId}", http.MethodPut, as.putTransaction)
-	handle("/ping", http.MethodPost, as.postPing)
-	handle("/users/{userId}", http.MethodGet, as.getUser)
-	handle("/rooms/{alias}", http.MethodGet, as.getAlias)
-	for _, kind := range []string{"/thirdparty/protocol/{protocol}", "/thirdparty/user", "/thirdparty/user/{protocol}", "/thirdparty/location", "/thirdparty/location/{protocol}"} {
-		handle(kind, http.MethodGet, thirdpartyNone)
-	}
+	endpoints, thirdParty := []string{pathV1}, []string{pathThirdParty}
 	if as.cfg.LegacyPaths {
-		r.Handle("/transactions/{txnId}", as.authenticated(as.putTransaction)).Methods(http.MethodPut)
-		r.Handle("/users/{userId}", as.authenticated(as.getUser)).Methods(http.MethodGet)
-		r.Handle("/rooms/{alias}", as.authenticated(as.getAlias)).Methods(http.MethodGet)
+		endpoints, thirdParty = append(endpoints, pathLegacy), append(thirdParty, pathThirdPartyLegacy)
+	}
+	for _, prefix := range endpoints {
+		handle(http.MethodPut, prefix+"/transactions/{txnId}", as.putTransaction)
+		handle(http.MethodGet, prefix+"/users/{userId}", as.getUser)
+		handle(http.MethodGet, prefix+"/rooms/{alias}", as.getAlias)
+	}
+	handle(http.MethodPost, pathV1+"/ping", as.postPing)
+	for _, prefix := range thirdParty {
+		handle(http.MethodGet, prefix+"/protocol/{protocol}", as.getProtocol)
+		handle(http.MethodGet, prefix+"/user/{protocol}", as.getThirdPartyUsers)
+		handle(http.MethodGet, prefix+"/user", as.getThirdPartyUser)
+		handle(http.MethodGet, prefix+"/location/{protocol}", as.getThirdPartyLocations)
+		handle(http.MethodGet, prefix+"/location", as.getThirdPartyLocation)
 	}
 	r.NotFoundHandler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		answerError(w, http.StatusNotFound, codeUnrecognized, "unrecognized request")
 	})
-	r.MethodNotAllowedHandler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	return r
+}
+
+// notAllowed answers for a path that is known, and a method that it does not have.
+func notAllowed(method string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Allow", method)
 		answerError(w, http.StatusMethodNotAllowed, codeUnrecognized, "unrecognized method for this path")
 	})
-	return r
 }
 
 // ServeHTTP serves the Application Service API.
@@ -59,14 +76,21 @@ func (as *AppService) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (as *AppService) authenticated(next http.HandlerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var given []string
-		if scheme, token, ok := strings.Cut(r.Header.Get("Authorization"), " "); ok && strings.EqualFold(scheme, "Bearer") {
-			given = append(given, strings.TrimSpace(token))
+		for _, header := range r.Header.Values("Authorization") {
+			if scheme, token, ok := strings.Cut(header, " "); ok && strings.EqualFold(scheme, "Bearer") {
+				given = append(given, strings.TrimSpace(token))
+			}
 		}
+		inQuery := r.URL.Query()["access_token"]
 		if as.cfg.AllowQueryToken {
-			given = append(given, r.URL.Query()["access_token"]...)
+			given = append(given, inQuery...)
 		}
 		if len(given) == 0 {
-			answerError(w, http.StatusUnauthorized, codeMissingToken, "missing token")
+			text := "missing token"
+			if len(inQuery) > 0 {
+				text = "missing token: this bridge takes it from the Authorization header only, unless its configuration allows the query token"
+			}
+			answerError(w, http.StatusUnauthorized, codeMissingToken, text)
 			return
 		}
 		for _, token := range given { // each must be right, so both must agree
@@ -83,48 +107,6 @@ func (as *AppService) authenticated(next http.HandlerFunc) http.Handler {
 func (as *AppService) isHSToken(token string) bool {
 	sum := sha256.Sum256([]byte(token))
 	return subtle.ConstantTimeCompare(sum[:], as.hsTokenSum[:]) == 1
-}
-
-func (as *AppService) getUser(w http.ResponseWriter, r *http.Request) {
-	q, ok := as.cfg.Handler.(UserQuerier)
-	as.query(w, r, "userId", "user", func(ctx context.Context, name string) (bool, error) {
-		if !ok || !as.IsGhost(id.UserID(name)) {
-			return false, nil
-		}
-		return q.QueryUser(ctx, id.UserID(name))
-	})
-}
-
-func (as *AppService) getAlias(w http.ResponseWriter, r *http.Request) {
-	q, ok := as.cfg.Handler.(AliasQuerier)
-	as.query(w, r, "alias", "alias", func(ctx context.Context, name string) (bool, error) {
-		if !ok {
-			return false, nil
-		}
-		return q.QueryAlias(ctx, id.RoomAlias(name))
-	})
-}
-
-func (as *AppService) query(w http.ResponseWriter, r *http.Request, variable, what string, ask func(context.Context, string) (bool, error)) {
-	name, err := url.PathUnescape(mux.Vars(r)[variable])
-	if err != nil {
-		answerError(w, http.StatusNotFound, codeNotFound, "no such "+what)
-		return
-	}
-	found, err := ask(r.Context(), name)
-	switch {
-	case err != nil:
-		as.log.Warn().Err(err).Str(what, name).Msg("A query of the homeserver could not be answered")
-		answerError(w, http.StatusInternalServerError, codeUnknown, "the bridge could not find out")
-	case found:
-		answerOK(w)
-	default:
-		answerError(w, http.StatusNotFound, codeNotFound, "no such "+what)
-	}
-}
-
-func thirdpartyNone(w http.ResponseWriter, _ *http.Request) {
-	answerError(w, http.StatusNotFound, codeNotFound, "this bridge offers no third-party lookups")
 }
 
 // answerOK answers 200 with a JSON object: to Synapse an empty body is a failure.
