@@ -173,12 +173,13 @@ func TestQueries_AppserviceStops_EndsTheContextAndWaits(t *testing.T) {
 func TestQueries_MoreThanTheHandlerMayHave_WaitForAPlace(t *testing.T) {
 	var running, most int
 	var mu sync.Mutex
+	var once sync.Once
 	gate, full := make(chan struct{}), make(chan struct{})
 	q := newQuerier(func(context.Context, id.UserID) (bool, error) {
 		mu.Lock()
 		running++
 		if most = max(most, running); running == maxQuestions {
-			close(full)
+			once.Do(func() { close(full) })
 		}
 		mu.Unlock()
 		<-gate
