@@ -15,8 +15,9 @@ type exchange struct {
 	reader  netip.Addr
 	began   time.Time
 
-	link   claims // of a link whose MAC holds
-	status int    // 0: nothing was answered
+	link   claims        // of a link whose MAC holds
+	status int           // 0: nothing was answered
+	wait   time.Duration // of 429 and 503: when to come back; 0: retryAfter
 	bytes  int64
 	first  time.Duration // until the first byte of the media; 0: none was sent
 	cut    string        // why the answer was cut short; "": it was not
@@ -38,7 +39,7 @@ var bodies = map[int]string{
 	http.StatusRequestedRangeNotSatisfiable: "The file has no such part.\n",
 }
 
-const retryAfter = "5" // seconds
+const retryAfter = 5 * time.Second
 
 // methods are those that are answered; OPTIONS names exactly these.
 const methods = "GET, HEAD"
@@ -62,7 +63,7 @@ func (x *exchange) refuse(status int, cause error) {
 	h.Set("Cache-Control", "no-store")
 	switch status {
 	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
-		h.Set("Retry-After", retryAfter)
+		h.Set("Retry-After", strconv.Itoa(waitSeconds(or(x.wait, retryAfter))))
 	case http.StatusMethodNotAllowed:
 		h.Set("Allow", methods)
 	}

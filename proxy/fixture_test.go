@@ -17,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 	"maunium.net/go/mautrix/id"
 
+	"github.com/trestle-bridge/trestle/crypto"
 	"github.com/trestle-bridge/trestle/store"
 )
 
@@ -131,6 +132,8 @@ func (c *clock) Advance(d time.Duration) {
 	c.at = c.at.Add(d)
 }
 
+var noLimits = Rates{Rate{-1, -1}, Rate{-1, -1}, Rate{-1, -1}, Rate{-1, -1}}
+
 // stage is a homeserver, a signer and a server in front of it.
 type stage struct {
 	tb     testing.TB
@@ -194,7 +197,7 @@ func openStore(tb testing.TB, clock *clock) *store.Store {
 func newStageWith(tb testing.TB, st *store.Store, keys *KeyRing, clock *clock, change ...func(*ServerConfig)) *stage {
 	s := &stage{tb: tb, hs: newHomeserver(tb), clock: clock, store: st, log: &lockedBuffer{}}
 	var err error
-	s.signer, err = NewSigner(context.Background(), SignerConfig{PublicURL: testPublic, Store: st, Keys: keys, Now: clock.Now})
+	s.signer, err = NewSigner(context.Background(), SignerConfig{PublicURL: testPublic, Store: st, Keys: keys, Now: clock.Now, Decrypter: crypto.Attachments{}})
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -203,6 +206,7 @@ func newStageWith(tb testing.TB, st *store.Store, keys *KeyRing, clock *clock, c
 	cfg := ServerConfig{
 		HomeserverURL: s.hs.URL, Token: testToken, Store: st, Keys: s.signer.Keys(),
 		HTTPClient: &http.Client{Transport: transport}, Log: zerolog.New(s.log), Now: clock.Now, QueueWait: -1,
+		Rates: noLimits,
 	}
 	for _, c := range change {
 		c(&cfg)
@@ -211,6 +215,11 @@ func newStageWith(tb testing.TB, st *store.Store, keys *KeyRing, clock *clock, c
 		tb.Fatal(err)
 	}
 	tb.Cleanup(s.server.upstream.redirect.CloseIdleConnections)
+	tb.Cleanup(func() {
+		if err := s.server.Close(); err != nil {
+			tb.Error(err)
+		}
+	})
 	return s
 }
 

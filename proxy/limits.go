@@ -9,19 +9,24 @@ import (
 	"time"
 )
 
-// gate limits how many requests are served at once, in all and for one reader.
+// gate limits how many requests are served at once, in all, for one reader and for one room.
 type gate struct {
-	places chan struct{} // one element for each request served
-	perIP  int
-	wait   time.Duration
+	places  chan struct{} // one element for each request served
+	perIP   int
+	perRoom int
+	wait    time.Duration
 
 	mu      sync.Mutex
 	readers map[netip.Addr]int // served or waiting; an address leaves with its last request
+	rooms   map[string]int     // served; a room leaves with its last request
 	waiting int
 }
 
-func newGate(total, perIP int, wait time.Duration) *gate {
-	return &gate{places: make(chan struct{}, total), perIP: perIP, wait: wait, readers: make(map[netip.Addr]int)}
+func newGate(total, perIP, perRoom int, wait time.Duration) *gate {
+	return &gate{
+		places: make(chan struct{}, total), perIP: perIP, perRoom: perRoom, wait: wait,
+		readers: make(map[netip.Addr]int), rooms: make(map[string]int),
+	}
 }
 
 // enter takes a place, waiting for one if there is none. The caller gives it back with leave, unless enter refused. As many may wait as are
@@ -75,6 +80,28 @@ func (g *gate) leave(reader netip.Addr) {
 func (g *gate) forget(reader netip.Addr) {
 	if g.readers[reader]--; g.readers[reader] <= 0 {
 		delete(g.readers, reader)
+	}
+}
+
+// enterRoom counts a request, which has a place already, for its room. It does not wait: that would keep the place from readers of other rooms.
+func (g *gate) enterRoom(room string) bool {
+	if room == "" {
+		return true
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.rooms[room] >= g.perRoom {
+		return false
+	}
+	g.rooms[room]++
+	return true
+}
+
+func (g *gate) leaveRoom(room string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.rooms[room]--; g.rooms[room] <= 0 {
+		delete(g.rooms, room)
 	}
 }
 

@@ -42,7 +42,7 @@ func TestLimits_OneReaderOverItsShare_Is429AndOthersAreServed(t *testing.T) {
 }
 
 func TestLimits_WaitingRequest_GetsThePlaceThatBecomesFree(t *testing.T) {
-	g := newGate(1, 5, time.Minute)
+	g := newGate(1, 5, 5, time.Minute)
 	who := netip.MustParseAddr("192.0.2.1")
 	g.enter(t.Context(), who)
 	entered := make(chan bool)

@@ -10,12 +10,13 @@ import (
 
 // Errors that a caller decides on.
 var (
-	// ErrEncrypted says that a link was asked for encrypted media. The proxy serves bytes as the homeserver has them, and those are
-	// ciphertext; until it can decrypt, it makes no link rather than one that opens to noise.
-	ErrEncrypted = errors.New("media is encrypted, and the media proxy does not decrypt")
+	// ErrEncrypted says that a link was asked for encrypted media where there is no Decrypter, or without a record, in which alone the keys may be.
+	// Rather than a link that opens to noise there is none.
+	ErrEncrypted = errors.New("media is encrypted, and is not decrypted here")
 
-	// ErrBadMedia says that the media's address is none: a server name or a media ID outside the grammar of the Matrix specification.
-	ErrBadMedia = errors.New("not a valid mxc:// address")
+	// ErrBadMedia says that the media's address is none: a server name or a media ID outside the grammar of the Matrix specification; or that the
+	// keys of encrypted media are none.
+	ErrBadMedia = errors.New("not media that can be linked to")
 
 	// ErrNoKey says that the key ring has no key that may sign.
 	ErrNoKey = errors.New("no signing key for media links")
@@ -37,6 +38,6 @@ type Media struct {
 	// Expires is when the link ends. Zero takes the signer's lifetime.
 	Expires time.Time
 
-	// Encrypted is the `file` of an encrypted event. Links for such media are refused with [ErrEncrypted].
+	// Encrypted is the `file` of an encrypted event; nil for media that is not encrypted.
 	Encrypted *event.EncryptedFileInfo
 }

@@ -24,9 +24,21 @@ func fromStandardLibrary(method string, body []byte, etag string, header ...stri
 	return w.Result()
 }
 
-func TestRangesAndConditions_AnswerAsTheStandardLibrary(t *testing.T) {
-	s := newStage(t)
-	link := s.link(photo())
+func TestProxy14_RangesAndConditions_AnswerAsTheStandardLibrary(t *testing.T) {
+	for name, s := range map[string]*stage{"without a cache": newStage(t), "cached": newStage(t, cached(t))} {
+		t.Run(name, func(t *testing.T) { s.tb = t; comparedWithTheStandardLibrary(t, s, s.link(photo())) })
+	}
+	t.Run("encrypted", func(t *testing.T) {
+		s := newStoredStage(t, cached(t), decrypting)
+		comparedWithTheStandardLibrary(t, s, s.link(s.encrypted("secret", "image/png", "photo.png", png)))
+	})
+	t.Run("encrypted without a cache", func(t *testing.T) {
+		s := newStoredStage(t, decrypting)
+		comparedWithTheStandardLibrary(t, s, s.link(s.encrypted("secret", "image/png", "photo.png", png)))
+	})
+}
+
+func comparedWithTheStandardLibrary(t *testing.T, s *stage, link string) {
 	etag := s.get(link).Header.Get("ETag")
 	if len(etag) != 34 || etag[0] != '"' {
 		t.Fatalf("the ETag is not strong: %s", etag)

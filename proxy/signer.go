@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/url"
@@ -23,16 +24,18 @@ type SignerConfig struct {
 	Store     *store.Store  // where records and keys are; nil: self-contained links only, and Keys is needed
 	Keys      *KeyRing      // nil: opened from Store
 	Lifetime  time.Duration // of a link; 0: DefaultLifetime; negative: for ever
+	Decrypter Decrypter     // checks the keys of encrypted media; nil: there are no links to it. The Server needs one too
 	Now       func() time.Time
 }
 
 // Signer makes links.
 type Signer struct {
-	base     string // PublicURL without a slash at its end
-	store    *store.Store
-	keys     *KeyRing
-	lifetime time.Duration
-	now      func() time.Time
+	base      string // PublicURL without a slash at its end
+	store     *store.Store
+	keys      *KeyRing
+	lifetime  time.Duration
+	decrypter Decrypter
+	now       func() time.Time
 }
 
 // NewSigner checks the configuration and, where the store has no key yet, makes the first one.
@@ -47,7 +50,7 @@ func NewSigner(ctx context.Context, cfg SignerConfig) (*Signer, error) {
 	if cfg.Lifetime == 0 {
 		cfg.Lifetime = DefaultLifetime
 	}
-	s := &Signer{base: base, store: cfg.Store, keys: cfg.Keys, lifetime: cfg.Lifetime, now: cfg.Now}
+	s := &Signer{base: base, store: cfg.Store, keys: cfg.Keys, lifetime: cfg.Lifetime, decrypter: cfg.Decrypter, now: cfg.Now}
 	if s.keys == nil {
 		if cfg.Store == nil {
 			return nil, errors.New("media links need Store, or Keys for self-contained links only")
@@ -81,6 +84,10 @@ func (s *Signer) Short(ctx context.Context, m Media) (string, error) {
 	if err := m.check(); err != nil {
 		return "", err
 	}
+	info, err := s.encryption(m)
+	if err != nil {
+		return "", err
+	}
 	// Another process may have rotated or retired keys. One of its links must not come from a dead key.
 	if err := s.keys.refresh(ctx, staleAfter); err != nil {
 		return "", err
@@ -89,8 +96,9 @@ func (s *Signer) Short(ctx context.Context, m Media) (string, error) {
 	record := store.Media{
 		Server: m.URI.Homeserver, MediaID: m.URI.FileID, Room: string(m.Room), Event: string(m.Event),
 		Name: name, MIME: baseType(m.MIME), Size: m.Size, Created: s.now(), Expires: s.expiry(m),
+		Info: info,
 	}
-	err := s.store.Commit(ctx, s.store.Epoch(), func(tx *store.Tx) error { return tx.AddMedia(&record) })
+	err = s.store.Commit(ctx, s.store.Epoch(), func(tx *store.Tx) error { return tx.AddMedia(&record) })
 	if err != nil {
 		return "", fmt.Errorf("write the record of a link to %s: %w", m.URI, err)
 	}
@@ -103,6 +111,9 @@ func (s *Signer) Short(ctx context.Context, m Media) (string, error) {
 func (s *Signer) SelfContained(m Media) (string, error) {
 	if err := m.check(); err != nil {
 		return "", err
+	}
+	if m.Encrypted != nil { // its keys would have to be in the link
+		return "", fmt.Errorf("link to %s without a record: %w", m.URI, ErrEncrypted)
 	}
 	if len(m.Room) > maxGrammar || len(m.Event) > maxGrammar {
 		return "", fmt.Errorf("link to %s: the room ID and the event ID may have %d bytes each", m.URI, maxGrammar)
@@ -143,11 +154,26 @@ func (s *Signer) sign(c *claims, name string) (string, error) {
 	return s.base + c.path(c.sum(secret), displayName(name)), nil
 }
 
+// encryption is what the record keeps of the keys of encrypted media. They are in the store and nowhere else.
+func (s *Signer) encryption(m Media) ([]byte, error) {
+	if m.Encrypted == nil {
+		return nil, nil
+	}
+	if s.decrypter == nil {
+		return nil, fmt.Errorf("link to %s: %w", m.URI, ErrEncrypted)
+	}
+	if _, _, err := s.decrypter.Attachment(m.Encrypted); err != nil {
+		return nil, fmt.Errorf("link to %s: %w: %w", m.URI, ErrBadMedia, err)
+	}
+	info, err := json.Marshal(m.Encrypted.EncryptedFile)
+	if err != nil {
+		return nil, fmt.Errorf("link to %s: the keys cannot be written down", m.URI)
+	}
+	return info, nil
+}
+
 func (m *Media) check() error {
-	switch {
-	case m.Encrypted != nil:
-		return fmt.Errorf("link to %s: %w", m.URI, ErrEncrypted)
-	case !validServerName(m.URI.Homeserver) || !validMediaID(m.URI.FileID):
+	if !validServerName(m.URI.Homeserver) || !validMediaID(m.URI.FileID) {
 		return fmt.Errorf("link to %q on %q: %w", m.URI.FileID, m.URI.Homeserver, ErrBadMedia)
 	}
 	return nil

@@ -2,8 +2,6 @@ package proxy
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -16,29 +14,11 @@ import (
 
 const (
 	chunk     = 64 << 10
-	maxFresh  = time.Hour   // longest max-age
-	lookAgain = time.Second // how often a stream under way asks whether it was revoked
+	maxFresh  = time.Hour       // longest max-age
+	lookAgain = time.Second / 2 // how often a stream under way asks whether it was revoked
 )
 
 var errRevoked = errors.New("the link was revoked")
-
-// target is the media that a link means, settled by its record or by its claims.
-type target struct {
-	server, mediaID string
-	name            string
-	mime            string // as the sender declared it; "": as the homeserver declares it
-	disposition     string // what the answer may be at most
-	expires         time.Time
-
-	// revoked tells whether the link still stands.
-	revoked func(ctx context.Context) (bool, error)
-}
-
-// etag is strong: the bytes behind an mxc:// address never change.
-func (t *target) etag() string {
-	sum := sha256.Sum256(fmt.Appendf(nil, "%d:%s:%s", len(t.server), t.server, t.mediaID))
-	return `"` + hex.EncodeToString(sum[:16]) + `"`
-}
 
 var chunks = sync.Pool{New: func() any { b := make([]byte, chunk); return &b }}
 
@@ -62,29 +42,25 @@ func (s *Server) serve(ctx context.Context, x *exchange, t *target) {
 
 	buffer := chunks.Get().(*[]byte)
 	defer chunks.Put(buffer)
-	m, head, err := s.begin(ctx, x, t, *buffer)
+	m, head, size, err := s.begin(ctx, x, t, *buffer)
 	if err != nil {
 		s.refuseFetch(ctx, x, err)
 		return
 	}
 	defer m.Close()
 
-	declared := t.mime
-	if declared == "" {
-		declared = m.contentType
-	}
-	contentType, disposition := settleType(declared, head)
+	contentType, disposition := settleType(t.declared(m), head)
 	if t.disposition != inline {
 		disposition = attachment
 	}
-	part, verdict := byteRange{0, m.size}, rangeNone
-	if m.size >= 0 && rangeApplies(x.r.Header, etag) {
-		if p, v := parseRange(x.r.Header.Get("Range"), m.size); v != rangeNone {
+	part, verdict := byteRange{0, size}, rangeNone
+	if size >= 0 && rangeApplies(x.r.Header, etag) {
+		if p, v := parseRange(x.r.Header.Get("Range"), size); v != rangeNone {
 			part, verdict = p, v
 		}
 	}
 	if verdict == rangeUnmet {
-		h.Set("Content-Range", "bytes */"+strconv.FormatInt(m.size, 10))
+		h.Set("Content-Range", "bytes */"+strconv.FormatInt(size, 10))
 		x.refuse(http.StatusRequestedRangeNotSatisfiable, nil)
 		return
 	}
@@ -96,13 +72,13 @@ func (s *Server) serve(ctx context.Context, x *exchange, t *target) {
 		h.Set("Content-Security-Policy", "sandbox; default-src 'none'; media-src 'self'")
 	}
 	status := http.StatusOK
-	if m.size >= 0 {
+	if size >= 0 {
 		h.Set("Accept-Ranges", "bytes")
 		h.Set("Content-Length", strconv.FormatInt(part.length, 10))
 	}
 	if verdict == rangeOne {
 		status = http.StatusPartialContent
-		h.Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", part.start, part.start+part.length-1, m.size))
+		h.Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", part.start, part.start+part.length-1, size))
 	}
 	x.begin(status)
 	if x.r.Method == http.MethodHead {
@@ -115,27 +91,28 @@ func (s *Server) serve(ctx context.Context, x *exchange, t *target) {
 	}
 }
 
-// begin opens the media and reads enough of it to know its type: into buffer, at most all of it. For HEAD it stops at the homeserver's headers where
-// those decide.
-func (s *Server) begin(ctx context.Context, x *exchange, t *target, buffer []byte) (*media, []byte, error) {
-	if x.r.Method == http.MethodHead {
-		m, err := s.upstream.open(ctx, http.MethodHead, t.server, t.mediaID)
-		if err == nil {
-			declared := t.mime
-			if declared == "" {
-				declared = m.contentType
-			}
-			if !needsBytes(declared) && m.size >= 0 {
-				return m, nil, nil
-			}
-			m.Close()
-		}
-		// An error has no body here that would say which endpoint the homeserver knows, and the type may hang on the first bytes:
-		// a GET is begun and given up.
+// begin opens the media and reads enough of it to know its type, into buffer. size is -1 where it is not known. For HEAD it stops at the homeserver's
+// headers where those decide.
+func (s *Server) begin(ctx context.Context, x *exchange, t *target, buffer []byte) (m content, head []byte, size int64, err error) {
+	fetch := func(ctx context.Context) (*media, error) {
+		return s.upstream.open(ctx, http.MethodGet, t.server, t.mediaID)
 	}
-	m, err := s.upstream.open(ctx, http.MethodGet, t.server, t.mediaID)
+	if x.r.Method == http.MethodHead {
+		if m = s.headers(ctx, t); m != nil {
+			size, _ = m.about()
+			return m, nil, size, nil
+		}
+	}
+	switch {
+	case t.file != nil:
+		m, err = s.openEncrypted(ctx, x, t, fetch)
+	case s.cache.keep:
+		m, err = s.cache.open(ctx, t.key(), fetch)
+	default:
+		m, err = fetch(ctx)
+	}
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, 0, err
 	}
 	n := 0
 	for n < sniffSize && err == nil {
@@ -145,80 +122,16 @@ func (s *Server) begin(ctx context.Context, x *exchange, t *target, buffer []byt
 	}
 	if err != nil && err != io.EOF {
 		m.Close()
-		return nil, nil, readFailure(err)
+		s.markTampered(t, err)
+		if ctx.Err() != nil {
+			return nil, nil, 0, err
+		}
+		return nil, nil, 0, readFailure(err)
 	}
-	if err == io.EOF && m.size < 0 {
-		m.size = int64(n)
+	if size, _ = m.about(); size < 0 && err == io.EOF {
+		size = int64(n)
 	}
-	return m, buffer[:n], nil
-}
-
-// copy sends the part of the media that was asked for, of which head was read already into buffer.
-func (s *Server) copy(ctx context.Context, x *exchange, t *target, m *media, head, buffer []byte, part byteRange) error {
-	skip, left := part.start, part.length // left < 0: until the end
-	looked := time.Now()
-	got, err := len(head), error(nil)
-	for {
-		data := buffer[:got]
-		if n := min(skip, int64(len(data))); n > 0 {
-			skip -= n
-			data = data[n:]
-		}
-		if left >= 0 && int64(len(data)) > left {
-			data = data[:left]
-		}
-		if len(data) > 0 {
-			if werr := s.send(x, data); werr != nil {
-				x.cut = "reader"
-				return fmt.Errorf("send to the reader: %w", werr)
-			}
-			if left >= 0 {
-				left -= int64(len(data))
-			}
-		}
-		switch {
-		case left == 0:
-			return nil
-		case err == io.EOF && left < 0:
-			return nil
-		case err == io.EOF:
-			x.cut = "homeserver"
-			return fmt.Errorf("the homeserver's answer ends %d bytes early", left)
-		case err != nil:
-			switch {
-			case errors.Is(err, errTooLong):
-				x.cut = "size"
-			case errors.Is(err, errTotal):
-				x.cut = "time"
-			case ctx.Err() != nil:
-				x.cut = "reader"
-			default:
-				x.cut = "homeserver"
-			}
-			return fmt.Errorf("read from the homeserver: %w", err)
-		}
-		if time.Since(looked) >= lookAgain {
-			// A store that does not answer for a moment is no reason to break streams off; the next look decides.
-			if revoked, rerr := t.revoked(ctx); rerr == nil && revoked {
-				x.cut = "revoked"
-				return errRevoked
-			}
-			looked = time.Now()
-		}
-		got, err = m.Read(buffer)
-	}
-}
-
-// send writes one chunk. The reader has the stall limit to take it.
-func (s *Server) send(x *exchange, data []byte) error {
-	// Recorders in tests have no deadline, and are not slow.
-	_ = x.control.SetWriteDeadline(time.Now().Add(s.stall))
-	n, err := x.w.Write(data)
-	x.bytes += int64(n)
-	if x.first == 0 && n > 0 {
-		x.first = max(time.Since(x.began), 1)
-	}
-	return err
+	return m, buffer[:n], size, nil
 }
 
 func (s *Server) refuseFetch(ctx context.Context, x *exchange, err error) {
@@ -252,6 +165,47 @@ func (s *Server) maxAge(t *target) int64 {
 		fresh = min(fresh, t.expires.Sub(s.now()))
 	}
 	return max(0, int64(fresh/time.Second))
+}
+
+// headers opens the media for its length and type only; nil when its bytes are needed for that, or an error hangs on them: an answer to HEAD has no
+// body that would say which endpoint the homeserver knows.
+func (s *Server) headers(ctx context.Context, t *target) content {
+	if t.file != nil && s.decrypter == nil || needsBytes(t.mime) {
+		return nil
+	}
+	m := s.cache.peek(ctx, t.key())
+	if m == nil {
+		asked, err := s.upstream.open(ctx, http.MethodHead, t.server, t.mediaID)
+		if err != nil {
+			return nil
+		}
+		m = asked
+	}
+	if size, _ := m.about(); size < 0 || needsBytes(t.declared(m)) {
+		m.Close()
+		return nil
+	}
+	return m
+}
+
+// send writes one chunk. The reader has the stall limit to take it.
+func (s *Server) send(ctx context.Context, x *exchange, t *target, data []byte) error {
+	// Recorders in tests have no deadline, and are not slow.
+	_ = x.control.SetWriteDeadline(time.Now().Add(s.stall))
+	if ctx.Err() != nil { // looked at behind the deadline, which cut may have set before
+		return context.Cause(ctx)
+	}
+	n, err := x.w.Write(data)
+	s.sent(x, t, int64(n))
+	return err
+}
+
+func (s *Server) sent(x *exchange, t *target, n int64) {
+	x.bytes += n
+	s.meters.spend(x, t, n)
+	if x.first == 0 && n > 0 {
+		x.first = max(time.Since(x.began), 1)
+	}
 }
 
 // needsBytes tells whether the first bytes have a say in the type.

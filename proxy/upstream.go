@@ -247,6 +247,8 @@ func (m *media) Read(p []byte) (int, error) {
 	return n, err
 }
 
+func (m *media) about() (int64, string) { return m.size, m.contentType }
+
 func (m *media) Close() error {
 	m.end()
 	return m.body.Close()

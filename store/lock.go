@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+
+	"github.com/trestle-bridge/trestle/internal/filelock"
 )
 
 // fileLock keeps a second process away from a SQLite database. It is a file beside the database, which stays: deleting it
@@ -21,7 +23,7 @@ func lockFile(path string) (*fileLock, error) {
 	if err != nil {
 		return nil, fmt.Errorf("locking the database %s: %w: its folder must be writable", path, err)
 	}
-	taken, err := tryLock(f)
+	taken, err := filelock.Try(f)
 	if err != nil {
 		_ = f.Close()
 		return nil, fmt.Errorf("locking the database %s by %s: %w", path, name, err)

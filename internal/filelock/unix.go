@@ -1,6 +1,6 @@
 //go:build unix
 
-package store
+package filelock
 
 import (
 	"errors"
@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tryLock takes the file for this process. The kernel gives it back when the process ends, however it ends.
-func tryLock(f *os.File) (taken bool, err error) {
+// Try takes the file for this process. The kernel gives it back when the process ends, however it ends.
+func Try(f *os.File) (taken bool, err error) {
 	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		return false, nil
