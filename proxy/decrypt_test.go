@@ -32,11 +32,20 @@ func (s *stage) encrypted(mediaID, mime, name string, plain []byte) Media {
 	return m
 }
 
+func (s *stage) body(mediaID string) []byte {
+	s.hs.mu.Lock()
+	defer s.hs.mu.Unlock()
+	return s.hs.files["example.org/"+mediaID].body
+}
+
 // alter flips one bit of a file on the homeserver.
 func (s *stage) alter(mediaID string, at int) {
 	s.hs.mu.Lock()
 	defer s.hs.mu.Unlock()
-	s.hs.files["example.org/"+mediaID].body[at] ^= 1
+	f := s.hs.files["example.org/"+mediaID]
+	f.body = bytes.Clone(f.body) // an answer may still be on its way
+	f.body[at] ^= 1
+	s.hs.files["example.org/"+mediaID] = f
 }
 
 func TestProxy16_EncryptedMedia_IsServedInTheClear(t *testing.T) {
@@ -173,7 +182,7 @@ func TestProxy17_LargeDownload_StreamsButForItsEnd(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			m, plain := s.largeDownload()
 			goOn := make(chan struct{})
-			s.hs.answerWith(slowly(s.hs.files["example.org/large"].body, testVerifyFirst, goOn))
+			s.hs.answerWith(slowly(s.body("large"), testVerifyFirst, goOn))
 			resp, err := http.Get(s.listen() + s.link(m))
 			if err != nil {
 				t.Fatal(err)
@@ -200,8 +209,11 @@ func TestProxy17_LargeForgery_IsCutBeforeItsEnd(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			m, plain := s.largeDownload()
 			s.alter("large", len(plain)-1)
+			goOn := make(chan struct{})
+			s.hs.answerWith(slowly(s.body("large"), testVerifyFirst, goOn))
 			link, front := s.link(m), s.listen()
 			resp, err := http.Get(front + link)
+			close(goOn)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -111,7 +111,7 @@ func (m *meter) fill(b *bucket, now time.Time) {
 	b.at = now
 }
 
-// makeRoom forgets the buckets that are full, and when there are still too many any one of them.
+// makeRoom forgets the buckets that are full, and when there are still too many a quarter of them, so that the next ones cost no sweep each.
 func (m *meter) makeRoom(now time.Time) {
 	if len(m.buckets) < m.sweepAt {
 		return
@@ -121,11 +121,13 @@ func (m *meter) makeRoom(now time.Time) {
 			delete(m.buckets, key)
 		}
 	}
-	for key := range m.buckets {
-		if len(m.buckets) < maxBuckets {
-			break
+	if len(m.buckets) > maxBuckets*3/4 {
+		for key := range m.buckets {
+			if len(m.buckets) <= maxBuckets*3/4 {
+				break
+			}
+			delete(m.buckets, key)
 		}
-		delete(m.buckets, key)
 	}
 	m.sweepAt = min(max(2*len(m.buckets), 256), maxBuckets)
 }
