@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -78,42 +79,57 @@ func (p *process) kill() {
 
 func (p *process) get(t *testing.T, path string, into any) {
 	t.Helper()
+	if err := p.ask(path, into); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (p *process) ask(path string, into any) error {
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: time.Minute}
 	r, err := client.Get("http://" + p.addr + path)
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
 	defer r.Body.Close()
 	if r.StatusCode != http.StatusOK {
-		t.Fatalf("GET %s: %s", path, r.Status)
+		text, _ := io.ReadAll(r.Body)
+		return fmt.Errorf("GET %s: %s: %s", path, r.Status, text)
 	}
 	if err = json.NewDecoder(r.Body).Decode(into); err != nil {
-		t.Fatalf("GET %s: %v", path, err)
+		return fmt.Errorf("GET %s: %w", path, err)
 	}
+	return nil
 }
 
 // settle waits until no event waits in the store.
 func (p *process) settle(t *testing.T) {
 	t.Helper()
+	if err := p.settled(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (p *process) settled() error {
 	for range 6000 {
 		var s stats
-		if p.get(t, "/stats", &s); s.WaitingEvents == 0 {
-			return
+		if err := p.ask("/stats", &s); err != nil || s.WaitingEvents == 0 {
+			return err
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	t.Fatal("events still wait after a minute")
+	return errors.New("events still wait after a minute")
 }
 
-func kills(t *testing.T) int {
+// times gives how often to do something: 5 times, or what the variable says.
+func times(t *testing.T, variable string) int {
 	t.Helper()
-	text := os.Getenv(killsVariable)
+	text := os.Getenv(variable)
 	if text == "" {
 		return 5
 	}
 	n, err := strconv.Atoi(text)
 	if err != nil || n < 1 {
-		t.Fatalf("%s is %q: it must be a number from 1 on", killsVariable, text)
+		t.Fatalf("%s is %q: it must be a number from 1 on", variable, text)
 	}
 	return n
 }
@@ -153,7 +169,7 @@ func killedUnderLoad(t *testing.T, binary, db string) {
 		sent <- nil
 	}()
 
-	n := kills(t)
+	n := times(t, killsVariable)
 	for i := range n {
 		wait := time.Duration(50+rand.IntN(250)) * time.Millisecond
 		select {

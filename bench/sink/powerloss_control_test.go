@@ -1,0 +1,120 @@
+//go:build linux && (amd64 || arm64)
+
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/trestle-bridge/trestle/bench/internal/powerloss"
+)
+
+// sqliteDriver is one of the two ways in which the store comes to SQLite.
+type sqliteDriver struct{ name, cgo, file, full string }
+
+var drivers = []sqliteDriver{
+	{"mattn", "1", "sqlite_cgo.go", "_synchronous=FULL"},
+	{"modernc", "0", "sqlite_nocgo.go", "synchronous(FULL)"},
+}
+
+// The store always asks for FULL, and looks whether it got it: nobody can choose less. So a sink with less is compiled
+// from sources in which both are replaced.
+const (
+	asserted   = "if level < 2 {"
+	unasserted = "if level < 0 {"
+)
+
+func (d sqliteDriver) build(t *testing.T, overlay string) string {
+	t.Helper()
+	if d.cgo == "1" {
+		cc, err := exec.Command("go", "env", "CC").Output()
+		if err == nil {
+			_, err = exec.LookPath(strings.Fields(string(cc))[0])
+		}
+		if err != nil {
+			notRun(t, "there is no C compiler")
+		}
+	}
+	binary := filepath.Join(t.TempDir(), "sink")
+	cmd := exec.Command("go", "build", "-overlay", overlay, "-o", binary, ".")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED="+d.cgo)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build the sink: %v\n%s", err, out)
+	}
+	return binary
+}
+
+// overlay gives the file by which go build replaces words in files of the store.
+func overlay(t *testing.T, replaced map[string][2]string) string {
+	t.Helper()
+	folder := t.TempDir()
+	paths := map[string]string{}
+	for name, words := range replaced {
+		source, err := filepath.Abs(filepath.Join("..", "..", "store", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := os.ReadFile(source)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := strings.Count(string(text), words[0]); n != 1 {
+			t.Fatalf("%q is %d times in %s: this test no longer knows the store", words[0], n, name)
+		}
+		paths[source] = filepath.Join(folder, name)
+		if err = os.WriteFile(paths[source], []byte(strings.Replace(string(text), words[0], words[1], 1)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b, err := json.Marshal(map[string]any{"Replace": paths})
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(folder, "overlay.json")
+	if err = os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// Without these, the test above would show nothing: a store that syncs less must lose something here.
+func TestSink_PowerLostWithLessThanSynchronousFull_IsNoticed(t *testing.T) {
+	for _, d := range drivers {
+		for _, level := range []string{"OFF", "NORMAL"} {
+			t.Run(d.name+" with "+level, func(t *testing.T) {
+				less := [2]string{d.full, strings.Replace(d.full, "FULL", level, 1)}
+				c := newComputer(t, d.build(t, overlay(t, map[string][2]string{d.file: less, "sqlite.go": {asserted, unasserted}})))
+				n := times(t, lossesVariable)
+				for range n {
+					if err := c.boot(t); err != nil {
+						t.Logf("noticed: %v", err)
+						return
+					}
+					if err := c.complete(); err != nil {
+						t.Logf("noticed: %v", err)
+						return
+					}
+					<-c.send(20)
+					c.restore(t, powerloss.Loss{})
+				}
+				t.Fatalf("the power was lost %d times, and nobody noticed; %d writes and changes of the folder were forgotten", n, c.forgotten)
+			})
+		}
+	}
+}
+
+func TestSink_DriverThatSyncsLess_IsRefused(t *testing.T) {
+	for _, d := range drivers {
+		t.Run(d.name, func(t *testing.T) {
+			less := [2]string{d.full, strings.Replace(d.full, "FULL", "NORMAL", 1)}
+			c := newComputer(t, d.build(t, overlay(t, map[string][2]string{d.file: less})))
+			if err := c.boot(t); err == nil || !strings.Contains(err.Error(), "would not survive a power loss") {
+				t.Fatalf("error %v", err)
+			}
+		})
+	}
+}
