@@ -120,18 +120,25 @@ func (p *process) settled() error {
 	return errors.New("events still wait after a minute")
 }
 
-// times gives how often to do something: 5 times, or what the variable says.
-func times(t *testing.T, variable string) int {
+// times gives how often to do something, unless the variable says otherwise.
+func times(t *testing.T, variable string, usual int) int {
 	t.Helper()
 	text := os.Getenv(variable)
 	if text == "" {
-		return 5
+		return usual
 	}
 	n, err := strconv.Atoi(text)
 	if err != nil || n < 1 {
 		t.Fatalf("%s is %q: it must be a number from 1 on", variable, text)
 	}
 	return n
+}
+
+// notRun leaves a test out and says so, where standard output is shown.
+func notRun(t *testing.T, why any) {
+	t.Helper()
+	fmt.Printf("NOT RUN: %s: %v\n", t.Name(), why)
+	t.Skip(why)
 }
 
 // A homeserver sends; the sink is killed again and again; what was not acknowledged is sent again. In the end every
@@ -169,7 +176,7 @@ func killedUnderLoad(t *testing.T, binary, db string) {
 		sent <- nil
 	}()
 
-	n := times(t, killsVariable)
+	n := times(t, killsVariable, 5)
 	for i := range n {
 		wait := time.Duration(50+rand.IntN(250)) * time.Millisecond
 		select {

@@ -62,13 +62,6 @@ func newComputer(t *testing.T, binary string) *computer {
 	return c
 }
 
-// notRun leaves a test out and says so, where standard output is shown.
-func notRun(t *testing.T, why any) {
-	t.Helper()
-	fmt.Printf("NOT RUN: %s: %v\n", t.Name(), why)
-	t.Skip(why)
-}
-
 // boot starts the sink. It returns when transactions are taken, or when the power is cut. An error is the sink's own.
 func (c *computer) boot(t *testing.T) error {
 	t.Helper()
@@ -140,6 +133,19 @@ func (c *computer) send(transactions int) (enough <-chan struct{}) {
 	return reached
 }
 
+// wait waits for what send promised.
+func (c *computer) wait(t *testing.T, enough <-chan struct{}) {
+	t.Helper()
+	select {
+	case <-enough:
+	case err := <-c.sending:
+		c.sending = nil
+		t.Fatalf("sending ended early: %v", err)
+	case <-time.After(patience):
+		t.Fatal("the sink takes no transactions")
+	}
+}
+
 func (c *computer) sendAll(addr string, transactions int, reached chan<- struct{}) error {
 	conn, err := load.Dial(addr)
 	if err != nil {
@@ -190,7 +196,7 @@ func (c *computer) finish(t *testing.T) error {
 	if err := c.complete(); err != nil {
 		return err
 	}
-	<-c.send(1)
+	c.wait(t, c.send(1))
 	if err := c.stop(t); err != nil {
 		return err
 	}
@@ -264,7 +270,9 @@ func (c *computer) restore(t *testing.T, loss powerloss.Loss) {
 	t.Helper()
 	c.off()
 	n, err := c.disk.Restore(loss)
-	if err != nil {
+	if errors.Is(err, powerloss.ErrUnsupported) {
+		notRun(t, err)
+	} else if err != nil {
 		t.Fatal(err)
 	}
 	c.forgotten += n

@@ -3,10 +3,9 @@
 package main
 
 import (
-	"fmt"
+	"errors"
 	"math/rand/v2"
 	"testing"
-	"time"
 
 	"github.com/trestle-bridge/trestle/bench/internal/powerloss"
 )
@@ -18,7 +17,7 @@ const lossesVariable = "TRESTLE_POWER_LOSSES"
 type plan struct {
 	what  string
 	stage stage
-	calls func() func(powerloss.Op) bool
+	calls func() func(powerloss.Op) bool // nil: at once
 	among int
 }
 
@@ -27,15 +26,19 @@ type stage int
 const (
 	starting stage = iota // from the start of the process on
 	serving               // from when it takes transactions
+	busy                  // after some transactions
 	stopping              // from SIGTERM on, after some transactions
 )
 
+var soon = plan{"after some transactions", busy, nil, 1}
+
 // plans are the moments at which SQLite, or the way in which the store uses it, could get something wrong.
 var plans = []plan{
+	soon,
 	{"under load", serving, anyCall, 300},
 	{"in a checkpoint", serving, writesTo(databaseName), 300},
 	{"while the WAL starts over", serving, fromTheWALsSecondHeader, 60},
-	{"in a start", starting, anyCall, 60},
+	{"in a start", starting, anyCall, 30},
 	{"in a shutdown", stopping, anyCall, 100},
 }
 
@@ -70,45 +73,86 @@ var losses = []powerloss.Loss{
 
 // A homeserver sends; the power goes again and again, and with it what was not synced, in whole or in part. After each
 // time the database must be sound and hold what was acknowledged, once and in order; so it must in the end.
-func TestSink_PowerLostUnderLoad_LosesNothing(t *testing.T) {
+func TestSink_PowerLost_LosesNothing(t *testing.T) {
 	for _, d := range drivers {
 		t.Run(d.name, func(t *testing.T) {
-			c := newComputer(t, d.build(t, ""))
-			n := times(t, lossesVariable)
-			if err := c.loseOften(t, n); err != nil {
-				t.Fatal(err)
-			}
-			if c.forgotten == 0 {
-				t.Fatal("nothing was forgotten, so that nothing was shown")
-			}
-			t.Logf("%d events acknowledged, power lost %d times, %d writes and changes of the folder forgotten", c.acknowledged, n, c.forgotten)
+			binary := d.build(t, nil)
+			n := times(t, lossesVariable, len(plans))
+			t.Run("under load", func(t *testing.T) { loseUnderLoad(t, binary, n) })
+			t.Run("while the database is made", func(t *testing.T) { loseNewDatabases(t, binary, n) })
 		})
 	}
 }
 
-// loseOften gives an error when something is not there any more, or not as it should be.
-func (c *computer) loseOften(t *testing.T, n int) error {
-	t.Helper()
+func loseUnderLoad(t *testing.T, binary string, n int) {
+	c := newComputer(t, binary)
 	for i := range n {
-		plan, loss := plans[i%len(plans)], losses[0]
-		if i >= len(plans) || plan.stage == starting {
+		p, loss := plans[i%len(plans)], powerloss.Loss{}
+		if i > 0 {
 			loss = losses[rand.IntN(len(losses))]
 		}
-		after := 1 + rand.IntN(plan.among)
-		if err := c.live(t, plan, after); err != nil {
-			return fmt.Errorf("after %d losses of power: %w", i, err)
+		after := 1 + rand.IntN(p.among)
+		if err := c.live(t, p, after); err != nil {
+			t.Fatalf("after %d losses of power: %v", i, err)
 		}
-		t.Logf("power lost %s, at call %d; %d events acknowledged, %.2f of what is not synced survives", plan.what, after, c.acknowledged, loss.Survive)
+		before := c.forgotten
 		c.restore(t, loss)
+		t.Logf("power lost %s, at call %d: %d events acknowledged, %+v, %d forgotten", p.what, after, c.acknowledged, loss, c.forgotten-before)
 		if err := c.sound(t); err != nil {
-			return fmt.Errorf("power lost %s, at call %d, %+v: %w", plan.what, after, loss, err)
+			t.Fatal(err)
 		}
 	}
-	// What the homeserver has under way arrives, and the end is a good one.
 	if err := c.finish(t); err != nil {
-		return fmt.Errorf("at the end, after %d losses of power: %w", n, err)
+		t.Fatalf("at the end, after %d losses of power: %v", n, err)
 	}
-	return nil
+	if c.forgotten == 0 {
+		t.Fatal("nothing was forgotten, so that nothing was shown")
+	}
+	t.Logf("power lost %d times, %d events acknowledged, %d writes and changes of the folder forgotten", n, c.acknowledged, c.forgotten)
+}
+
+// loseNewDatabases loses power at so many moments of a database's first start. It must start again, and from its first
+// answer on nothing may be lost, nor the file itself.
+func loseNewDatabases(t *testing.T, binary string, n int) {
+	all := 0
+	first := newComputer(t, binary)
+	first.disk.CutBefore(func(powerloss.Op) bool {
+		all++
+		return false
+	})
+	if err := first.boot(t); err != nil {
+		t.Fatal(err)
+	}
+	first.off()
+	n = min(n, all)
+	for i := range n {
+		call, loss := 1+(i*all+rand.IntN(all))/n, losses[rand.IntN(len(losses))]
+		c, left := newComputer(t, binary), call
+		c.disk.CutBefore(func(powerloss.Op) bool {
+			left--
+			return left == 0
+		})
+		err := c.boot(t)
+		if err == nil {
+			c.restore(t, loss)
+			err = errors.Join(c.sound(t), c.boot(t))
+		}
+		if err == nil {
+			err = c.whole()
+		}
+		if err == nil {
+			c.wait(t, c.send(1))
+			c.restore(t, powerloss.Loss{})
+			if err = c.boot(t); err == nil {
+				err = c.complete()
+			}
+		}
+		if err != nil {
+			t.Fatalf("power lost at call %d of %d, %+v: %v", call, all, loss, err)
+		}
+		c.off()
+	}
+	t.Logf("power lost at %d of the %d calls that make a database", n, all)
 }
 
 // live starts the sink, looks whether all is there, sends, and ends when the power is cut.
@@ -136,16 +180,16 @@ func (c *computer) live(t *testing.T, p plan, after int) error {
 	if p.stage == serving {
 		arm()
 	}
-	enough := c.send(1 + rand.IntN(20))
-	if p.stage == stopping {
-		select {
-		case <-enough:
-		case <-time.After(patience):
-			t.Fatal("the sink takes no transactions")
-		}
+	enough := c.send(20)
+	switch p.stage {
+	case busy:
+		c.wait(t, enough)
+	case stopping:
+		c.wait(t, enough)
 		arm()
 		return c.stop(t)
+	default:
+		c.untilCut(t)
 	}
-	c.untilCut(t)
 	return nil
 }

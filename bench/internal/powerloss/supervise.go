@@ -213,6 +213,9 @@ func memory(pid uint32, at, size uint64) ([]byte, error) {
 	local := []unix.Iovec{{Base: &b[0]}}
 	local[0].SetLen(int(size))
 	n, err := unix.ProcessVMReadv(int(pid), local, []unix.RemoteIovec{{Base: uintptr(at), Len: int(size)}}, 0)
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOSYS) {
+		err = fmt.Errorf("%w, or no right to read its program's memory: %w", ErrUnsupported, err)
+	}
 	if err == nil && uint64(n) != size {
 		err = fmt.Errorf("%d of %d bytes", n, size)
 	}

@@ -1,0 +1,9 @@
+//go:build !linux || !(amd64 || arm64)
+
+package main
+
+import "testing"
+
+func TestSink_PowerLost_LosesNothing(t *testing.T) {
+	notRun(t, "a loss of power is simulated on Linux only, with amd64 or arm64")
+}
