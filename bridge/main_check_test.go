@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/trestle-bridge/trestle/appservice"
+	"github.com/trestle-bridge/trestle/internal/ports"
 )
 
 // tinyHomeserver answers what check asks. Each field changes one answer.
@@ -110,13 +111,13 @@ func newChecked(t *testing.T, more string) *checked {
 	hs := &tinyHomeserver{}
 	server := httptest.NewServer(hs)
 	t.Cleanup(server.Close)
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listen, release, err := ports.Reserve() // check listens there next
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer listener.Close() // check listens there next
+	t.Cleanup(release)
 	c := &checked{config: writeConfig(t, more), hs: hs, env: []string{
-		"TRESTLE_HOMESERVER_ADDRESS=" + server.URL, "TRESTLE_APPSERVICE_LISTEN=" + listener.Addr().String(),
+		"TRESTLE_HOMESERVER_ADDRESS=" + server.URL, "TRESTLE_APPSERVICE_LISTEN=" + listen,
 	}}
 	invoke(&settledNetwork{}, c.env, "registration", "-config", c.config).want(t, exitOK, "", "")
 	if hs.registration, err = appservice.LoadRegistration(filepath.Join(filepath.Dir(c.config), "registration.yaml")); err != nil {

@@ -3,7 +3,6 @@ package bridgetest
 import (
 	"context"
 	"fmt"
-	"net"
 	"path/filepath"
 	"testing"
 	"time"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/trestle-bridge/trestle/appservice"
 	"github.com/trestle-bridge/trestle/bridge"
+	"github.com/trestle-bridge/trestle/internal/ports"
 	"github.com/trestle-bridge/trestle/store"
 )
 
@@ -36,11 +36,11 @@ func StartBridge(tb testing.TB, hs *Homeserver, network bridge.Network, change .
 	dir := tb.TempDir()
 	cfg := bridge.DefaultConfig(network.Info())
 	cfg.Homeserver = bridge.HomeserverConfig{Address: hs.URL(), Domain: hs.Domain()}
-	cfg.Appservice.Listen = freeAddress(tb)
+	cfg.Appservice.Listen = ownAddress(tb)
 	cfg.Appservice.Address = "http://" + cfg.Appservice.Listen
 	cfg.Appservice.Registration = filepath.Join(dir, "registration.yaml")
 	cfg.Database = "sqlite:" + filepath.Join(dir, "bridge.db")
-	cfg.Media.Listen = freeAddress(tb)
+	cfg.Media.Listen = ownAddress(tb)
 	cfg.Media.PublicURL = "http://" + cfg.Media.Listen
 	for _, f := range change {
 		f(cfg)
@@ -130,15 +130,15 @@ func (b *Bridge) BotID() id.UserID {
 	return id.NewUserID(b.Config.Appservice.Bot, b.Config.Homeserver.Domain)
 }
 
-// freeAddress finds a port that was free a moment ago.
-func freeAddress(tb testing.TB) string {
+// ownAddress keeps a port for the test, through any number of starts and stops.
+func ownAddress(tb testing.TB) string {
 	tb.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	address, release, err := ports.Reserve()
 	if err != nil {
-		tb.Fatalf("bridgetest: finding a free port: %v", err)
+		tb.Fatalf("bridgetest: %v", err)
 	}
-	defer l.Close()
-	return l.Addr().String()
+	tb.Cleanup(release)
+	return address
 }
 
 type testWriter struct{ tb testing.TB }

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 
 	"go.uber.org/goleak"
 	"maunium.net/go/mautrix"
@@ -32,7 +31,7 @@ func start(t *testing.T, change ...func(*bridgetest.Registration)) *world {
 
 func startWith(t *testing.T, opts bridgetest.Options, change ...func(*bridgetest.Registration)) *world {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := bridgetest.Timeout()
 	t.Cleanup(cancel)
 	w := &world{T: t, ctx: ctx, hs: bridgetest.NewHomeserver(t, opts), as: newBridgeSide(t)}
 	reg := registration(w.as.url)

@@ -240,7 +240,8 @@ func (s *scriptedSession) SendTopic(_ context.Context, channel, topic string, _ 
 
 func (s *scriptedSession) Guarantee() bridge.Guarantee { return s.n.Guarantee }
 
-// Timeout is a context that ends after a time in which everything in a test should long have happened.
+// Timeout is a context that ends after two minutes, in which everything in a test should long have happened, also on a
+// machine that is busy with something else.
 func Timeout() (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.Background(), 30*time.Second)
+	return context.WithTimeout(context.Background(), 2*time.Minute)
 }

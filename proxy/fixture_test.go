@@ -28,6 +28,9 @@ const (
 	testPublic = "https://bridge.example"
 )
 
+// patience is for limits in time that are to be met in the middle of an answer, and by no means before its first bytes.
+const patience = 2 * time.Second
+
 var (
 	loopback = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
 	png      = []byte("\x89PNG\r\n\x1a\n" + strings.Repeat("pixels ", 100))

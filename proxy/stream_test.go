@@ -88,7 +88,7 @@ func TestStream_RangeDeepInALargeFile_EndsTheUpstreamWhenItIsServed(t *testing.T
 
 func TestStream_ReaderThatDoesNotRead_IsLetGo(t *testing.T) {
 	const size = 256 << 20
-	s := newStage(t, func(c *ServerConfig) { c.MaxSize = size; c.Stall = 100 * time.Millisecond })
+	s := newStage(t, func(c *ServerConfig) { c.MaxSize = size; c.Stall = patience })
 	s.hs.answerWith(endless(size))
 	done := make(chan bool)
 	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/trestle-bridge/trestle/internal/ports"
 )
 
 func TestUpstream_WhatTheHomeserverAnswers_BecomesOurAnswer(t *testing.T) {
@@ -68,21 +70,25 @@ func TestUpstream_WhatTheHomeserverAnswers_BecomesOurAnswer(t *testing.T) {
 }
 
 func TestUpstream_HomeserverAway_Is502AndServesAgainWhenItIsBack(t *testing.T) {
-	s := newStage(t)
-	link := s.link(photo())
-	addr := s.hs.Listener.Addr().String()
-	s.hs.Close()
-	wantStatus(t, s.get(link), 502)
-	wantStatus(t, s.do(http.MethodHead, link), 502)
-	back := httptest.NewUnstartedServer(http.HandlerFunc(s.hs.answer))
-	back.Listener.Close()
-	var err error
-	if back.Listener, err = listenAt(addr); err != nil {
+	address, release, err := ports.Reserve()
+	if err != nil {
 		t.Fatal(err)
 	}
-	back.Start()
-	defer back.Close()
-	wantStatus(t, s.get(link), 200)
+	defer release()
+	s := newStage(t, func(c *ServerConfig) { c.HomeserverURL = "http://" + address })
+	link := s.link(photo())
+	for range 2 { // at first it is not there yet, and then not any more
+		wantStatus(t, s.get(link), 502)
+		wantStatus(t, s.do(http.MethodHead, link), 502)
+		hs := httptest.NewUnstartedServer(http.HandlerFunc(s.hs.answer))
+		hs.Listener.Close()
+		if hs.Listener, err = listenAt(address); err != nil {
+			t.Fatal(err)
+		}
+		hs.Start()
+		wantStatus(t, s.get(link), 200)
+		hs.Close()
+	}
 }
 
 func TestUpstream_SlowToAnswer_Is504(t *testing.T) {
@@ -283,7 +289,7 @@ func TestStream_ChunkedAnswerBrokenOff_BreaksTheConnection(t *testing.T) {
 }
 
 func TestStream_StallInTheMiddle_BreaksTheConnection(t *testing.T) {
-	s := newStage(t, func(c *ServerConfig) { c.Stall = 50 * time.Millisecond })
+	s := newStage(t, func(c *ServerConfig) { c.Stall = patience })
 	s.hs.answerWith(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Length", "300000")
 		w.Write(make([]byte, 200000))
@@ -319,7 +325,7 @@ func TestStream_ExactlyTheLimit_IsServed(t *testing.T) {
 }
 
 func TestStream_LongerThanTheTotalLimit_IsCut(t *testing.T) {
-	s := newStage(t, func(c *ServerConfig) { c.Total = 50 * time.Millisecond })
+	s := newStage(t, func(c *ServerConfig) { c.Total = patience })
 	s.hs.answerWith(func(w http.ResponseWriter, r *http.Request) {
 		for r.Context().Err() == nil {
 			w.Write(make([]byte, 1000))

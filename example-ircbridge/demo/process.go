@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,6 +12,7 @@ import (
 	"maunium.net/go/mautrix/id"
 
 	"github.com/trestle-bridge/trestle/bridgetest"
+	"github.com/trestle-bridge/trestle/internal/ports"
 )
 
 // process is the bridge, running.
@@ -31,7 +31,12 @@ func startBridge(ctx context.Context, dir string, hs *bridgetest.Homeserver, irc
 	if out, err := exec.CommandContext(ctx, "go", "build", "-o", binary, "./example-ircbridge").CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("building the bridge: %w\n%s", err, out)
 	}
-	listen, err := freeAddresses(2)
+	// Both stay reserved until the demo ends.
+	appservice, _, err := ports.Reserve()
+	if err != nil {
+		return nil, err
+	}
+	media, _, err := ports.Reserve()
 	if err != nil {
 		return nil, err
 	}
@@ -55,7 +60,7 @@ network:
   flood: # the demo's own IRC server does not mind
     burst: 50
     interval: 100ms
-`, hs.URL(), hs.Domain(), listen[0], listen[1], irc)), 0o600); err != nil {
+`, hs.URL(), hs.Domain(), appservice, media, irc)), 0o600); err != nil {
 		return nil, err
 	}
 	if out, err := exec.CommandContext(ctx, binary, "registration", "-config", config).CombinedOutput(); err != nil {
@@ -93,17 +98,4 @@ func (p *process) stop() error {
 	case <-time.After(30 * time.Second):
 		return errors.Join(errors.New("the bridge did not stop within 30 s"), p.cmd.Process.Kill())
 	}
-}
-
-func freeAddresses(n int) ([]string, error) {
-	var addresses []string
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
-		}
-		defer l.Close()
-		addresses = append(addresses, l.Addr().String())
-	}
-	return addresses, nil
 }
