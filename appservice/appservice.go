@@ -37,6 +37,7 @@ type AppService struct {
 	lanes      *lanes.Lanes[store.Ref]
 	heads      heads
 	shared     sharedCommits
+	replay     *replay
 	later      laterLanes
 	ephemeral  *ephemerals
 	questions  *questions
@@ -109,7 +110,7 @@ func New(cfg Config) (*AppService, error) {
 		as.aliases = append(as.aliases, re)
 	}
 	as.http = newHTTPClient(cfg.HTTPClient, as.log)
-	as.shared.as = as
+	as.shared.as, as.replay = as, newReplay(as)
 	as.lanes = lanes.NewBatch(packedRefs, cfg.Workers, batchSize, as.work)
 	as.ephemeral = newEphemerals(cfg.Handler.HandleEphemeral, as.isOwn, as.log, func(outcome string) { as.metrics.ephemeral(outcome) })
 	if as.metrics, err = newMetrics(cfg.Metrics, as.lanes.Len); err != nil {
@@ -128,26 +129,8 @@ func (as *AppService) Start(ctx context.Context) error {
 	if err := as.running(); !errors.Is(err, errNotStarted) {
 		return errors.New("start the appservice: it was started before")
 	}
-	events := 0
-	var doubted []store.LaneRefs
-	err := as.store.Backlog(ctx, func(r store.LaneRefs) error {
-		if known := as.heads.get(r.Lane); known == (head{}) && (r.Doubt || r.Attempts > 0) {
-			h := head{attempts: r.Attempts, doubt: r.Doubt, nextAt: r.NextAt}
-			if r.Doubt {
-				h.attempts++ // it was under way when the process ended: that was an attempt
-				h.crashes = crashes(r.Cause) + 1
-				doubted = append(doubted, r)
-			}
-			as.heads.set(r.Lane, h)
-		}
-		as.lanes.Add(r.Lane, r.Refs...)
-		events += len(r.Refs)
-		return nil
-	})
+	events, err := as.takeUp(ctx)
 	if err != nil {
-		return fmt.Errorf("start the appservice: read the backlog: %w", err)
-	}
-	if err := as.countCrashes(ctx, doubted); err != nil {
 		return fmt.Errorf("start the appservice: %w", err)
 	}
 	if events > 0 {
@@ -157,8 +140,51 @@ func (as *AppService) Start(ctx context.Context) error {
 	as.routines.Go(func() { as.ephemeral.read(as.runCtx) })
 	as.routines.Go(func() { as.ephemeral.call(as.runCtx) })
 	as.routines.Go(func() { as.greet(as.runCtx) })
+	as.routines.Go(func() { as.replay.prove(as.runCtx) })
 	as.started.Store(true)
 	return nil
+}
+
+// takeUp gives the lanes what an earlier process left, and writes down how that one ended.
+func (as *AppService) takeUp(ctx context.Context) (events int, err error) {
+	if err := as.replay.load(ctx); err != nil {
+		return 0, fmt.Errorf("read how the last process ended: %w", err)
+	}
+	careful := as.replay.last.Bad >= badStarts
+	var crashed []store.LaneRefs
+	err = as.store.Backlog(ctx, func(r store.LaneRefs) error {
+		if !as.replay.knows(r.Lane) {
+			h, ended := as.replay.head(r)
+			if ended {
+				crashed = append(crashed, r)
+			}
+			as.heads.set(r.Lane, h)
+		}
+		as.replay.wait(r.Lane, len(r.Refs))
+		if events += len(r.Refs); !careful {
+			as.lanes.Add(r.Lane, r.Refs...)
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, fmt.Errorf("read the backlog: %w", err)
+	}
+	if careful {
+		as.log.Warn().Int("starts", as.replay.last.Bad).Msg("The last starts did not end well: what waits is tried with care, one lane at a time")
+		as.lanes.Limit(1)
+		for _, suspicious := range []bool{true, false} {
+			err = as.store.Backlog(ctx, func(r store.LaneRefs) error {
+				if as.replay.suspicious(r.Lane) == suspicious {
+					as.lanes.Add(r.Lane, r.Refs...)
+				}
+				return nil
+			})
+			if err != nil {
+				return 0, fmt.Errorf("read the backlog: %w", err)
+			}
+		}
+	}
+	return events, as.countCrashes(ctx, crashed, as.replay.begin())
 }
 
 // stopPatience is how long handlers may go on after their context has ended.
@@ -175,6 +201,9 @@ func (as *AppService) Stop(ctx context.Context) error {
 	defer cancel()
 	if err != nil {
 		err = as.lanes.Drain(patience)
+	}
+	if as.started.Load() && as.fatalError() == nil {
+		_ = within(patience, func() error { as.replay.strikeOut(as.commitCtx); return nil })
 	}
 	as.commitEnd()
 	ended := make(chan struct{})

@@ -3,44 +3,42 @@ package appservice
 import (
 	"context"
 	"fmt"
-	"strconv"
-	"strings"
 
 	"github.com/trestle-bridge/trestle/store"
 )
 
-// crashCause is the cause of an attempt that the end of the process ended; the number of such in a row follows.
-const crashCause = "the process ended while this was under way; in a row: "
+// crashCause is the cause of an attempt that the end of the process ended: how many in a row, and in how many of these
+// nothing else was under way.
+const crashCause = "the process ended while this was under way; in a row: %d, alone: %d"
 
-func crashes(cause string) int {
-	text, ok := strings.CutPrefix(cause, crashCause)
-	if !ok {
-		return 0
+func crashes(cause string) (inARow, alone int) {
+	if n, _ := fmt.Sscanf(cause, crashCause, &inARow, &alone); n == 0 {
+		return 0, 0
 	}
-	n, _ := strconv.Atoi(text)
-	return n
+	return inARow, alone
 }
 
 // countCrashes writes down that the heads of some lanes were under way when the last process ended, before anything is
-// tried again: an event that ends the process each time must not do so for ever. They stay in doubt.
-func (as *AppService) countCrashes(ctx context.Context, doubted []store.LaneRefs) error {
-	if len(doubted) == 0 {
-		return nil
-	}
+// tried again: an event that ends the process each time must not do so for ever. What was in doubt stays so. In the same
+// commit goes what this process begins with.
+func (as *AppService) countCrashes(ctx context.Context, crashed []store.LaneRefs, begin Effect) error {
 	err := as.store.Commit(ctx, as.epoch, func(tx *store.Tx) error {
-		for _, r := range doubted {
-			cause := crashCause + strconv.Itoa(as.heads.get(r.Lane).crashes)
-			if err := tx.Attempt(r.Lane, r.Refs[0], cause, r.NextAt); err != nil {
+		for _, r := range crashed {
+			h := as.heads.get(r.Lane)
+			if err := tx.Attempt(r.Lane, r.Refs[0], fmt.Sprintf(crashCause, h.crashes, h.alone), r.NextAt); err != nil {
 				return err
+			}
+			if !r.Doubt {
+				continue
 			}
 			if err := tx.Doubt(r.Lane, r.Refs[0]); err != nil {
 				return err
 			}
 		}
-		return nil
+		return begin(tx)
 	})
 	if err != nil {
-		return fmt.Errorf("count the attempts that the end of the last process ended: %w", err)
+		return fmt.Errorf("write down how the last process ended: %w", err)
 	}
 	return nil
 }

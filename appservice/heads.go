@@ -13,9 +13,13 @@ import (
 type head struct {
 	attempts int
 	doubt    bool      // what an earlier attempt was about to do may have been done
-	crashes  int       // how many processes in a row ended while it was in doubt; found at start, and not tried since
 	nextAt   time.Time // not before, from before the start
+	// crashes is how many processes in a row ended while it was under way; alone, in how many of these nothing else was.
+	// Both were found at the start, and it was not tried since.
+	crashes, alone int
 }
+
+func (h head) isCulprit() bool { return h.crashes >= maxCrashes || h.alone >= maxAlone }
 
 type heads struct {
 	mu    sync.Mutex

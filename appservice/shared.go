@@ -66,7 +66,8 @@ func (s *sharedCommits) commit(list []*batch) {
 	for _, b := range list {
 		if err == nil {
 			b.done()
-			s.end(b, b.committed, 0)
+			done, retryAfter := b.over(b.committed, 0)
+			s.end(b, done, retryAfter)
 			continue
 		}
 		// Whoever is the cause must not harm the others: each by itself, with all the care that it takes.

@@ -7,6 +7,8 @@ import (
 	"runtime/debug"
 	"time"
 
+	"maunium.net/go/mautrix/id"
+
 	"github.com/trestle-bridge/trestle/internal/lanes"
 	"github.com/trestle-bridge/trestle/store"
 )
@@ -45,6 +47,7 @@ type step struct {
 	ev      *Event
 	effects []Effect
 	doubted bool
+	silent  bool // to be buried without asking the handler
 }
 
 // batch is one turn of a worker with a lane.
@@ -52,6 +55,7 @@ type batch struct {
 	as        *AppService
 	ctx       context.Context
 	lane      string
+	given     int // events of this turn
 	steps     []step
 	since     time.Time // when the first of steps ended
 	committed int       // how many events of this turn are over, durably
@@ -89,35 +93,52 @@ func (as *AppService) work(ctx context.Context, lane string, refs []store.Ref) (
 		return 0, time.Minute // nothing can be committed any more: touch nothing
 	}
 	if wait := time.Until(as.heads.get(lane).nextAt); wait > 0 {
+		as.replay.ended(lane, 0, true)
 		return 0, wait
 	}
 	as.later.forget(lane)
-	b := &batch{as: as, ctx: ctx, lane: lane}
-	for _, ref := range nearby(refs) {
+	refs = nearby(refs)
+	end, careful := func() {}, as.replay.careful.Load()
+	if careful {
+		var err error
+		if refs, end, err = as.replay.turn(ctx, lane, refs); err != nil {
+			as.log.Warn().Err(err).Str("lane", lane).Msg("The careful replay waits for the store")
+			return 0, time.Second
+		}
+	}
+	defer end()
+	b := &batch{as: as, ctx: ctx, lane: lane, given: len(refs)}
+	for _, ref := range refs {
 		if len(b.steps) > 0 && time.Since(b.since) > batchTime {
 			if err := b.flush(nil); err != nil {
-				return b.settle()
+				return b.over(b.settle())
 			}
 		}
 		if ctx.Err() != nil {
 			break
 		}
 		if retryAfter, ok := b.one(ref); !ok {
-			return b.committed, retryAfter
+			return b.over(b.committed, retryAfter)
 		}
 	}
-	if len(b.steps) > 0 && as.shared.add(b) {
+	if len(b.steps) > 0 && !careful && as.shared.add(b) {
 		return lanes.Pending, 0
 	}
 	return b.end()
 }
 
+// over tells the replay how a turn ended.
+func (b *batch) over(done int, retryAfter time.Duration) (int, time.Duration) {
+	b.as.replay.ended(b.lane, done, done < b.given && retryAfter > 0)
+	return done, retryAfter
+}
+
 // end commits what is left of a turn.
 func (b *batch) end() (done int, retryAfter time.Duration) {
 	if err := b.flush(nil); err != nil {
-		return b.settle()
+		return b.over(b.settle())
 	}
-	return b.committed, 0
+	return b.over(b.committed, 0)
 }
 
 // nearby gives those of a turn's events that lie close together in the inbox. In a backlog lanes take their turns one after
@@ -152,12 +173,11 @@ func (b *batch) one(ref store.Ref) (retryAfter time.Duration, ok bool) {
 	if len(b.steps) == 0 && b.committed == 0 {
 		state = b.as.heads.get(b.lane)
 	}
+	if state.isCulprit() {
+		return b.blame(ref, el, state)
+	}
 	s := step{ref: ref, ev: newEvent(el)}
 	s.ev.Attempts, s.ev.InDoubt = state.attempts, state.doubt
-	if state.crashes >= maxCrashes {
-		s.ev.Attempts-- // there is none now
-		return b.fail(s, Permanent(fmt.Errorf("the process ended while this was under way, %d times in a row", state.crashes)))
-	}
 	s.ev.doubt = func(context.Context) error {
 		if err := b.flush(func(tx *store.Tx) error { return tx.Doubt(b.lane, ref) }); err != nil {
 			if b.culprit != nil && b.culprit.step == len(b.steps) {
@@ -209,6 +229,22 @@ func (b *batch) one(ref store.Ref) (retryAfter time.Duration, ok bool) {
 		return b.as.later.add(b.lane, wakes), false
 	}
 	return b.fail(s, err)
+}
+
+// blame buries an event over which process after process has ended. One that did so even then is not looked at any more.
+func (b *batch) blame(ref store.Ref, el store.Element, state head) (retryAfter time.Duration, ok bool) {
+	s := step{ref: ref, silent: state.alone > maxAlone}
+	if s.silent {
+		s.ev = &Event{Lane: el.Lane, Kind: el.Kind, ID: id.EventID(el.Key), Raw: el.Raw}
+	} else {
+		s.ev = newEvent(el)
+	}
+	s.ev.Attempts, s.ev.InDoubt = state.attempts-1, state.doubt // there is no attempt now
+	text := fmt.Sprintf("the process ended while this was under way, %d times in a row", state.crashes)
+	if state.alone > 0 {
+		text += fmt.Sprintf(", %d times while nothing else was", state.alone)
+	}
+	return b.fail(s, Permanent(errors.New(text)))
 }
 
 // handle calls the handler and turns a panic into an error.
@@ -289,7 +325,10 @@ func (b *batch) fail(s step, cause error) (retryAfter time.Duration, ok bool) {
 			return tx.Finish(b.lane, s.ref)
 		})
 	}
-	effects := b.as.buried(b.ctx, s.ev, cause)
+	var effects []Effect
+	if !s.silent {
+		effects = b.as.buried(b.ctx, s.ev, cause)
+	}
 	if own := b.as.ownMembership(s.ev); own != nil {
 		effects = append(effects, own)
 	}
