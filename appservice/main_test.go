@@ -136,6 +136,8 @@ type fixture struct {
 	path  string
 	hs    *httptest.Server
 	now   func() time.Time // of the stores after a crash; nil: the real time
+	// prepare, when set, is called with every appservice before its start.
+	prepare func(*AppService)
 }
 
 // newFixture makes a started appservice with a store of its own and a homeserver that answers with hs (404 when nil).
@@ -166,6 +168,9 @@ func (f *fixture) start(change ...func(*Config)) {
 		f.t.Fatal(err)
 	}
 	f.as = as
+	if f.prepare != nil {
+		f.prepare(as)
+	}
 	if err := as.Start(f.t.Context()); err != nil {
 		f.t.Fatal(err)
 	}
