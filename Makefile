@@ -47,18 +47,15 @@ lint: modules $(STATICCHECK) ## gofmt, go vet and staticcheck over both modules;
 	bash -n .ci/run
 	bash -n e2e/install.sh
 	sh -n .ci/retry
+	sh -n .ci/requirements
+	sh -n .ci/fuzz
 
 readme: ## put docs/embed/main.go into README.md as it is
 	@awk '/^<!-- embed:/ { print; print "```go"; while ((getline line < "docs/embed/main.go") > 0) print line; print "```"; inside = 1; next } \
 		/^<!-- end -->/ { inside = 0 } !inside' README.md > README.md.new && mv README.md.new README.md
 
-fuzz: modules ## every fuzz target for FUZZTIME (10s)
-	@set -e; for file in $$(grep -rl --include='*_test.go' '^func Fuzz' .); do \
-		for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' $$file); do \
-			echo "== $$target in $$(dirname $$file) for $(FUZZTIME)"; \
-			$(GO) test -tags '$(TAGS)' -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) ./$$(dirname $$file); \
-		done; \
-	done
+fuzz: modules ## every fuzz target for FUZZTIME (10s); FUZZ=Split only those whose names match
+	@FUZZTIME='$(FUZZTIME)' TAGS='$(TAGS)' GO='$(GO)' .ci/fuzz
 
 # Quick, and without the network, once everything is in the module cache.
 modules:

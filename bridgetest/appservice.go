@@ -3,6 +3,7 @@ package bridgetest
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -211,6 +212,12 @@ func (as *appService) interestedInRoom(hs *Homeserver, r *room) bool {
 // room.
 func (as *appService) interested(hs *Homeserver, p *pdu) bool {
 	return as.mine(p.sender) || p.typ == "m.room.member" && p.stateKey != nil && as.mine(*p.stateKey) || as.interestedInRoom(hs, p.room)
+}
+
+// interestedInPresence decides about presence: of the appservice's own users, and of those who share a room with it
+// (MSC2409).
+func (as *appService) interestedInPresence(hs *Homeserver, user string) bool {
+	return as.mine(user) || slices.ContainsFunc(hs.roomsOf(user, "join"), func(r *room) bool { return as.interestedInRoom(hs, r) })
 }
 
 func (as *appService) wantsEphemeral() bool { return as.reg.ReceiveEphemeral || as.reg.PushEphemeral }

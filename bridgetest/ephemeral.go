@@ -175,11 +175,8 @@ func (hs *Homeserver) putPresence(c *call) (any, error) {
 	}
 	acc.presenceAt, acc.presenceTS = hs.advance(), now()
 	for _, as := range hs.services {
-		for _, r := range hs.roomsOf(acc.id, "join") {
-			if as.interestedInRoom(hs, r) {
-				as.offerEphemeral(map[string]any{"type": "m.presence", "sender": acc.id, "content": acc.presenceContent()})
-				break
-			}
+		if as.interestedInPresence(hs, acc.id) {
+			as.offerEphemeral(map[string]any{"type": "m.presence", "sender": acc.id, "content": acc.presenceContent()})
 		}
 	}
 	hs.notify()

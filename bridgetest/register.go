@@ -53,7 +53,10 @@ func (hs *Homeserver) postLogin(c *call) (any, error) {
 	switch req.Type {
 	case "m.login.password":
 	case "m.login.application_service":
-		token := bearer(c.Request)
+		token, err := bearer(c.Request)
+		if err != nil {
+			return nil, err
+		}
 		if token == "" {
 			return nil, missingToken()
 		}
@@ -122,7 +125,10 @@ func (hs *Homeserver) postRegister(c *call) (any, error) {
 	if err := c.json(&req); err != nil {
 		return nil, err
 	}
-	token := bearer(c.Request)
+	token, err := bearer(c.Request)
+	if err != nil {
+		return nil, err
+	}
 	if req.Type != "m.login.application_service" {
 		if token != "" {
 			return nil, badRequest("M_UNKNOWN", "An access token should not be provided on requests to /register (except if type is m.login.application_service)")

@@ -58,39 +58,6 @@ func FuzzParseRegistration(f *testing.F) {
 	})
 }
 
-// deputy stands in for a test, to see what NewHomeserver does to it.
-type deputy struct {
-	testing.TB
-	failed  bool
-	cleanup []func()
-}
-
-func (d *deputy) Helper()               {}
-func (d *deputy) Errorf(string, ...any) { d.failed = true }
-func (d *deputy) Cleanup(fn func())     { d.cleanup = append(d.cleanup, fn) }
-func (d *deputy) Fatal(...any)          { d.failed = true }
-func (d *deputy) finish()               { d.cleanup[0]() }
-func (w *world) get(url string)         { w.no(second(http.Get(url))) } //nolint:noctx // a plain browser
-func second(r *http.Response, e error) error {
-	if e == nil {
-		_ = r.Body.Close()
-		http.DefaultClient.CloseIdleConnections()
-	}
-	return e
-}
-
-func TestNewHomeserver_TokenInAQuery_FailsTheTest(t *testing.T) {
-	for _, query := range []string{"?access_token=secret", ""} {
-		d := &deputy{TB: t}
-		hs := bridgetest.NewHomeserver(d)
-		(&world{T: t}).get(hs.URL() + "/_matrix/client/v3/account/whoami" + query)
-		d.finish()
-		if d.failed != (query != "") {
-			t.Errorf("query %q: failed is %v", query, d.failed)
-		}
-	}
-}
-
 func TestAddRegistration_WithAMistake_NamesIt(t *testing.T) {
 	hs := bridgetest.NewHomeserver(t)
 	if err := hs.AddRegistration(registration("")); err != nil {

@@ -83,6 +83,7 @@ func (hs *Homeserver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	hs.wg.Add(1) // Close waits for requests under way
+	hs.noteLeak(r)
 	hs.mu.Unlock()
 	defer hs.wg.Done()
 	for _, fn := range hs.faults.interceptors() {
@@ -283,7 +284,10 @@ func matchPath(pattern, parts []string) (map[string]string, bool) {
 
 // identify finds out as whom a request is made.
 func (hs *Homeserver) identify(r *http.Request) (identity, error) {
-	token := bearer(r)
+	token, err := bearer(r)
+	if err != nil {
+		return identity{}, err
+	}
 	if token == "" {
 		return identity{}, missingToken()
 	}
@@ -324,10 +328,14 @@ func (hs *Homeserver) identify(r *http.Request) (identity, error) {
 	return who, nil
 }
 
-// bearer returns the access token of a request, which Synapse takes from the query too.
-func bearer(r *http.Request) string {
-	if token, found := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); found {
-		return token
+// bearer returns the access token of a request, which Synapse takes from the query too, but not from both.
+func bearer(r *http.Request) (string, error) {
+	header, query := r.Header.Get("Authorization"), r.URL.Query()
+	if header != "" && query.Has("access_token") {
+		return "", refuse(http.StatusUnauthorized, "M_MISSING_TOKEN", "Mixing Authorization headers and access_token query parameters.")
 	}
-	return r.URL.Query().Get("access_token")
+	if token, found := strings.CutPrefix(header, "Bearer "); found {
+		return token, nil
+	}
+	return query.Get("access_token"), nil
 }
