@@ -3,6 +3,7 @@ package bridgetest
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -26,11 +27,13 @@ type Bridge struct {
 	running *bridge.Bridge
 	stop    context.CancelFunc
 	ended   chan error
+	logFile *os.File
 }
 
 // StartBridge generates a registration, tells the homeserver of it, and runs a bridge to network until the test ends.
 // change may alter the configuration before the start; the defaults bridge nothing until a room is plumbed, have a media
-// proxy, and use SQLite. It returns when the bridge is ready.
+// proxy, and use SQLite. What the bridge logs, at the level of the configuration, goes to the test's log, or to the
+// configuration's file as JSON. It returns when the bridge is ready.
 func StartBridge(tb testing.TB, hs *Homeserver, network bridge.Network, change ...func(*bridge.Config)) *Bridge {
 	tb.Helper()
 	dir := tb.TempDir()
@@ -67,8 +70,19 @@ func StartBridge(tb testing.TB, hs *Homeserver, network bridge.Network, change .
 // Start starts a bridge that was stopped, on the same database.
 func (b *Bridge) Start() {
 	b.tb.Helper()
+	level, err := zerolog.ParseLevel(b.Config.Log.Level)
+	if err != nil {
+		b.tb.Fatalf("bridgetest: %v", err)
+	}
+	log := zerolog.New(testWriter{b.tb})
+	if b.Config.Log.File != "" {
+		if b.logFile, err = os.OpenFile(b.Config.Log.File, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600); err != nil {
+			b.tb.Fatalf("bridgetest: opening the log: %v", err)
+		}
+		log = zerolog.New(zerolog.SyncWriter(b.logFile))
+	}
 	ctx, stop := context.WithCancel(context.Background())
-	running, err := bridge.New(b.Config, b.network, zerolog.New(testWriter{b.tb}).Level(zerolog.InfoLevel))
+	running, err := bridge.New(b.Config, b.network, log.Level(level))
 	if err != nil {
 		stop()
 		b.tb.Fatalf("bridgetest: making the bridge: %v", err)
@@ -96,6 +110,12 @@ func (b *Bridge) Stop() {
 	b.stop = nil
 	if err := <-b.ended; err != nil {
 		b.tb.Errorf("bridgetest: the bridge ended with %v", err)
+	}
+	if b.logFile != nil {
+		if err := b.logFile.Close(); err != nil {
+			b.tb.Errorf("bridgetest: closing the log: %v", err)
+		}
+		b.logFile = nil
 	}
 }
 
