@@ -21,6 +21,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	runVictim()
 	if uri := os.Getenv(childVariable); uri != "" {
 		if err := runChild(uri); err != nil {
 			fmt.Fprintln(os.Stderr, err)
