@@ -41,28 +41,6 @@ func TestRegistration_GeneratedAndSaved_LoadsAsItWas(t *testing.T) {
 	}
 }
 
-func TestA1_GeneratedRegistration_AsksForEphemeralEvents(t *testing.T) {
-	text := generated(t)
-	for _, line := range []string{"receive_ephemeral: true", "de.sorunome.msc2409.push_ephemeral: true", "org.matrix.msc3202: true", "io.element.msc4190: true", "device_management: true", "rate_limited: false"} {
-		if !strings.Contains(text, "\n"+line+"\n") {
-			t.Errorf("there is no %q", line)
-		}
-	}
-}
-
-func TestA2_EitherSpelling_OptsIn(t *testing.T) {
-	text := generated(t)
-	for _, c := range []struct {
-		drop string
-		want bool
-	}{{"receive_ephemeral: true\n", true}, {"de.sorunome.msc2409.push_ephemeral: true\n", true}} {
-		reg, err := ParseRegistration("r.yaml", []byte(strings.Replace(text, c.drop, "", 1)))
-		if err != nil || reg.ReceiveEphemeral != c.want {
-			t.Errorf("without %q: %v %v", c.drop, reg, err)
-		}
-	}
-}
-
 func generated(t testing.TB) string {
 	reg, err := Generate(example)
 	if err != nil {
