@@ -140,6 +140,8 @@ func (as *AppService) tryTakeIn(ctx context.Context, t *store.Transaction) error
 				return err
 			}
 			tx.AfterCommit(func() {
+				begin := time.Now()
+				defer func() { as.metrics.handSeconds.Observe(time.Since(begin).Seconds()) }()
 				for _, lane := range refs {
 					as.lanes.Add(lane.Lane, lane.Refs...)
 				}

@@ -18,6 +18,7 @@ type metrics struct {
 	bodyBytes     prometheus.Histogram
 	parseSeconds  prometheus.Histogram
 	commitSeconds prometheus.Histogram
+	handSeconds   prometheus.Histogram // part of commitSeconds
 	holdSeconds   prometheus.Histogram
 	deadLetters   prometheus.Counter
 }
@@ -51,6 +52,11 @@ func newMetrics(to prometheus.Registerer, backlog func() (items, lanes int)) (*m
 			Help:    "Time to take a transaction's body apart.",
 			Buckets: prometheus.ExponentialBuckets(0.00001, 4, 10), // 10 µs to 2.6 s
 		}),
+		handSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    prefix + "hand_over_seconds",
+			Help:    "Time to give the events of a committed transaction to their lanes.",
+			Buckets: prometheus.ExponentialBuckets(0.000001, 4, 10), // 1 µs to 0.26 s
+		}),
 		holdSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    prefix + "hold_seconds",
 			Help:    "How long the answer to a transaction was held back because it could not be stored at once. Others are not counted.",
@@ -71,7 +77,7 @@ func newMetrics(to prometheus.Registerer, backlog func() (items, lanes int)) (*m
 	}
 	var errs []error
 	for _, c := range []prometheus.Collector{
-		m.transactions, m.events, m.ephemerals, m.queries, m.bodyBytes, m.parseSeconds, m.commitSeconds, m.holdSeconds, m.deadLetters,
+		m.transactions, m.events, m.ephemerals, m.queries, m.bodyBytes, m.parseSeconds, m.commitSeconds, m.handSeconds, m.holdSeconds, m.deadLetters,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: prefix + "backlog_events", Help: "Events that wait for their handler, or are under way.",
 		}, func() float64 { items, _ := backlog(); return float64(items) }),

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -21,12 +22,15 @@ type bench struct {
 	seed     uint64
 
 	measured map[string][]*measurement // by target, one for each round
+	many     map[string][]*measurement // the same with manyRooms
+	backlogs []*backlog
 	probes   []*probe
 }
 
 // measurement is one target in one round.
 type measurement struct {
 	idle, busy int64 // RSS in bytes; 0 where it cannot be had
+	after      int64 // when all is handled and what is not used was given back
 	single     *load.Result
 	big        *load.Result
 	cpu        time.Duration // spent from the first big transaction until all its events were handled
@@ -50,6 +54,14 @@ func (b *bench) round(ctx context.Context, round int) error {
 			return fmt.Errorf("%s: %w", t.name, err)
 		}
 		b.measured[t.name] = append(b.measured[t.name], m)
+		if !t.sink {
+			continue
+		}
+		progress("round %d of %d: %s, %d rooms", round+1, b.options.rounds, t.name, manyRooms)
+		if m, err = b.measureMany(ctx, t, round); err != nil {
+			return fmt.Errorf("%s, %d rooms: %w", t.name, manyRooms, err)
+		}
+		b.many[t.name] = append(b.many[t.name], m)
 	}
 	return nil
 }
@@ -57,73 +69,109 @@ func (b *bench) round(ctx context.Context, round int) error {
 // warmUp is driven before anything is measured, so that connections, files and code are there.
 const warmUp = 200 * time.Millisecond
 
-func (b *bench) measure(ctx context.Context, t *target, round int) (_ *measurement, err error) {
-	dir := filepath.Join(b.dir, fmt.Sprintf("%s-%d", t.name, round))
-	if err = os.Mkdir(dir, 0o700); err != nil {
+// session is one process of a target with a homeserver that talks to it.
+type session struct {
+	b            *bench
+	c            *child
+	dir          string
+	conn         *load.Conn
+	g            *load.Generator
+	events, sent int // sent counts transactions
+}
+
+// open starts a target. The data is gone with close.
+func (b *bench) open(ctx context.Context, t *target, name string, rooms int, more ...string) (_ *session, err error) {
+	s := &session{b: b, dir: filepath.Join(b.dir, "of-"+t.name+"-"+name)}
+	if err = os.Mkdir(s.dir, 0o700); err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(dir)
-	c, err := b.start(ctx, t, dir)
+	if s.c, err = b.start(ctx, t, s.dir, more...); err != nil {
+		_ = os.RemoveAll(s.dir)
+		return nil, err
+	}
+	b.seed++
+	s.g = load.NewGenerator(token, rooms, b.seed)
+	if s.conn, err = load.Dial(s.c.addr); err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	return s, nil
+}
+
+func (s *session) close() error {
+	if s.conn != nil {
+		_ = s.conn.Close()
+	}
+	return errors.Join(s.c.stop(), os.RemoveAll(s.dir))
+}
+
+// drive sends for so long and waits until all is handled; handling is what that took after the last acknowledgement.
+func (s *session) drive(ctx context.Context, events int, length time.Duration) (r *load.Result, handling time.Duration, err error) {
+	if r, err = load.Drive(ctx, s.conn, s.g, events, length); err != nil {
+		return nil, 0, err
+	}
+	acknowledged := time.Now()
+	s.events, s.sent = s.events+r.Events, s.sent+r.Transactions
+	err = s.c.settle(ctx, s.events)
+	return r, time.Since(acknowledged), err
+}
+
+// big measures large transactions into m.
+func (s *session) big(ctx context.Context, m *measurement) error {
+	before, err := s.c.stats(ctx)
+	if err != nil {
+		return err
+	}
+	cpu := s.c.cpu()
+	if m.big, m.handling, err = s.drive(ctx, bigSize, s.b.length); err != nil {
+		return err
+	}
+	m.cpu = s.c.cpu() - cpu
+	_, m.busy = s.c.memory()
+	m.stats, err = s.c.stats(ctx)
+	m.stats = m.stats.since(before)
+	return err
+}
+
+func (b *bench) measure(ctx context.Context, t *target, round int) (_ *measurement, err error) {
+	s, err := b.open(ctx, t, fmt.Sprint(round), rooms)
 	if err != nil {
 		return nil, err
 	}
-	defer func() {
-		if stopErr := c.stop(); err == nil {
-			err = stopErr
-		}
-	}()
+	defer func() { err = errors.Join(err, s.close()) }()
 	m := &measurement{}
 	time.Sleep(300 * time.Millisecond)
-	m.idle, _ = c.memory()
+	m.idle, _ = s.c.memory()
+	if _, _, err = s.drive(ctx, bigSize, warmUp); err != nil {
+		return nil, err
+	}
+	if m.single, _, err = s.drive(ctx, 1, b.length); err != nil {
+		return nil, err
+	}
+	endProfile := b.profile(ctx, s.c)
+	defer endProfile()
+	if err = s.big(ctx, m); err != nil {
+		return nil, err
+	}
+	return m, s.c.verify(ctx, s.events, s.sent)
+}
 
-	conn, err := load.Dial(c.addr)
+// measureMany is large transactions over so many rooms that each event has a lane of its own.
+func (b *bench) measureMany(ctx context.Context, t *target, round int) (_ *measurement, err error) {
+	s, err := b.open(ctx, t, fmt.Sprint("many-", round), manyRooms)
 	if err != nil {
 		return nil, err
 	}
-	defer conn.Close()
-	b.seed++
-	g := load.NewGenerator(token, rooms, b.seed)
-	sent := 0
-	drive := func(events int, length time.Duration) (*load.Result, error) {
-		r, err := load.Drive(ctx, conn, g, events, length)
-		if err != nil {
-			return nil, err
-		}
-		sent += r.Events
-		return r, nil
-	}
-	if _, err = drive(bigSize, warmUp); err != nil {
+	defer func() { err = errors.Join(err, s.close()) }()
+	m := &measurement{}
+	if _, _, err = s.drive(ctx, bigSize, warmUp); err != nil {
 		return nil, err
 	}
-	if err = c.settle(ctx, sent); err != nil {
+	if err = s.big(ctx, m); err != nil {
 		return nil, err
 	}
-	if m.single, err = drive(1, b.length); err != nil {
+	if err = s.c.post(ctx, "/collect"); err != nil {
 		return nil, err
 	}
-	if err = c.settle(ctx, sent); err != nil {
-		return nil, err
-	}
-	statsBefore, err := c.stats(ctx)
-	if err != nil {
-		return nil, err
-	}
-	cpuBefore := c.cpu()
-	endProfile := b.profile(ctx, c)
-	if m.big, err = drive(bigSize, b.length); err != nil {
-		return nil, err
-	}
-	endProfile()
-	if m.stats, err = c.stats(ctx); err != nil {
-		return nil, err
-	}
-	m.stats = m.stats.since(statsBefore)
-	acknowledged := time.Now()
-	if err = c.settle(ctx, sent); err != nil {
-		return nil, err
-	}
-	m.handling = time.Since(acknowledged)
-	m.cpu = c.cpu() - cpuBefore
-	_, m.busy = c.memory()
-	return m, c.verify(ctx, sent)
+	m.after, _ = s.c.memory()
+	return m, s.c.verify(ctx, s.events, s.sent)
 }

@@ -26,11 +26,12 @@ type child struct {
 	ended  chan error // holds one
 }
 
-func (b *bench) start(ctx context.Context, t *target, dir string) (*child, error) {
+func (b *bench) start(ctx context.Context, t *target, dir string, more ...string) (*child, error) {
 	args, err := t.args(dir)
 	if err != nil {
 		return nil, err
 	}
+	args = append(args, more...)
 	args = append(args, "-listen", "127.0.0.1:0", "-hs-token", token)
 	if t.sink && b.options.decode {
 		args = append(args, "-decode")
@@ -84,8 +85,23 @@ func (c *child) stop() error {
 	return err
 }
 
+// kill ends the process as kill -9 does; what args made for it stays for another start.
+func (c *child) kill() {
+	_ = c.cmd.Process.Kill()
+	c.ended <- <-c.ended // stop may still be called
+}
+
 func (c *child) get(ctx context.Context, path string, into any) error {
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+c.addr+path, nil)
+	return c.do(ctx, http.MethodGet, path, into)
+}
+
+// post asks a sink to do something.
+func (c *child) post(ctx context.Context, path string) error {
+	return c.do(ctx, http.MethodPost, path, &struct{}{})
+}
+
+func (c *child) do(ctx context.Context, method, path string, into any) error {
+	r, err := http.NewRequestWithContext(ctx, method, "http://"+c.addr+path, nil)
 	if err != nil {
 		return err
 	}
@@ -97,7 +113,7 @@ func (c *child) get(ctx context.Context, path string, into any) error {
 	defer answer.Body.Close()
 	if answer.StatusCode != http.StatusOK {
 		text, _ := io.ReadAll(io.LimitReader(answer.Body, 500))
-		return fmt.Errorf("GET %s: %s: %s", path, answer.Status, text)
+		return fmt.Errorf("%s %s: %s: %s", method, path, answer.Status, text)
 	}
 	if file, ok := into.(*os.File); ok {
 		_, err = io.Copy(file, answer.Body)
@@ -127,13 +143,16 @@ type stats struct {
 	Handled     int64   `json:"handled"`
 	Requests    int64   `json:"requests"`
 	RequestTime float64 `json:"request_time"`
+	ParseTime   float64 `json:"parse_time"`
 	CommitTime  float64 `json:"commit_time"`
+	HandOver    float64 `json:"hand_over_time"`
 }
 
 func (s stats) since(before stats) stats {
 	return stats{
 		Handled: s.Handled - before.Handled, Requests: s.Requests - before.Requests,
-		RequestTime: s.RequestTime - before.RequestTime, CommitTime: s.CommitTime - before.CommitTime,
+		RequestTime: s.RequestTime - before.RequestTime, ParseTime: s.ParseTime - before.ParseTime,
+		CommitTime: s.CommitTime - before.CommitTime, HandOver: s.HandOver - before.HandOver,
 	}
 }
 
@@ -144,12 +163,13 @@ func (c *child) stats(ctx context.Context) (s stats, err error) {
 	return s, err
 }
 
-// counts is what GET /count answers; a peer only has events.
+// counts is what GET /count answers; a peer only has events, the file only transactions.
 type counts struct {
-	Events     int64 `json:"events"`
-	Unique     int64 `json:"unique"`
-	OutOfOrder int64 `json:"out_of_order"`
-	Dead       int64 `json:"dead"`
+	Events       int64 `json:"events"`
+	Unique       int64 `json:"unique"`
+	OutOfOrder   int64 `json:"out_of_order"`
+	Dead         int64 `json:"dead"`
+	Transactions int64 `json:"transactions"`
 }
 
 // settleWithin is how long everything acknowledged may take to be handled.
@@ -157,6 +177,9 @@ const settleWithin = 2 * time.Minute
 
 // settle waits until all that was sent is handled.
 func (c *child) settle(ctx context.Context, sent int) error {
+	if c.target.keeps {
+		return nil // there is no handling
+	}
 	ctx, cancel := context.WithTimeout(ctx, settleWithin)
 	defer cancel()
 	for {
@@ -186,14 +209,19 @@ func (c *child) settle(ctx context.Context, sent int) error {
 }
 
 // verify counts what was handled.
-func (c *child) verify(ctx context.Context, sent int) error {
+func (c *child) verify(ctx context.Context, events, transactions int) error {
 	var n counts
 	if err := c.get(ctx, "/count", &n); err != nil {
 		return err
 	}
-	want := counts{Events: int64(sent)}
-	if c.target.sink {
-		want.Unique = int64(sent)
+	var want counts
+	switch {
+	case c.target.keeps:
+		want.Transactions = int64(transactions)
+	case c.target.sink:
+		want.Events, want.Unique = int64(events), int64(events)
+	default:
+		want.Events = int64(events)
 	}
 	if n != want {
 		return fmt.Errorf("the count is wrong: %+v, not %+v", n, want)

@@ -28,13 +28,26 @@ func TestVerify_AWrongCountIsAnError(t *testing.T) {
 		{`{"events":7}`, true, false},
 		{`{"events":7}`, false, true},
 		{`{"events":6}`, false, false},
+		{`{"events":7,"transactions":2}`, false, false},
 	} {
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, c.answer) }))
 		child := &child{target: &target{sink: c.sink}, addr: strings.TrimPrefix(server.URL, "http://")}
-		err := child.verify(context.Background(), 7)
+		err := child.verify(context.Background(), 7, 2)
 		server.Close()
 		if (err == nil) != c.right {
 			t.Errorf("%s of a sink: %t: error %v", c.answer, c.sink, err)
+		}
+	}
+}
+
+func TestVerify_OfTheFile_CountsTransactions(t *testing.T) {
+	for answer, right := range map[string]bool{`{"transactions":2}`: true, `{"transactions":1}`: false, `{"events":7}`: false} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, answer) }))
+		child := &child{target: &target{keeps: true}, addr: strings.TrimPrefix(server.URL, "http://")}
+		err := child.verify(context.Background(), 7, 2)
+		server.Close()
+		if (err == nil) != right {
+			t.Errorf("%s: error %v", answer, err)
 		}
 	}
 }

@@ -19,6 +19,7 @@ type options struct {
 	only    []string
 	dir     string
 	decode  bool
+	backlog int
 	profile string
 }
 
@@ -29,7 +30,8 @@ func (o *options) wants(target string) bool {
 const (
 	rooms       = 50
 	bigSize     = 100
-	allTargets  = "peer-async,peer-sync,sqlite,modernc,postgres"
+	allTargets  = "peer-async,peer-sync,file,sqlite,modernc,postgres"
+	manyRooms   = 50_000
 	setupWithin = 30 * time.Second
 )
 
@@ -41,6 +43,7 @@ func main() {
 	flag.StringVar(&only, "only", "", "targets to measure, of "+allTargets)
 	flag.StringVar(&o.dir, "dir", ".", "folder under which the data lies")
 	flag.BoolVar(&o.decode, "decode", false, "let the sink's handler decode every event, as a bridge does")
+	flag.IntVar(&o.backlog, "backlog", 100_000, "events that wait while the memory of a backlog is measured; 0 leaves that out")
 	flag.StringVar(&o.profile, "profile", "", "write CPU profiles of the sinks to this folder")
 	flag.Parse()
 	if only != "" {
@@ -63,6 +66,9 @@ func (o *options) check() error {
 	if o.rounds < 1 || o.seconds <= 0 {
 		return fmt.Errorf("-rounds %d -seconds %g: both must be positive", o.rounds, o.seconds)
 	}
+	if o.backlog < 0 {
+		return fmt.Errorf("-backlog %d: it must not be negative", o.backlog)
+	}
 	return nil
 }
 
@@ -80,7 +86,7 @@ func run(ctx context.Context, o *options) (err error) {
 		return fmt.Errorf("make a folder for the data: %w", err)
 	}
 	defer os.RemoveAll(dir)
-	b := &bench{options: o, dir: dir, length: time.Duration(o.seconds * float64(time.Second)), measured: map[string][]*measurement{}}
+	b := &bench{options: o, dir: dir, length: time.Duration(o.seconds * float64(time.Second)), measured: map[string][]*measurement{}, many: map[string][]*measurement{}}
 	defer b.close()
 	if err = b.prepare(ctx); err != nil {
 		return err
@@ -89,6 +95,9 @@ func run(ctx context.Context, o *options) (err error) {
 		if err = b.round(ctx, round); err != nil {
 			return err
 		}
+	}
+	if err = b.measureBacklogs(ctx); err != nil {
+		return err
 	}
 	b.report(os.Stdout)
 	return nil

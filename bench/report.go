@@ -19,6 +19,8 @@ const (
 	goalP50      = 5.0  // times one fdatasync
 	goalP99      = 3.0
 	goalIdle     = 30 << 20 // bytes
+	goalBacklog  = 64 << 20 // bytes, with 100,000 events
+	goalMany     = 1.0      // times what an event of few rooms costs
 )
 
 // median gives the middle of what f makes of values; NaN when there are none.
@@ -66,13 +68,16 @@ func (b *bench) report(w io.Writer) {
 	b.throughput(w, disk)
 	b.acknowledgement(w, disk)
 	b.cost(w)
+	b.manyRooms(w)
+	b.waiting(w)
 	b.goals(w, disk)
 	for _, what := range b.missing {
 		fmt.Fprintf(w, "NOT MEASURED: %s\n", what)
 	}
 }
 
-type disk struct{ rate, single, p50, p99 float64 }
+// disk is what the disk allows; file what a server that only writes bodies down does with it.
+type disk struct{ rate, single, p50, p99, file float64 }
 
 func (b *bench) disk() disk {
 	return disk{
@@ -80,6 +85,7 @@ func (b *bench) disk() disk {
 		single: median(b.probes, func(p *probe) float64 { return p.single.eventsPerSecond() }),
 		p50:    median(b.probes, func(p *probe) float64 { return milliseconds(p.single.latency(0.5)) }),
 		p99:    median(b.probes, func(p *probe) float64 { return milliseconds(p.single.latency(0.99)) }),
+		file:   median(b.measured["file"], bigRate),
 	}
 }
 
@@ -105,16 +111,25 @@ func table(w io.Writer, title string, header string, rows func(row func(cells ..
 func (b *bench) throughput(w io.Writer, d disk) {
 	async, sync := b.peer("async", bigRate), b.peer("sync", bigRate)
 	table(w, fmt.Sprintf("Transactions of %d events (about 58 KB), acknowledged", bigSize),
-		"\tevents/s\tx async peer\tx sync peer\tof fdatasync\tp50 ms\tp99 ms\thandled/s\t", func(row func(...string)) {
+		"\tevents/s\tx async peer\tx sync peer\tof fdatasync\tof a file over HTTP\tp50 ms\tp99 ms\thandled/s\t", func(row func(...string)) {
 			for _, t := range b.targets {
 				ms := b.measured[t.name]
 				rate := median(ms, bigRate)
-				row(t.title, number("%.0f", rate), number("%.2f", rate/async), number("%.2f", rate/sync), number("%.2f", rate/d.rate),
+				row(t.title, number("%.0f", rate), number("%.2f", rate/async), number("%.2f", rate/sync), number("%.2f", rate/d.rate), number("%.2f", rate/d.file),
 					number("%.2f", median(ms, func(m *measurement) float64 { return milliseconds(m.big.Latency(0.5)) })),
 					number("%.2f", median(ms, func(m *measurement) float64 { return milliseconds(m.big.Latency(0.99)) })),
-					number("%.0f", median(ms, handledRate)))
+					number("%.0f", median(kept(t, ms), handledRate)))
 			}
 		})
+	fmt.Fprint(w, "Writing the same to a file over HTTP is what no intake can beat here, whether the disk is the limit or the processor.\n\n")
+}
+
+// kept are the measurements of a target that handles what it acknowledges; the file does not.
+func kept(t *target, ms []*measurement) []*measurement {
+	if t.keeps {
+		return nil
+	}
+	return ms
 }
 
 // handledRate counts to the last event's handler, not to the last acknowledgement.
@@ -133,32 +148,73 @@ func (b *bench) acknowledgement(w io.Writer, d disk) {
 		})
 }
 
+// mib prints bytes, and a dash for 0: they cannot be had everywhere.
+func mib[T any](values []T, f func(T) int64) string {
+	return number("%.0f", median(values, func(v T) float64 {
+		if n := f(v); n != 0 {
+			return float64(n) / (1 << 20)
+		}
+		return math.NaN()
+	}))
+}
+
+// cpuPerEvent is in microseconds.
+func cpuPerEvent(m *measurement) float64 {
+	if m.cpu == 0 {
+		return math.NaN()
+	}
+	return float64(m.cpu.Microseconds()) / float64(m.big.Events)
+}
+
 func (b *bench) cost(w io.Writer) {
 	table(w, "What it costs (the shares are of the time between a transaction's first byte in the sink and its answer)",
-		"\tRSS idle MiB\tbusy MiB\tCPU us/event\tcommit and hand-over\treading, parsing, answering\t", func(row func(...string)) {
+		"\tRSS idle MiB\tbusy MiB\tCPU us/event\tparsing\tcommit\thand-over\treading, answering\t", func(row func(...string)) {
 			for _, t := range b.targets {
 				ms := b.measured[t.name]
-				mib := func(f func(*measurement) int64) string {
-					return number("%.0f", median(ms, func(m *measurement) float64 {
-						if f(m) == 0 {
-							return math.NaN()
-						}
-						return float64(f(m)) / (1 << 20)
-					}))
+				share := func(part func(stats) float64) string {
+					return number("%.3f", median(ms, func(m *measurement) float64 { return part(m.stats) / m.stats.RequestTime }))
 				}
-				commit := median(ms, func(m *measurement) float64 { return m.stats.CommitTime / m.stats.RequestTime })
-				row(t.title, mib(func(m *measurement) int64 { return m.idle }), mib(func(m *measurement) int64 { return m.busy }),
-					number("%.1f", median(ms, func(m *measurement) float64 {
-						if m.cpu == 0 {
-							return math.NaN()
-						}
-						return float64(m.cpu.Microseconds()) / float64(m.big.Events)
-					})), number("%.2f", commit), number("%.2f", 1-commit))
+				row(t.title, mib(ms, func(m *measurement) int64 { return m.idle }), mib(ms, func(m *measurement) int64 { return m.busy }),
+					number("%.1f", median(ms, cpuPerEvent)), share(func(s stats) float64 { return s.ParseTime }), share(func(s stats) float64 { return s.CommitTime }),
+					share(func(s stats) float64 { return s.HandOver }),
+					share(func(s stats) float64 { return s.RequestTime - s.ParseTime - s.CommitTime - s.HandOver }))
 			}
 		})
 	if b.postgres != nil {
 		fmt.Fprint(w, "The processor time and the memory of the PostgreSQL server itself are not in these figures.\n\n")
 	}
+}
+
+func (b *bench) manyRooms(w io.Writer) {
+	table(w, fmt.Sprintf("Transactions of %d events over %d rooms, so that each event has a lane of its own, beside %d rooms", bigSize, manyRooms, rooms),
+		"\tevents/s\thandled/s\tCPU us/event\tx CPU of few rooms\tx events/s\tx handled/s\tbusy MiB\tafterwards MiB\t", func(row func(...string)) {
+			for _, t := range b.targets {
+				few, many := b.measured[t.name], b.many[t.name]
+				if len(many) == 0 {
+					continue
+				}
+				row(t.title, number("%.0f", median(many, bigRate)), number("%.0f", median(many, handledRate)), number("%.1f", median(many, cpuPerEvent)),
+					number("%.2f", median(many, cpuPerEvent)/median(few, cpuPerEvent)), number("%.2f", median(many, bigRate)/median(few, bigRate)),
+					number("%.2f", median(many, handledRate)/median(few, handledRate)),
+					mib(many, func(m *measurement) int64 { return m.busy }), mib(many, func(m *measurement) int64 { return m.after }))
+			}
+		})
+}
+
+func (b *bench) waiting(w io.Writer) {
+	if len(b.backlogs) == 0 {
+		return
+	}
+	k := b.backlogs[0]
+	table(w, fmt.Sprintf("A backlog of %d events in %s: RSS in MiB", k.events, k.target.title),
+		"rooms\twhile it grows\tafter a kill and a start\tstart s\twhile it is worked off\thandled/s\tafterwards\t", func(row func(...string)) {
+			for _, k := range b.backlogs {
+				one := []*backlog{k}
+				row(fmt.Sprint(k.rooms), mib(one, func(k *backlog) int64 { return k.full }), mib(one, func(k *backlog) int64 { return k.started }),
+					number("%.2f", k.start.Seconds()), mib(one, func(k *backlog) int64 { return k.working }),
+					number("%.0f", float64(k.events)/k.work.Seconds()), mib(one, func(k *backlog) int64 { return k.after }))
+			}
+		})
 }
 
 func (b *bench) goals(w io.Writer, d disk) {
@@ -196,6 +252,15 @@ func (b *bench) goals(w io.Writer, d disk) {
 		goal(target.title, "one event, p99, to one fdatasync", "%.1f x", median(ms, p99)/d.p99, goalP99, false)
 		if idle := median(ms, func(m *measurement) float64 { return float64(m.idle) }); idle > 0 {
 			goal(target.title, "RSS when idle", "%.0f MiB", idle/(1<<20), goalIdle/(1<<20), false)
+		}
+		many := b.many[target.name]
+		goal(target.title, fmt.Sprintf("CPU for an event of %d rooms, to one of %d", manyRooms, rooms), "%.2f x", median(many, cpuPerEvent)/median(ms, cpuPerEvent), goalMany, false)
+		goal(target.title, fmt.Sprintf("handled events with %d rooms, to %d", manyRooms, rooms), "%.2f x", median(many, handledRate)/median(ms, handledRate), goalMany, true)
+	}
+	for _, k := range b.backlogs {
+		if most := max(k.full, k.started, k.working); most > 0 {
+			goal(k.target.title, fmt.Sprintf("RSS with %d events of %d rooms waiting, and while they are worked off", k.events, k.rooms), "%.0f MiB",
+				float64(most)/(1<<20), goalBacklog/(1<<20), false)
 		}
 	}
 	_ = t.Flush()

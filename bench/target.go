@@ -14,6 +14,7 @@ type target struct {
 	name   string // as in -only
 	title  string
 	sink   bool
+	keeps  bool // it keeps bodies, and does not look into them
 	binary string
 	args   func(dir string) ([]string, error)
 	after  func(dir string) // undoes what args did, when the program has ended
@@ -36,6 +37,15 @@ func (b *bench) prepare(ctx context.Context) error {
 				}})
 			}
 		}
+	}
+	if o.wants("file") {
+		file, err := b.build(ctx, "file")
+		if err != nil {
+			return err
+		}
+		b.add(&target{name: "file", title: "a file, over HTTP", keeps: true, binary: file, args: func(dir string) ([]string, error) {
+			return []string{"-file", filepath.Join(dir, "bodies")}, nil
+		}})
 	}
 	onFile := func(dir string) ([]string, error) { return []string{"-db", filepath.Join(dir, "sink.db")}, nil }
 	byDefault := ""

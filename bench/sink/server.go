@@ -20,12 +20,18 @@ type stats struct {
 	Handled       int64   `json:"handled"`        // events handled and durable
 	Requests      int64   `json:"requests"`       // transactions answered
 	RequestTime   float64 `json:"request_time"`   // in the handler of HTTP, from its headers to its answer
+	ParseTime     float64 `json:"parse_time"`     // of that, taking bodies apart
 	CommitTime    float64 `json:"commit_time"`    // of that, waiting for the store
+	HandOverTime  float64 `json:"hand_over_time"` // of that, giving events to their lanes
 	WaitingEvents int64   `json:"waiting_events"` // in the inbox's unfinished rows
 }
 
-// commitMetric is the histogram that the appservice keeps of the time from a transaction read to one committed.
-const commitMetric = "trestle_appservice_commit_seconds"
+// The histograms that the appservice keeps of where the time goes. The commit's has the hand-over's in it.
+const (
+	parseMetric    = "trestle_appservice_parse_seconds"
+	commitMetric   = "trestle_appservice_commit_seconds"
+	handOverMetric = "trestle_appservice_hand_over_seconds"
+)
 
 func newServer(as *appservice.AppService, s *store.Store, h *handler, g *gate, metrics *prometheus.Registry, withPprof bool) http.Handler {
 	var requests, requestNanos atomic.Int64
@@ -58,9 +64,11 @@ func newServer(as *appservice.AppService, s *store.Store, h *handler, g *gate, m
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 			return
 		}
+		handOver := sum(metrics, handOverMetric)
 		answer(w, stats{
 			Handled: h.handled.Load(), Requests: requests.Load(), RequestTime: time.Duration(requestNanos.Load()).Seconds(),
-			CommitTime: sum(metrics, commitMetric), WaitingEvents: inbox.Events,
+			ParseTime: sum(metrics, parseMetric), CommitTime: sum(metrics, commitMetric) - handOver, HandOverTime: handOver,
+			WaitingEvents: inbox.Events,
 		})
 	})
 	mux.HandleFunc("POST /release", g.serveRelease)
