@@ -20,7 +20,7 @@ func (n *Network) CheckConnection(ctx context.Context) error {
 	config := *n.Config().(*Config)
 	config.Nick = fallbackNick(config.Nick, 3, 0)
 	probe := &probe{said: make(chan error, 1), log: zerolog.Nop()}
-	s, err := open(ctx, config, n.version, probe)
+	s, err := n.open(ctx, config, probe)
 	if err != nil {
 		return err
 	}

@@ -278,8 +278,10 @@ func TestTopic(t *testing.T) {
 	}
 }
 
-func TestMembership_IsANotice_UnlessOff(t *testing.T) {
-	f := joined(t, noCaps)
+func TestMembership_IsANotice_UnlessOff(t *testing.T) { withoutDelay(t, tellsOfMembership) }
+
+func tellsOfMembership(t *testing.T) {
+	f := joined(t, piping(noCaps))
 	tell := func(user bridge.Sender, join bool) {
 		t.Helper()
 		m := &bridge.Membership{Channel: "#c", User: user, Joined: join}
@@ -314,7 +316,7 @@ func TestMembership_IsANotice_UnlessOff(t *testing.T) {
 		tell(bridge.Sender{ID: id.UserID(fmt.Sprintf("@u%d:x", i)), Name: fmt.Sprintf("u%d", i)}, true)
 	}
 	want("u0, u1, u2, u3, u4, u5, u6, u7, u8, u9 and 3 more joined (Matrix)")
-	off := joined(t, noCaps, func(c *Config) { c.Membership = MembershipOff })
+	off := joined(t, piping(noCaps), func(c *Config) { c.Membership = MembershipOff })
 	if err := off.session.(bridge.MembershipSender).SendMembership(off.ctx(), &bridge.Membership{Channel: "#c", User: user}); err != nil {
 		t.Fatal(err)
 	}

@@ -39,6 +39,8 @@ func FuzzHandle(f *testing.F) {
 		s.link = l
 		s.channels["#c"] = &channel{name: "#c", wanted: true, joined: true, members: map[string]string{"a": "a"}}
 		s.channels["#d"] = &channel{name: "#d", wanted: true, joining: true, waiting: []chan error{make(chan error, 1)}}
+		s.mu.Lock()
+		defer s.mu.Unlock()
 		l.handle(&m)
 		for _, line := range append(l.queue.lines, l.queue.urgent...) {
 			if n := strings.Count(string(line.data), "\n"); n != 1 || !strings.HasSuffix(string(line.data), "\r\n") ||

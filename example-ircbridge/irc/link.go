@@ -41,7 +41,7 @@ type link struct {
 
 // live makes a link and reads it until it ends. The error is never nil.
 func (s *session) live() error {
-	conn, err := dial(s.ctx, &s.config)
+	conn, err := s.dial(s.ctx, &s.config)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errNotRegistered, err)
 	}

@@ -136,7 +136,7 @@ func TestSend_RefusedInPart_SaysHowMuchArrived(t *testing.T) {
 			say(":bridge!u@h JOIN #c")
 		}
 		if strings.HasPrefix(line, "PRIVMSG") {
-			if n++; n == 2 {
+			if n++; n == 3 { // when all have left, so that it is known how many
 				say(":s 404 bridge #c :Cannot send")
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"sync"
 
@@ -14,6 +15,7 @@ import (
 // Network is IRC as the bridge sees it. Use [NewNetwork].
 type Network struct {
 	version string
+	dial    func(context.Context, *Config) (net.Conn, error)
 
 	mu     sync.Mutex
 	config *Config
@@ -27,7 +29,7 @@ var (
 )
 
 // NewNetwork returns the IRC network. The version is the bridge's.
-func NewNetwork(version string) *Network { return &Network{version: version} }
+func NewNetwork(version string) *Network { return &Network{version: version, dial: dial} }
 
 // Info implements [bridge.Network].
 func (n *Network) Info() bridge.Info {
@@ -59,7 +61,7 @@ func (n *Network) Open(ctx context.Context, login *bridge.Login, sink bridge.Sin
 		p := problems[0]
 		return nil, fmt.Errorf("network.%s: %s; %s", p.Path, p.Text, p.Mend)
 	}
-	return open(ctx, *n.Config().(*Config), n.version, sink)
+	return n.open(ctx, *n.Config().(*Config), sink)
 }
 
 // Channel implements [bridge.ChannelValidator]. The canonical name has the letters A to Z in lower case and nothing else

@@ -3,6 +3,7 @@ package irc
 import (
 	"errors"
 	"net"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -102,27 +103,28 @@ func (q *queue) meter() {
 	q.free = false
 }
 
-// cancel takes back what has not been started. It reports whether the line never left.
-func (q *queue) cancel(p *pending) bool {
+// cancel takes back, all at once, what of a message has not been started: not one of its lines gets the place of another.
+// It gives those that have left.
+func (q *queue) cancel(lines []*pending) (left []*pending) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if p.started || p.settled {
-		return !p.started
-	}
-	for i := range q.lines {
-		if q.lines[i].wait == p {
-			q.lines = append(q.lines[:i], q.lines[i+1:]...)
-			break
+	for _, p := range lines {
+		switch {
+		case p.started:
+			left = append(left, p)
+			continue
+		case p.settled:
+			continue
+		case p.paid:
+			q.bucket.giveBack()
 		}
+		q.lines = slices.DeleteFunc(q.lines, func(l line) bool { return l.wait == p })
+		p.settle("", errUnsent)
 	}
-	if p.paid {
-		q.bucket.giveBack()
-	}
-	p.settle("", errUnsent)
 	if q.failed == nil {
-		q.work() // it may have stood in the way of others
+		q.work() // they may have stood in the way of others
 	}
-	return true
+	return left
 }
 
 // pass lets a line go whose turn was announced.

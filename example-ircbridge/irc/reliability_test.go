@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/trestle-bridge/trestle/bridge"
@@ -63,9 +64,13 @@ func (f *fixture) cut() {
 }
 
 func TestSend_WhileDisconnected_SaysSoAtOnce_AndOnlineWhenInTheChannelAgain(t *testing.T) {
-	f := joined(t, allCaps, func(c *Config) { c.Reconnect.First = 500 * time.Millisecond; c.Reconnect.Max = time.Second })
-	f.sink.until(t, "online")
+	withoutDelay(t, sendsWhileDisconnected)
+}
+
+func sendsWhileDisconnected(t *testing.T) {
+	f := joined(t, piping(allCaps), func(c *Config) { c.Reconnect.First = 500 * time.Millisecond; c.Reconnect.Max = time.Second })
 	f.cut()
+	synctest.Wait() // for what the sink is still to be told
 	before := f.sink.count("online")
 	_, err := f.session.Send(context.Background(), message("later"))
 	if !errors.Is(err, bridge.ErrOffline) || bridge.IsPermanent(err) || bridge.IsInDoubt(err) {
@@ -158,7 +163,11 @@ func TestSend_ContextEndsBeforeConfirmation_IsInDoubt(t *testing.T) {
 }
 
 func TestSend_ContextEndsBeforeTheLineIsSent_IsTransient_AndNothingIsSent(t *testing.T) {
-	f := joined(t, noCaps, func(c *Config) { c.Flood = Flood{Burst: 3, Interval: time.Minute} })
+	withoutDelay(t, sendsNothingInTime)
+}
+
+func sendsNothingInTime(t *testing.T) {
+	f := joined(t, piping(noCaps), func(c *Config) { c.Flood = Flood{Burst: 3, Interval: time.Minute} })
 	// The three tokens went for JOIN, and for what follows at most: some message is left without one.
 	for i := range 3 {
 		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
@@ -174,64 +183,76 @@ func TestSend_ContextEndsBeforeTheLineIsSent_IsTransient_AndNothingIsSent(t *tes
 }
 
 func TestSend_SeveralLines_LinkLostInTheMiddle_ConfirmedOnesAreNotRepeated(t *testing.T) {
-	f := joined(t, allCaps, func(c *Config) { c.Flood = Flood{Burst: 3, Interval: 300 * time.Millisecond} })
+	withoutDelay(t, sendsTheRestOverTheNextLink)
+}
+
+func sendsTheRestOverTheNextLink(t *testing.T) {
+	f := joined(t, piping(allCaps), func(c *Config) { c.Flood = Flood{Burst: 3, Interval: 300 * time.Millisecond} })
 	result := make(chan error, 1)
 	go func() {
 		_, err := f.session.Send(f.ctx(), message("one\ntwo\nthree\nfour"))
 		result <- err
 	}()
 	f.witness.until("> one")
+	synctest.Wait() // what has left is confirmed, and no time passes in which more could leave
+	if f.got("four") {
+		t.Fatal("all has left already")
+	}
 	f.server.Disconnect("bridge")
-	err := <-result
-	if err != nil && !bridge.IsInDoubt(err) {
+	if err := <-result; err != nil {
 		t.Fatal(err)
 	}
-	if err != nil {
-		f.mustSend(message("one\ntwo\nthree\nfour"))
-	}
 	f.witness.until("> four")
-	n := 0
-	for _, line := range f.witness.seen {
-		if strings.Contains(line, "> one") {
-			n++
+	for _, text := range []string{"> one", "> two", "> three", "> four"} {
+		n := 0
+		for _, line := range f.witness.seen {
+			if strings.Contains(line, text) {
+				n++
+			}
 		}
-	}
-	if n != 1 {
-		t.Errorf("the first line came %d times", n)
+		if n != 1 {
+			t.Errorf("%q came %d times", text, n)
+		}
 	}
 }
 
 func TestFlood_TheBucketIsObeyed_ByEveryLine(t *testing.T) {
 	for name, caps := range map[string][]string{"all": nil, "none": {}} {
 		t.Run(name, func(t *testing.T) {
-			// The server's limit is only a little wider than ours.
-			f := joined(t, ircd.Options{Capabilities: caps, Flood: ircd.Flood{Burst: 8, Interval: 20 * time.Millisecond}},
-				func(c *Config) { c.Flood = Flood{Burst: 5, Interval: 22 * time.Millisecond} })
-			done := make(chan error, 40)
-			for i := range 40 {
-				go func() {
-					_, err := f.session.Send(f.ctx(), message(fmt.Sprintf("m%d", i)))
-					done <- err
-				}()
-				f.server.Inject("bridge", "PING :now")
-			}
-			for range 40 {
-				if err := <-done; err != nil {
-					t.Fatal(err)
-				}
-			}
-			f.witness.sync()
-			for _, line := range f.witness.seen {
-				if strings.Contains(line, "Excess Flood") {
-					t.Fatal(line)
-				}
-			}
+			withoutDelay(t, func(t *testing.T) { obeysTheBucket(t, ircd.Options{Capabilities: caps}) })
 		})
 	}
 }
 
-func TestPing_SilentServer_IsLeft(t *testing.T) {
-	f := joined(t, allCaps, func(c *Config) { c.Ping = Ping{Interval: 100 * time.Millisecond, Timeout: 200 * time.Millisecond} })
+func obeysTheBucket(t *testing.T, opts ircd.Options) {
+	// The server's limit is only a little wider than ours.
+	opts.Flood = ircd.Flood{Burst: 6, Interval: 21 * time.Millisecond}
+	f := joined(t, piping(opts), func(c *Config) { c.Flood = Flood{Burst: 5, Interval: 22 * time.Millisecond} })
+	done := make(chan error, 40)
+	for i := range 40 {
+		go func() {
+			_, err := f.session.Send(f.ctx(), message(fmt.Sprintf("m%d", i)))
+			done <- err
+		}()
+		f.server.Inject("bridge", "PING :now")
+	}
+	for range 40 {
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.witness.sync()
+	for _, line := range f.witness.seen {
+		if strings.Contains(line, "Excess Flood") {
+			t.Fatal(line)
+		}
+	}
+}
+
+func TestPing_SilentServer_IsLeft(t *testing.T) { withoutDelay(t, leavesASilentServer) }
+
+func leavesASilentServer(t *testing.T) {
+	f := joined(t, piping(allCaps), func(c *Config) { c.Ping = Ping{Interval: 100 * time.Millisecond, Timeout: 200 * time.Millisecond} })
 	f.server.Hold("bridge", true)
 	f.witness.until("QUIT")
 	f.mustSend(message("again"))

@@ -152,10 +152,7 @@ func (l *link) mark(ctx context.Context, waits []*pending, leaving marker) error
 
 // reached takes back what has not left of a message that was refused in part, and counts what arrived of the rest.
 func (l *link) reached(ctx context.Context, waits []*pending) (n int) {
-	for _, p := range waits {
-		if l.queue.cancel(p) {
-			continue
-		}
+	for _, p := range l.queue.cancel(waits) {
 		select {
 		case <-p.done:
 			if p.err == nil {
@@ -272,13 +269,7 @@ func (s *session) queueParts(l *link, channel string, d *delivery, marked bool, 
 
 // takeBack gives up lines. The error says whether any of them may have arrived.
 func (l *link) takeBack(waits []*pending, cause error) error {
-	doubt := false
-	for _, p := range waits {
-		if !l.queue.cancel(p) {
-			doubt = true
-		}
-	}
-	if doubt {
+	if left := l.queue.cancel(waits); len(left) > 0 {
 		return bridge.InDoubt(fmt.Errorf("given up while the network had not confirmed the line: %w", cause))
 	}
 	return fmt.Errorf("given up before the line was sent: %w", cause)

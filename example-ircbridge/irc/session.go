@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"sync"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 type session struct {
 	config  Config
 	version string
+	dial    func(context.Context, *Config) (net.Conn, error)
 	out     *outlet
 	ctx     context.Context // until Close
 	cancel  context.CancelFunc
@@ -50,11 +52,11 @@ var (
 	_ bridge.DoubtMarker      = (*session)(nil)
 )
 
-func open(ctx context.Context, config Config, version string, sink bridge.Sink) (*session, error) {
+func (n *Network) open(ctx context.Context, config Config, sink bridge.Sink) (*session, error) {
 	// The session outlives the call that opened it.
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	s := &session{
-		config: config, version: version, out: newOutlet(sink), ctx: ctx, cancel: cancel,
+		config: config, version: n.version, dial: n.dial, out: newOutlet(sink), ctx: ctx, cancel: cancel,
 		channels: map[string]*channel{}, progress: map[id.EventID]*delivery{},
 		typing: map[string]time.Time{}, tidings: map[string]*tidings{}, joinWait: joinPatience,
 	}

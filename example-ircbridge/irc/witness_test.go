@@ -21,9 +21,14 @@ type witness struct {
 
 func newWitness(t *testing.T, server *ircd.Server, nick string) *witness {
 	t.Helper()
-	conn, err := net.Dial("tcp", server.Addr())
-	if err != nil {
-		t.Fatal(err)
+	var conn net.Conn
+	if server.Addr() == "" {
+		conn = piped(server)
+	} else {
+		var err error
+		if conn, err = net.Dial("tcp", server.Addr()); err != nil {
+			t.Fatal(err)
+		}
 	}
 	t.Cleanup(func() { conn.Close() })
 	w := &witness{t: t, conn: conn, in: bufio.NewScanner(conn)}

@@ -18,7 +18,7 @@ type Options struct {
 	Name    string // of the server, "irc.test" by default
 	Network string // NETWORK in ISUPPORT, "TestNet" by default
 
-	Listen    []string    // TCP addresses, 127.0.0.1:0 by default
+	Listen    []string    // TCP addresses. nil: 127.0.0.1:0; empty, not nil: none, clients come by Server.Serve
 	ListenTLS []string    // TLS addresses; none by default
 	TLS       *tls.Config // for ListenTLS; without it, a certificate of the server's own (Server.CertificatePEM)
 

@@ -105,20 +105,25 @@ func (s *Server) accept(l net.Listener) {
 			time.Sleep(10 * time.Millisecond)
 			continue
 		}
-		s.mu.Lock()
-		if s.closed {
-			s.mu.Unlock()
-			_ = conn.Close()
-			return
-		}
-		c := newClient(s, conn)
-		s.links[c] = true
-		s.running.Go(c.read)
-		s.mu.Unlock()
+		s.Serve(conn)
 	}
 }
 
-// Addr is the host:port of the first TCP listener.
+// Serve takes a client that comes by itself, not through a listener: the other end of a [net.Pipe], say. It returns at
+// once. A server that is closed closes the connection.
+func (s *Server) Serve(conn net.Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		_ = conn.Close()
+		return
+	}
+	c := newClient(s, conn)
+	s.links[c] = true
+	s.running.Go(c.read)
+}
+
+// Addr is the host:port of the first TCP listener, or empty.
 func (s *Server) Addr() string { return s.addr }
 
 // TLSAddr is the host:port of the first TLS listener, or empty.
