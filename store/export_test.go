@@ -26,11 +26,16 @@ func Pragma(tb testing.TB, s *Store, query string) {
 	}
 }
 
-// Follow puts a job into the group that this job runs in.
-func (tx *Tx) Follow(job func(tx *Tx) error) <-chan error {
-	r := &request{ctx: context.Background(), epoch: tx.w.store.epoch, job: job, done: make(chan error, 1)}
-	tx.w.waiting, tx.w.due = append(tx.w.waiting, r), time.Time{}
-	return r.done
+// HoldGroups has jobs of CommitSoon wait for a job of Commit for as long as it takes.
+func HoldGroups(tb testing.TB, s *Store) {
+	tb.Helper()
+	err := s.Commit(context.Background(), s.Epoch(), func(tx *Tx) error {
+		tx.w.patience = time.Hour
+		return nil
+	})
+	if err != nil {
+		tb.Fatal(err)
+	}
 }
 
 // TrackRows bounds how many rows of one event are tracked, and says how many are.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"database/sql/driver"
-	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,48 +12,6 @@ import (
 	"github.com/trestle-bridge/trestle/store"
 	"github.com/trestle-bridge/trestle/store/storetest"
 )
-
-func TestCommit_SavepointFails_TheWholeGroupIsTold(t *testing.T) {
-	fresh := storetest.PostgresServer(t)
-	for what, uri := range map[string]func(testing.TB) string{"SQLite": storetest.SQLite, "PostgreSQL": fresh} {
-		t.Run(what, func(t *testing.T) {
-			s := storetest.Open(t, uri(t), store.Options{})
-			hook := false
-			var second, third <-chan error
-			put := func(tx *store.Tx, key string) error { return tx.PutSetting(key, []byte("v")) }
-			first := s.Commit(context.Background(), s.Epoch(), func(tx *store.Tx) error {
-				tx.AfterCommit(func() { hook = true })
-				second = tx.Follow(func(tx *store.Tx) error {
-					if err := put(tx, "b"); err != nil {
-						return err
-					}
-					return tx.Behind("RELEASE SAVEPOINT job") // the next job's savepoint fails, as when it is cancelled
-				})
-				third = tx.Follow(func(tx *store.Tx) error {
-					if put(tx, "c") == nil {
-						t.Error("the savepoint did not fail")
-					}
-					return nil // and nobody looks
-				})
-				return put(tx, "a")
-			})
-			for i, err := range []error{first, <-second, <-third} {
-				if err == nil || !strings.Contains(err.Error(), "the transaction was lost") {
-					t.Errorf("job %d of a lost group ended with %v", i+1, err)
-				}
-			}
-			if hook {
-				t.Error("the hook of a lost commit ran")
-			}
-			for _, key := range []string{"a", "b", "c"} {
-				if _, err := s.Setting(context.Background(), key); !errors.Is(err, store.ErrNotFound) {
-					t.Errorf("%s was written: %v", key, err)
-				}
-			}
-			storetest.Commit(t, s, func(tx *store.Tx) error { return put(tx, "a") })
-		})
-	}
-}
 
 func TestCommit_TransactionEndedByAStatement_IsAnError(t *testing.T) {
 	s := storetest.Open(t, storetest.Postgres(t), store.Options{})

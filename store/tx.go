@@ -3,7 +3,6 @@ package store
 import (
 	"database/sql"
 	"errors"
-	"fmt"
 )
 
 // Tx is what a job works with. It is good until the job returns, on the job's goroutine.
@@ -34,14 +33,7 @@ func (tx *Tx) ready(args []any) error {
 	case tx.err != nil:
 		return tx.err
 	}
-	if !tx.wrote {
-		if err := tx.w.protect(); err != nil {
-			// Where the savepoint stands now is not known: what the jobs before wrote cannot be told from what this one does.
-			tx.err = fmt.Errorf("%w: %w", errGroupLost, err)
-			return tx.err
-		}
-		tx.wrote = true
-	}
+	tx.wrote = true
 	for _, arg := range args {
 		switch v := arg.(type) {
 		case []byte:

@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"database/sql/driver"
-	"errors"
 	"fmt"
 	"runtime/debug"
 	"time"
@@ -21,9 +20,10 @@ const (
 // (or panics, which becomes an error), what it did is undone and the error is returned.
 //
 // Jobs run one at a time on the writer's goroutine, in the order in which they came; several share one database
-// transaction, and one that fails does not harm the others. A job must not wait for anything: no network, no Commit of
-// its own, and reads through tx, since the Store's reads do not see what is not yet committed. What it changes outside
-// the database belongs into [Tx.AfterCommit].
+// transaction, and one that fails does not harm the others: their work is undone with it, and they run again without it.
+// So a job may run more than once, each time as if it had not run before. It must not wait for anything: no network, no
+// Commit of its own, and reads through tx, since the Store's reads do not see what is not yet committed. What it changes
+// outside the database belongs into [Tx.AfterCommit].
 //
 // A job whose ctx is done before it starts is dropped with ctx.Err(); one that has started is waited for. ErrFenced means
 // that another process holds the store; ErrClosed that Close was called.
@@ -34,9 +34,9 @@ func (s *Store) Commit(ctx context.Context, epoch Epoch, job func(tx *Tx) error)
 // commitSoon is how long [Store.CommitSoon] waits for company.
 const commitSoon = 5 * time.Millisecond
 
-// CommitSoon is [Store.Commit] for a job that nobody is in a hurry for: it waits a few milliseconds, so that it shares
-// its database transaction with others of its kind and keeps out of the way of Commit. Under load that is worth a lot:
-// an intake that waits for fewer commits of its own handlers is faster by half.
+// CommitSoon is [Store.Commit] for a job that nobody is in a hurry for: it runs as soon as the writer has nothing to do
+// for Commit, and becomes durable with the next job of Commit, or after a few milliseconds with others of its kind. So
+// nobody who is in a hurry waits for a commit but his own.
 func (s *Store) CommitSoon(ctx context.Context, epoch Epoch, job func(tx *Tx) error) error {
 	return s.commit(ctx, s.soon, epoch, job)
 }
@@ -73,8 +73,7 @@ type writer struct {
 	statements map[string]*sql.Stmt
 	broken     error // set once: nothing can be committed any more
 
-	waiting []*request // of CommitSoon, in the order in which they came
-	due     time.Time  // when the first of them has waited long enough
+	patience time.Duration // commitSoon
 
 	seen       *seenKeys
 	rows       map[int64]*inboxRow // progress of live rows, as the open transaction sees it
@@ -83,19 +82,28 @@ type writer struct {
 	lastSeq    int64
 
 	// The group under way.
-	undo     []func() // put memory back to what it was, run from the last to the first
+	open     bool // its transaction has begun
+	epoch    Epoch
+	done     []*request // its jobs that succeeded
+	refused  []refusal  // and those that did not
+	undo     []func()   // put memory back to what it was, run from the last to the first
 	hooks    []func()
 	taken    []seenRow           // rows that the group added
 	dirty    map[int64]*inboxRow // rows whose progress is to be written before COMMIT
 	toppedUp bool
 	bytes    int
-	// saved: the savepoint exists. wrote: the transaction holds something of a job that succeeded.
-	saved, wrote bool
+}
+
+// refusal is the error of a job. It may have failed because of what another of its group wrote, so it is answered once
+// that holds.
+type refusal struct {
+	r   *request
+	err error
 }
 
 func newWriter(s *Store, e engine) *writer {
 	return &writer{
-		store: s, engine: e, log: s.opts.Log, statements: map[string]*sql.Stmt{},
+		store: s, engine: e, log: s.opts.Log, statements: map[string]*sql.Stmt{}, patience: commitSoon,
 		seen: newSeenKeys(s.opts.SeenEvents), rows: map[int64]*inboxRow{}, maxTracked: maxTracked, dirty: map[int64]*inboxRow{},
 	}
 }
@@ -105,75 +113,155 @@ func (w *writer) run() {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
-		if len(w.waiting) > 0 {
-			timer.Reset(time.Until(w.due))
+		select {
+		case r := <-w.store.jobs:
+			w.hurry(r)
+			continue
+		default:
+		}
+		var due <-chan time.Time
+		if w.open {
+			due = timer.C
 		}
 		select {
 		case r := <-w.store.jobs:
-			w.group(r)
+			w.hurry(r)
 		case r := <-w.store.soon:
-			if len(w.waiting) == 0 {
-				w.due = time.Now().Add(commitSoon)
+			if !w.open {
+				timer.Reset(w.patience)
 			}
-			w.waiting = append(w.waiting, r)
-		case <-timer.C:
-			if r := w.next(); r != nil {
-				w.group(r)
+			if w.take(r); w.full() {
+				w.commit()
 			}
+		case <-due:
+			w.commit()
 		case <-w.store.closing:
-			answer(w.waiting, ErrClosed)
+			w.commit()
 			return
 		}
 	}
 }
 
-// group runs first and whatever else is waiting in one transaction.
-func (w *writer) group(first *request) {
-	if w.broken != nil {
-		first.done <- w.broken
-		return
-	}
-	if err := first.ctx.Err(); err != nil {
-		first.done <- err
-		return
-	}
-	epoch, err := w.begin()
-	if err != nil {
-		first.done <- fmt.Errorf("beginning a commit: %w", err)
-		return
-	}
-	// A job that failed may have done so because of what another of the group wrote: it is answered once that holds.
-	var done []*request
-	refused := map[*request]error{}
-	defer func() {
-		for r, err := range refused {
-			r.done <- err
+// hurry runs a job of Commit, and others of Commit that wait already, and commits.
+func (w *writer) hurry(r *request) {
+	for more := true; more; {
+		w.take(r)
+		if more = w.open && !w.full(); more {
+			select {
+			case r = <-w.store.jobs:
+			default:
+				more = false
+			}
 		}
-	}()
-	r := first
-	for n := 1; ; n++ {
-		if err = w.one(r, epoch); err == nil {
-			done = append(done, r)
-		} else if refused[r] = err; errors.Is(err, errGroupLost) {
-			w.fail(done, err)
+	}
+	w.commit()
+}
+
+func (w *writer) full() bool { return len(w.done) >= maxGroupJobs || w.bytes >= maxGroupBytes }
+
+// take runs a job in the group's transaction, which it begins if there is none. When the job fails, what the group did
+// before is still there afterwards, or is committed already.
+func (w *writer) take(r *request) {
+	if w.broken != nil {
+		r.done <- w.broken
+		return
+	}
+	if err := r.ctx.Err(); err != nil {
+		r.done <- err
+		return
+	}
+	if err := w.ready(); err != nil {
+		r.done <- err
+		return
+	}
+	undo, hooks, taken := len(w.undo), len(w.hooks), len(w.taken)
+	wrote, err := w.one(r)
+	switch {
+	case err == nil:
+		w.done = append(w.done, r)
+		return
+	case !wrote:
+		w.undoTo(undo)
+		w.hooks, w.taken = w.hooks[:hooks], w.taken[:taken]
+	}
+	w.refused = append(w.refused, refusal{r, err})
+	switch {
+	case len(w.done) == 0:
+		w.abandon()
+		w.answer(nil)
+	case wrote:
+		w.redo()
+	}
+}
+
+// ready begins the group's transaction if that has not been done.
+func (w *writer) ready() (err error) {
+	if w.open {
+		return nil
+	}
+	if w.epoch, err = w.begin(); err != nil {
+		return fmt.Errorf("beginning a commit: %w", err)
+	}
+	w.open = true
+	return nil
+}
+
+// one runs a job, and tells whether it came to the database.
+func (w *writer) one(r *request) (wrote bool, err error) {
+	if r.epoch != w.epoch {
+		return false, ErrFenced
+	}
+	tx := &Tx{w: w}
+	err = call(tx, r.job)
+	tx.over = true
+	if err == nil {
+		// The job may have looked away from a failed statement; the database may not have.
+		err = tx.err
+	}
+	return tx.wrote, err
+}
+
+// redo undoes the group, because a job of it failed, runs those that had succeeded again, and commits. Savepoints would
+// save that; but each costs every job something (on PostgreSQL a round trip), and failures are rare.
+func (w *writer) redo() {
+	for again := true; again; {
+		jobs := w.done
+		w.abandon()
+		if err := w.ready(); err != nil {
+			w.done = jobs
+			w.answer(err)
 			return
 		}
-		if n == maxGroupJobs || w.bytes >= maxGroupBytes {
+		again = false
+		for i, r := range jobs {
+			if _, err := w.one(r); err == nil {
+				w.done = append(w.done, r)
+				continue
+			} else {
+				w.refused = append(w.refused, refusal{r, err})
+			}
+			w.done, again = append(w.done, jobs[i+1:]...), true
 			break
 		}
-		if r = w.next(); r == nil {
-			break
-		}
 	}
-	if len(done) == 0 {
-		w.rollback()
+	w.commit()
+}
+
+// commit ends the group.
+func (w *writer) commit() {
+	if !w.open {
 		return
 	}
-	if err = w.flush(); err != nil {
-		w.fail(done, fmt.Errorf("writing progress: %w", err))
+	if len(w.done) == 0 {
+		w.abandon()
+		w.answer(nil)
 		return
 	}
-	if err = w.exec(w.engine.commit()); err != nil {
+	if err := w.flush(); err != nil {
+		w.fail(fmt.Errorf("writing progress: %w", err))
+		return
+	}
+	if err := w.exec(w.engine.commit()); err != nil {
 		w.rollback()
 		committed, resolveErr := w.engine.resolve(err)
 		if resolveErr != nil {
@@ -182,82 +270,12 @@ func (w *writer) group(first *request) {
 		}
 		if !committed {
 			w.undoTo(0)
-			w.reset()
-			answer(done, fmt.Errorf("committing: %w", err))
+			w.forget()
+			w.answer(fmt.Errorf("committing: %w", err))
 			return
 		}
 	}
-	w.committed(done)
-}
-
-// next gives what goes into the present group: whoever is in a hurry first, and those who wait once they are due.
-func (w *writer) next() *request {
-	select {
-	case r := <-w.store.jobs:
-		return r
-	default:
-	}
-	if len(w.waiting) == 0 || time.Now().Before(w.due) {
-		return nil
-	}
-	r := w.waiting[0]
-	w.waiting[0] = nil
-	if w.waiting = w.waiting[1:]; len(w.waiting) == 0 {
-		w.waiting = nil
-	}
-	return r
-}
-
-// errGroupLost: the whole transaction is gone, with what the other jobs of the group wrote.
-var errGroupLost = errors.New("the transaction was lost")
-
-// one runs one job. An error is the job's own and its work is undone, or it is errGroupLost.
-func (w *writer) one(r *request, epoch Epoch) error {
-	if err := r.ctx.Err(); err != nil {
-		return err
-	}
-	if r.epoch != epoch {
-		return ErrFenced
-	}
-	undo, hooks, taken := len(w.undo), len(w.hooks), len(w.taken)
-	tx := &Tx{w: w}
-	err := call(tx, r.job)
-	tx.over = true
-	if err == nil && tx.err != nil {
-		// The job looked away from a failed statement; the database may not have.
-		err = tx.err
-	}
-	if err == nil {
-		w.wrote = w.wrote || tx.wrote
-		return nil
-	}
-	if errors.Is(tx.err, errGroupLost) {
-		return tx.err
-	}
-	w.undoTo(undo)
-	w.hooks, w.taken = w.hooks[:hooks], w.taken[:taken]
-	// A lock taken inside a savepoint goes with it.
-	w.toppedUp = false
-	if !tx.wrote {
-		return err
-	}
-	if !w.wrote {
-		// Nothing else is in the transaction: begin again.
-		w.rollback()
-		if w.conn == nil {
-			return fmt.Errorf("%w (%w)", err, errGroupLost)
-		}
-		if again, beginErr := w.begin(); beginErr != nil {
-			return fmt.Errorf("%w (%w): %w", err, errGroupLost, beginErr)
-		} else if again != epoch {
-			return fmt.Errorf("%w (%w)", ErrFenced, errGroupLost)
-		}
-		return err
-	}
-	if rollbackErr := w.exec("ROLLBACK TO SAVEPOINT job"); rollbackErr != nil {
-		return fmt.Errorf("%w (%w): %w", err, errGroupLost, rollbackErr)
-	}
-	return err
+	w.committed()
 }
 
 func call(tx *Tx, job func(tx *Tx) error) (err error) {
@@ -267,20 +285,6 @@ func call(tx *Tx, job func(tx *Tx) error) (err error) {
 		}
 	}()
 	return job(tx)
-}
-
-// protect is called before a job's first statement. The first job that writes needs no savepoint: if it fails, the
-// transaction holds nothing else.
-func (w *writer) protect() error {
-	switch {
-	case !w.wrote:
-		return nil
-	case w.saved:
-		return w.exec("RELEASE SAVEPOINT job; SAVEPOINT job")
-	default:
-		w.saved = true
-		return w.exec("SAVEPOINT job")
-	}
 }
 
 // begin opens the transaction, on a new connection when the old one is lost: nothing has run yet.
@@ -305,7 +309,6 @@ func (w *writer) begin() (Epoch, error) {
 
 // rollback ends the transaction, if there is one, and drops the connection if it is not usable any more.
 func (w *writer) rollback() {
-	w.saved, w.wrote, w.toppedUp, w.bytes = false, false, false, 0
 	if w.conn == nil {
 		return
 	}
@@ -328,18 +331,33 @@ func (w *writer) disconnect() {
 	w.rows, w.tracked = map[int64]*inboxRow{}, 0
 }
 
-// fail ends a group that was not committed: memory is put back, everybody gets the error.
-func (w *writer) fail(done []*request, err error) {
-	w.undoTo(0)
-	w.rollback()
-	w.reset()
-	answer(done, err)
+// fail ends a group that cannot be committed: everybody gets the error.
+func (w *writer) fail(err error) {
+	done := w.done
+	w.abandon()
+	w.done = done
+	w.answer(err)
 }
 
-func answer(requests []*request, err error) {
-	for _, r := range requests {
+// abandon undoes what the group did, in the database and in memory. Nobody is answered.
+func (w *writer) abandon() {
+	w.undoTo(0)
+	w.rollback()
+	w.forget()
+	w.done = nil
+}
+
+// answer tells what became of the group's jobs: err of those that succeeded.
+func (w *writer) answer(err error) {
+	for _, r := range w.done {
 		r.done <- err
 	}
+	for _, f := range w.refused {
+		f.r.done <- f.err
+	}
+	clear(w.done)
+	clear(w.refused)
+	w.done, w.refused = w.done[:0], w.refused[:0]
 }
 
 func (w *writer) undoTo(n int) {
@@ -351,7 +369,7 @@ func (w *writer) undoTo(n int) {
 }
 
 // committed makes memory follow the database, runs the hooks and answers.
-func (w *writer) committed(done []*request) {
+func (w *writer) committed() {
 	for _, row := range w.taken {
 		w.seen.push(row)
 	}
@@ -360,8 +378,8 @@ func (w *writer) committed(done []*request) {
 		w.runHook(hook)
 	}
 	bytes := w.bytes
-	w.reset()
-	answer(done, nil)
+	w.forget()
+	w.answer(nil)
 	w.engine.settle(w, bytes)
 }
 
@@ -374,14 +392,14 @@ func (w *writer) runHook(hook func()) {
 	hook()
 }
 
-// reset forgets the group.
-func (w *writer) reset() {
+// forget makes room for the next group.
+func (w *writer) forget() {
 	clear(w.undo)
 	clear(w.hooks)
 	clear(w.taken)
 	w.undo, w.hooks, w.taken = w.undo[:0], w.hooks[:0], w.taken[:0]
 	clear(w.dirty)
-	w.saved, w.wrote, w.toppedUp, w.bytes = false, false, false, 0
+	w.open, w.toppedUp, w.bytes = false, false, 0
 }
 
 // exec runs a statement without arguments.
