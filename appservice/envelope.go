@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/trestle-bridge/trestle/internal/soundjson"
 )
 
 // envelope is what an element must say about itself, each value as it stands in the JSON.
@@ -38,72 +40,11 @@ func (e *envelope) field(name []byte) *jsontext.Value {
 	return nil
 }
 
-// read finds the fields of an object that a JSON reader has found sound: the intake reads every element as a whole
-// first. So it looks at quotes and brackets only, at a fraction of what reading it again would cost. What is not sound
-// after all leaves fields empty and does no other harm.
+// read finds the fields of an object that a JSON reader has found sound: the intake reads every element as a whole first.
 func (e *envelope) read(object []byte) {
-	i := skipSpace(object, 1)
-	for i < len(object) && object[i] == '"' {
-		name := object[i:textEnd(object, i)]
-		i = skipSpace(object, i+len(name)) // before the colon
-		i = skipSpace(object, i+1)
-		end := valueEnd(object, i)
-		if into := e.field(name); into != nil && i < end {
-			*into = object[i:end:end]
-		}
-		i = skipSpace(object, end) // before the comma
-		i = skipSpace(object, i+1)
-	}
-}
-
-func skipSpace(b []byte, i int) int {
-	for i < len(b) && (b[i] == ' ' || b[i] == '\t' || b[i] == '\r' || b[i] == '\n') {
-		i++
-	}
-	return i
-}
-
-// textEnd gives the place behind the text that begins at i with its quote.
-func textEnd(b []byte, i int) int {
-	for i++; i < len(b); i++ {
-		n := bytes.IndexByte(b[i:], '"')
-		if n < 0 {
-			break
-		}
-		escapes := 0
-		for i+n-escapes > i && b[i+n-escapes-1] == '\\' {
-			escapes++
-		}
-		if i += n; escapes%2 == 0 {
-			return i + 1
+	for name, value := range soundjson.Members(object) {
+		if into := e.field(name); into != nil {
+			*into = value
 		}
 	}
-	return len(b)
-}
-
-// valueEnd gives the place behind the value that begins at i.
-func valueEnd(b []byte, i int) int {
-	depth := 0
-	for i < len(b) {
-		switch b[i] {
-		case '"':
-			i = textEnd(b, i)
-			if depth == 0 {
-				return i
-			}
-			continue
-		case '{', '[':
-			depth++
-		case '}', ']':
-			if depth--; depth <= 0 {
-				return i + 1 + depth // the bracket of the object around belongs to nobody here
-			}
-		case ',', ' ', '\t', '\r', '\n':
-			if depth == 0 {
-				return i
-			}
-		}
-		i++
-	}
-	return i
 }

@@ -32,13 +32,3 @@ func TestEnvelope_OddButSoundObjects_GiveTheLastOfEachName(t *testing.T) {
 		}
 	}
 }
-
-func TestEnvelope_Unsound_DoesNoHarm(t *testing.T) {
-	sound := `{ "type" : "a\\" , "content":{"x":["\"",{}]},"state_key":"","sender":"b"}`
-	for n := range len(sound) {
-		for _, object := range []string{sound[:n], sound[:n] + `"`, sound[:n] + `}`, sound[:n] + `\`, sound[n:]} {
-			var e envelope
-			e.read([]byte(object))
-		}
-	}
-}

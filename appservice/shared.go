@@ -1,6 +1,7 @@
 package appservice
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -10,6 +11,9 @@ import (
 // maxShared is how many lanes may wait for their commit while their workers are at others. It bounds what is handled
 // again after a crash.
 const maxShared = 1024
+
+// sharedJob is how many lanes one job of the writer is for: a short time, which an intake may have to wait for it.
+const sharedJob = 16
 
 // sharedCommits writes the progress of many lanes at once. Workers do not wait for it: they hand their turn over and take
 // the next lane, so that what a commit takes does not bound how many lanes go on, and each event of 50,000 rooms costs
@@ -49,7 +53,11 @@ func (s *sharedCommits) run() {
 		if len(list) == 0 {
 			return
 		}
-		s.commit(list)
+		var parts sync.WaitGroup
+		for part := range slices.Chunk(list, sharedJob) {
+			parts.Go(func() { s.commit(part) })
+		}
+		parts.Wait()
 	}
 }
 

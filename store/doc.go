@@ -14,9 +14,13 @@
 //	// err == nil: the transaction may be acknowledged, and lanes worked on.
 //
 // One goroutine, the writer, owns the one writing connection. It takes the jobs that wait, up to 256 or 8 MiB, and runs
-// them in one database transaction, a savepoint for each, so that they share the wait for the disk. A job that fails
-// takes nothing of the others with it. When the COMMIT fails, all jobs of the group get the error, and what the writer
-// keeps in memory is what it was before.
+// them in one database transaction, so that they share the wait for the disk. When a job fails, the transaction is rolled
+// back and the others run again without it, so that it takes nothing of theirs with it. When the COMMIT fails, all jobs of
+// the group get the error, and what the writer keeps in memory is what it was before.
+//
+// [Store.CommitSoon] is for what nobody waits for. Its jobs gather for 5 ms, run while no job of Commit is there, and are
+// committed with the next one that comes, or by themselves 2 ms later. So a commit that somebody waits for, such as that of
+// a transaction of the homeserver, waits for no other.
 //
 // Each commit carries an [Epoch]. Opening the store takes a new one; commits of a process that held the store before end
 // with [ErrFenced], checked inside the database transaction. On SQLite a lock on the file PATH.lock besides keeps a second

@@ -26,11 +26,11 @@ func Pragma(tb testing.TB, s *Store, query string) {
 	}
 }
 
-// HoldGroups has jobs of CommitSoon wait for a job of Commit for as long as it takes.
+// HoldGroups has jobs of CommitSoon run at once, and wait for a job of Commit for as long as it takes.
 func HoldGroups(tb testing.TB, s *Store) {
 	tb.Helper()
 	err := s.Commit(context.Background(), s.Epoch(), func(tx *Tx) error {
-		tx.w.patience = time.Hour
+		tx.w.gather, tx.w.linger = 0, time.Hour
 		return nil
 	})
 	if err != nil {

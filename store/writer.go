@@ -31,12 +31,18 @@ func (s *Store) Commit(ctx context.Context, epoch Epoch, job func(tx *Tx) error)
 	return s.commit(ctx, s.jobs, epoch, job)
 }
 
-// commitSoon is how long [Store.CommitSoon] waits for company.
-const commitSoon = 5 * time.Millisecond
+const (
+	// gatherFor is how long jobs of [Store.CommitSoon] gather before they run: what is done for many events at once costs
+	// less for each.
+	gatherFor = 5 * time.Millisecond
+	// lingerFor is how long they then wait for a job of [Store.Commit], to become durable with it.
+	lingerFor = 2 * time.Millisecond
+)
 
-// CommitSoon is [Store.Commit] for a job that nobody is in a hurry for: it runs as soon as the writer has nothing to do
-// for Commit, and becomes durable with the next job of Commit, or after a few milliseconds with others of its kind. So
-// nobody who is in a hurry waits for a commit but his own.
+// CommitSoon is [Store.Commit] for a job that nobody is in a hurry for: it waits a few milliseconds for others of its
+// kind, runs when the writer has nothing to do for Commit, and becomes durable with the next job of Commit or, if none
+// comes, a little later. So who is in a hurry waits for no commit but his own. Many short jobs are better than a long one,
+// because between them the writer turns to Commit.
 func (s *Store) CommitSoon(ctx context.Context, epoch Epoch, job func(tx *Tx) error) error {
 	return s.commit(ctx, s.soon, epoch, job)
 }
@@ -73,7 +79,10 @@ type writer struct {
 	statements map[string]*sql.Stmt
 	broken     error // set once: nothing can be committed any more
 
-	patience time.Duration // commitSoon
+	waiting        []*request    // of CommitSoon, in the order in which they came
+	gather, linger time.Duration // gatherFor, lingerFor
+	gathered       time.Time     // when those that wait are to run
+	lingered       time.Time     // when the open group is to be committed, whether or not somebody is in a hurry
 
 	seen       *seenKeys
 	rows       map[int64]*inboxRow // progress of live rows, as the open transaction sees it
@@ -103,7 +112,7 @@ type refusal struct {
 
 func newWriter(s *Store, e engine) *writer {
 	return &writer{
-		store: s, engine: e, log: s.opts.Log, statements: map[string]*sql.Stmt{}, patience: commitSoon,
+		store: s, engine: e, log: s.opts.Log, statements: map[string]*sql.Stmt{}, gather: gatherFor, linger: lingerFor,
 		seen: newSeenKeys(s.opts.SeenEvents), rows: map[int64]*inboxRow{}, maxTracked: maxTracked, dirty: map[int64]*inboxRow{},
 	}
 }
@@ -113,32 +122,53 @@ func (w *writer) run() {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
+		if len(w.waiting) > 0 && (!w.open || w.gathered.Before(w.lingered)) {
+			timer.Reset(time.Until(w.gathered))
+		} else if w.open {
+			timer.Reset(time.Until(w.lingered))
+		}
+		select {
+		case r := <-w.store.jobs:
+			w.hurry(r)
+		case r := <-w.store.soon:
+			if len(w.waiting) == 0 {
+				w.gathered = time.Now().Add(w.gather)
+			}
+			w.waiting = append(w.waiting, r)
+		case <-timer.C:
+			w.leisure()
+		case <-w.store.closing:
+			w.commit()
+			for _, r := range w.waiting {
+				r.done <- ErrClosed
+			}
+			return
+		}
+	}
+}
+
+// leisure is for when nobody is in a hurry: it runs the jobs of CommitSoon that have gathered, and leaves their group open
+// for a while to whoever comes with a job of Commit.
+func (w *writer) leisure() {
+	for len(w.waiting) > 0 && !time.Now().Before(w.gathered) {
 		select {
 		case r := <-w.store.jobs:
 			w.hurry(r)
 			continue
 		default:
 		}
-		var due <-chan time.Time
-		if w.open {
-			due = timer.C
+		r := w.waiting[0]
+		w.waiting[0] = nil
+		if w.waiting = w.waiting[1:]; len(w.waiting) == 0 {
+			w.waiting = nil
 		}
-		select {
-		case r := <-w.store.jobs:
-			w.hurry(r)
-		case r := <-w.store.soon:
-			if !w.open {
-				timer.Reset(w.patience)
-			}
-			if w.take(r); w.full() {
-				w.commit()
-			}
-		case <-due:
+		if w.take(r); w.full() {
 			w.commit()
-		case <-w.store.closing:
-			w.commit()
-			return
 		}
+		w.lingered = time.Now().Add(w.linger)
+	}
+	if w.open && !time.Now().Before(w.lingered) {
+		w.commit()
 	}
 }
 

@@ -1,15 +1,13 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"fmt"
+	"strconv"
 	"sync"
 	"sync/atomic"
 
-	"github.com/go-json-experiment/json/jsontext"
-
 	"github.com/trestle-bridge/trestle/appservice"
+	"github.com/trestle-bridge/trestle/internal/soundjson"
 	"github.com/trestle-bridge/trestle/store"
 )
 
@@ -45,12 +43,8 @@ func (h *handler) HandleEvent(_ context.Context, ev *appservice.Event) ([]appser
 			return nil, err
 		}
 	}
-	n, err := number(ev.Raw)
-	if err != nil {
-		return nil, appservice.Permanent(fmt.Errorf("read content.n: %w", err))
-	}
 	room, id := ev.RoomID.String(), ev.ID.String()
-	h.add(room, open{id: id, entry: newEntry(id, n)})
+	h.add(room, open{id: id, entry: newEntry(id, number(ev.Raw))})
 	return []appservice.Effect{func(tx *store.Tx) error { return h.write(tx, room, id) }}, nil
 }
 
@@ -100,41 +94,23 @@ func (h *handler) written(room string, n int) {
 	h.handled.Add(int64(n))
 }
 
-// number gives content.n, or 0 when it is no number. It reads no further than it must.
-func number(raw []byte) (n int64, err error) {
-	dec := jsontext.NewDecoder(bytes.NewBuffer(raw), jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
-	for _, name := range []string{`"content"`, `"n"`} {
-		if dec.PeekKind() != '{' {
-			return 0, nil
-		}
-		if _, err = dec.ReadToken(); err != nil {
-			return 0, err
-		}
-		for {
-			if dec.PeekKind() == '}' {
-				return 0, nil
-			}
-			found, err := dec.ReadValue()
-			if err != nil {
-				return 0, err
-			}
-			if string(found) == name {
-				break
-			}
-			if err = dec.SkipValue(); err != nil {
-				return 0, err
-			}
-		}
-	}
-	if dec.PeekKind() != '0' {
-		return 0, nil
-	}
-	token, err := dec.ReadToken()
+// number gives content.n, or 0 when it is no whole number. What a handler is given is sound JSON.
+func number(raw []byte) int64 {
+	n, err := strconv.ParseInt(string(member(member(raw, `"content"`), `"n"`)), 10, 64)
 	if err != nil {
-		return 0, err
+		return 0
 	}
-	if n, err = token.Int(); err != nil {
-		return 0, nil // it has a fraction, or is too large
+	return n
+}
+
+func member(object []byte, wanted string) []byte {
+	if len(object) == 0 || object[0] != '{' {
+		return nil
 	}
-	return n, nil
+	for name, value := range soundjson.Members(object) {
+		if string(name) == wanted {
+			return value
+		}
+	}
+	return nil
 }
