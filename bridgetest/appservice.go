@@ -146,7 +146,7 @@ func (hs *Homeserver) Settle(ctx context.Context) error {
 		hs.mu.Lock()
 		busy, changed := "", hs.changed
 		for id, as := range hs.services {
-			if as.busy() {
+			if as.busy(hs) {
 				busy = id
 			}
 		}
@@ -160,8 +160,14 @@ func (hs *Homeserver) Settle(ctx context.Context) error {
 	}
 }
 
-func (as *appService) busy() bool {
-	return len(as.events)+len(as.ephemeral)+len(as.toDevice)+len(as.lists)+len(as.pending) > 0
+// busy is also an appservice that has acknowledged the last that it was retried with, until it counts as up again.
+func (as *appService) busy(hs *Homeserver) bool {
+	return as.waiting()+len(as.pending) > 0 || !as.up && hs.started && as.url != ""
+}
+
+// waiting is how much is not in a transaction yet.
+func (as *appService) waiting() int {
+	return len(as.events) + len(as.ephemeral) + len(as.toDevice) + len(as.lists)
 }
 
 func (hs *Homeserver) serviceByToken(token string) *appService {

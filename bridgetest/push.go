@@ -66,13 +66,16 @@ func (hs *Homeserver) push(ctx context.Context, as *appService) {
 // nextStep decides what the pusher does: a step, a pause, or (neither) waiting for something new.
 func (hs *Homeserver) nextStep(as *appService) (step func(context.Context), pause time.Duration) {
 	if as.url == "" {
-		as.events, as.ephemeral, as.toDevice, as.lists = nil, nil, nil, nil
+		if as.waiting() > 0 {
+			as.events, as.ephemeral, as.toDevice, as.lists = nil, nil, nil, nil
+			hs.notify()
+		}
 		return nil, 0
 	}
 	if user := hs.strangerToAsk(as); user != "" {
 		return func(ctx context.Context) { hs.query(ctx, as, "users/"+quote(user)) }, 0
 	}
-	for len(as.events)+len(as.ephemeral)+len(as.toDevice)+len(as.lists) > 0 {
+	for as.waiting() > 0 {
 		t := hs.takeTransaction(as)
 		as.pending = append(as.pending, t)
 		if as.up {
