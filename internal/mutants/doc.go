@@ -1,0 +1,10 @@
+// Command mutants takes guards of the intake and of the store out of the code, one at a time, and sees whether a test
+// notices. From the root of the module:
+//
+//	go run ./internal/mutants          # all of them, or those whose names contain an argument
+//
+// Nothing in the tree is changed: each package's tests are compiled with the mutated file in the place of the real one
+// (go build -overlay). A mutant is killed when its test fails with it and passes without it. The program prints a table and
+// ends with status 1 when a mutant survives, when its place in the code is no longer found, or when its test does not
+// pass or is not run without it.
+package main

@@ -1,0 +1,121 @@
+package main
+
+// A mutant is the code with one guard less.
+type mutant struct {
+	name     string
+	file     string // from the root of the module
+	old, new string // old stands in the file once
+	pkg      string // of the test, from the root of the module
+	test     string // the name of a test, with subtests after slashes
+}
+
+var mutants = []mutant{
+	{
+		"events are de-duplicated", "store/ingest.go",
+		`if e.Key != "" && !claim(hashKey(byte(e.Kind), e.Key)) {`,
+		`if e.Key != "" && !claim(hashKey(byte(e.Kind), e.Key)) && false {`,
+		"appservice", "TestA23_SameIDSameBody_HandlesNothingTwice",
+	}, {
+		"what was seen is known after a restart", "store/open.go",
+		`return doing(w.loadSeen(ctx, lastSeen), "reading the events seen")`,
+		`return nil`,
+		"appservice", "TestA23_RepeatedAfterARestart_HandlesNothingTwice",
+	}, {
+		"what was rolled back is not remembered", "store/ingest.go",
+		`tx.undo(func() { w.seen.forget(hashes) })`,
+		`tx.undo(func() {})`,
+		"store", "TestStore_SQLite/Ingest_RolledBack_IsNotRemembered",
+	}, {
+		"200 comes after the commit", "appservice/intake.go",
+		`if err := as.takeIn(r.Context(), t); err != nil {`,
+		`ctx := context.WithoutCancel(r.Context()); go func() { _ = as.takeIn(ctx, t) }(); if err := error(nil); err != nil {`,
+		"appservice", "TestIntake_StoreBusy_AcknowledgesOnlyAfterTheCommit",
+	}, {
+		"hand-over comes after the commit", "appservice/intake.go",
+		`tx.AfterCommit(func() {`,
+		`func(do func()) { do() }(func() {`,
+		"appservice", "TestIntake_CommitFails_HandsNothingOver",
+	}, {
+		"the body is bounded", "appservice/intake.go",
+		`reader := http.MaxBytesReader(w, r.Body, as.cfg.MaxBody)`,
+		`reader := http.MaxBytesReader(w, r.Body, 1<<40); r.ContentLength = -1`,
+		"appservice", "TestIntake_BodyOverTheLimit_Is413AndNotStored",
+	}, {
+		"the backlog is bounded", "appservice/intake.go",
+		`waiting >= as.cfg.BacklogLimit && len(t.Elements) > 0 {`,
+		`waiting >= as.cfg.BacklogLimit && len(t.Elements) > 1<<40 {`,
+		"appservice", "TestIntake_BacklogAtItsLimit_IsHeldAndThenRefusedAndRecovers",
+	}, {
+		"the token must be right", "appservice/router.go",
+		`return subtle.ConstantTimeCompare(sum[:], as.hsTokenSum[:]) == 1`,
+		`return subtle.ConstantTimeCompare(sum[:], as.hsTokenSum[:]) == 1 || true`,
+		"appservice", "TestA22_HSToken_EveryCombinationOfHeaderAndQuery",
+	}, {
+		"typing of own users is left out", "appservice/ephemeral.go",
+		`slices.DeleteFunc(ev.Content.UserIDs, e.own)`,
+		`ev.Content.UserIDs`,
+		"appservice", "TestA13_OwnUsers_AreFilteredBeforeTheHandler",
+	}, {
+		"receipts of own users are left out", "appservice/ephemeral.go",
+		`if !e.own(user) {`,
+		`if true {`,
+		"appservice", "TestA13_OwnUsers_AreFilteredBeforeTheHandler",
+	}, {
+		"private receipts are left out", "appservice/ephemeral.go",
+		`range byType["m.read"] {`,
+		`range byType["m.read.private"] {`,
+		"appservice", "TestA15_PrivateReceipts_AreNeverHandedOver",
+	}, {
+		"the mark of doubt is made", "store/progress.go",
+		`return tx.mark("marking in doubt", lane, ref, func(t *trouble) { t.doubt = int64(ref.Pos) })`,
+		`return nil`,
+		"appservice", "TestDoubt_CleanStopWithoutKnowing_StaysInDoubt",
+	}, {
+		"an event that ends every process is buried", "appservice/heads.go",
+		`return h.crashes >= maxCrashes ||`,
+		`return h.crashes >= 1<<30 ||`,
+		"appservice", "TestDoubt_EveryProcessEndsOverIt_IsBuriedAfterFive",
+	}, {
+		"an event in doubt is not sent again", "bridge/to_network.go",
+		`if ev.InDoubt && b.guarantee() == AtMostOnce {`,
+		`if false && ev.InDoubt && b.guarantee() == AtMostOnce {`,
+		"bridge", "TestSend_BrokenOffAfterTheMark_IsNotSentAgainAndItsSenderKnows",
+	}, {
+		"effects are committed with the progress", "appservice/worker.go",
+		`if err := tx.Finish(b.lane, s.ref); err != nil {
+				return &effectError{i, err}`,
+		`if err := error(nil); err != nil {
+				return &effectError{i, err}`,
+		"appservice", "TestWorker_Effects_AreCommittedWithTheProgress",
+	}, {
+		"a process that lost the store writes nothing", "store/writer.go",
+		`if r.epoch != epoch {`,
+		`if false && r.epoch != epoch {`,
+		"store", "TestStore_SQLite/Commit_WrongEpoch_IsFenced",
+	}, {
+		"a failing job is undone", "store/writer.go",
+		`w.exec("ROLLBACK TO SAVEPOINT job")`,
+		`error(nil)`,
+		"store", "TestStore_SQLite/Commit_FailingJob_DoesNotHarmTheOthers",
+	}, {
+		"a second process is kept out", "store/lock.go",
+		`if !taken {`,
+		`if false && !taken {`,
+		"store", "TestOpen_SecondProcessOnSQLite_IsInUse",
+	}, {
+		"a driver that syncs less is refused", "store/sqlite.go",
+		`if level < 2 {`,
+		`if level < 0 {`,
+		"store", "TestOpen_SQLiteIsDurable_AndLessIsRefused",
+	}, {
+		"a room once encrypted stays so", "store/rooms.go",
+		`DO UPDATE SET encrypted = 1 WHERE room.encrypted = 0 AND excluded.encrypted = 1`,
+		`DO UPDATE SET encrypted = excluded.encrypted`,
+		"store", "TestStore_SQLite/Encrypted_OnceTrue_StaysTrue",
+	}, {
+		"the room is marked with the event that encrypts it", "store/ingest.go",
+		`for _, room := range t.EncryptedRooms {`,
+		`for _, room := range t.EncryptedRooms[:0] {`,
+		"appservice", "TestIntake_EncryptionEvent_MarksTheRoomInTheSameCommit",
+	},
+}
