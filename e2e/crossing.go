@@ -16,6 +16,7 @@ import (
 type Crossing struct {
 	Synapse *Synapse
 	IRC     *IRCServer
+	Gate    *Gate // between the bridge and IRC, or nil
 	Bridge  *Bridge
 	Alice   *MatrixUser
 	Bob     *IRCUser
@@ -32,6 +33,7 @@ type CrossingOptions struct {
 	StorePostgres   string                      // URI of an empty database for the bridge
 	SynapsePostgres string                      // and of one for Synapse
 	TLS             bool                        // between bridge and IRC server
+	Gate            bool                        // between bridge and IRC server, without TLS
 	Network         map[string]any              // more of the bridge's `network:` section
 }
 
@@ -42,9 +44,14 @@ func NewCrossing(tb testing.TB, opts CrossingOptions) *Crossing {
 		opts.IRC = StartInspIRCd
 	}
 	c := &Crossing{tb: tb, IRC: opts.IRC(tb), Channel: "#crossing"}
+	irc := *c.IRC // as the bridge sees it
+	if opts.Gate {
+		c.Gate = OpenGate(tb, c.IRC.Address)
+		irc.Address = c.Gate.Address
+	}
 	port := FreePort(tb)
 	c.Bridge = NewBridge(tb, BridgeOptions{
-		SynapsePort: port, IRC: c.IRC, Database: opts.StorePostgres, TLS: opts.TLS, Network: opts.Network,
+		SynapsePort: port, IRC: &irc, Database: opts.StorePostgres, TLS: opts.TLS, Network: opts.Network,
 	})
 	c.Synapse = StartSynapse(tb, SynapseOptions{
 		Port: port, Postgres: opts.SynapsePostgres, Registrations: []string{c.Bridge.Registration},

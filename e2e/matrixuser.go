@@ -14,7 +14,7 @@ import (
 )
 
 // patience is how long a test waits for a line to cross. It is long, because nothing is learnt from a slow machine.
-const patience = 60 * time.Second
+const patience = 2 * time.Minute
 
 // MatrixUser is a user of the homeserver with a client that syncs all the time and keeps everything it has seen.
 type MatrixUser struct {

@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	startPatience = 60 * time.Second // for a server to answer after its start
-	stopPatience  = 30 * time.Second // for a process to end after SIGTERM
+	startPatience = 2 * time.Minute // for a server to answer after its start
+	stopPatience  = time.Minute     // for a process to end after SIGTERM
 )
 
 // Process is a program that was started for a test. Only the test's goroutine calls its methods.

@@ -135,13 +135,15 @@ func TestCrossing_SynapseKilledWhileIRCTalks_EveryLineArrivesOnceAndInOrder(t *t
 }
 
 func TestCrossing_IRCServerKilledAndStarted_BothWaysWorkAgain(t *testing.T) {
-	c := NewCrossing(t, CrossingOptions{})
+	c := NewCrossing(t, CrossingOptions{Gate: true})
 	c.IRC.Kill()
+	c.Gate.Close()
 	words := c.Words("while IRC was away")
 	c.Alice.Say(c.Room, words)
 	c.IRC.Start()
 	c.Bob = c.IRC.User("bob")
 	c.Bob.Join(c.Channel)
+	c.Gate.Open() // bob is there before the bridge
 	c.Bob.WaitFor("the bridge in the channel", c.bridgeThere())
 	c.ToIRC(words)
 	words = c.Words("back again")
@@ -150,8 +152,7 @@ func TestCrossing_IRCServerKilledAndStarted_BothWaysWorkAgain(t *testing.T) {
 }
 
 func TestCrossing_BridgeRestartedWhileTheIRCServerIsAway_EveryLineArrivesOnce(t *testing.T) {
-	// The bridge looks for the IRC server at its start, and then not for four seconds at least: bob is there before it.
-	c := NewCrossing(t, CrossingOptions{Network: map[string]any{"reconnect": map[string]any{"first": "8s", "max": "8s"}}})
+	c := NewCrossing(t, CrossingOptions{Gate: true})
 	var lines []string
 	say := func(n int) {
 		for range n {
@@ -161,6 +162,7 @@ func TestCrossing_BridgeRestartedWhileTheIRCServerIsAway_EveryLineArrivesOnce(t 
 		}
 	}
 	c.IRC.Stop()
+	c.Gate.Close()
 	say(5)
 	time.Sleep(3 * time.Second) // long enough for several attempts to send
 	if code := c.Bridge.Stop(); code != 0 {
@@ -172,6 +174,7 @@ func TestCrossing_BridgeRestartedWhileTheIRCServerIsAway_EveryLineArrivesOnce(t 
 	c.IRC.Start()
 	c.Bob = c.IRC.User("bob")
 	c.Bob.Join(c.Channel)
+	c.Gate.Open() // bob is there before the bridge
 	for _, words := range lines {
 		c.ToIRC(words)
 	}
