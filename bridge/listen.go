@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"sync"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -76,16 +75,13 @@ func (b *Bridge) buildProxy(ctx context.Context, token string, l *listeners) (er
 
 func (l *listeners) serve(b *Bridge) {
 	if l.appservice != nil {
-		l.http(l.appservice, &http.Server{
-			Handler: b.as, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 2 * time.Minute,
-			WriteTimeout: 3 * time.Minute, IdleTimeout: 5 * time.Minute,
-		})
+		l.http(l.appservice, homeserverServer(b.as, b.cfg.Appservice.Hold, b.log))
 		b.log.Info().Stringer("address", l.appservice.Addr()).Msg("Listening for the homeserver")
 	}
 	if l.watch != nil {
 		mux := http.NewServeMux()
 		mux.Handle("GET /metrics", promhttp.HandlerFor(l.metrics, promhttp.HandlerOpts{}))
-		l.http(l.watch, &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second})
+		l.http(l.watch, watchServer(mux, b.log))
 	}
 	if l.media != nil {
 		ctx, stop := context.WithCancel(b.running)

@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/rs/zerolog"
+
 	"github.com/trestle-bridge/trestle/appservice"
 )
 
@@ -139,7 +141,7 @@ func (h *homeserverProbe) ping(ctx context.Context, f *findings) {
 	who := "the running bridge"
 	if err == nil {
 		who = "this check"
-		server := &http.Server{Handler: pingHandler(h.registration.HSToken), ReadHeaderTimeout: 10 * time.Second}
+		server := watchServer(pingHandler(h.registration.HSToken), zerolog.Nop())
 		served := make(chan struct{})
 		go func() { defer close(served); _ = server.Serve(listener) }()
 		defer func() { _ = server.Close(); <-served }()

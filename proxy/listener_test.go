@@ -1,0 +1,93 @@
+package proxy
+
+import (
+	"bufio"
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/trestle-bridge/trestle/internal/pipenet"
+)
+
+// listening runs a test against Serve with the limits that it has, in a bubble's time.
+func listening(t *testing.T, test func(t *testing.T, conn net.Conn)) {
+	keys, err := StaticKeys(testKey(7)) // and no store: a database's goroutines are not in the bubble
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, err := NewServer(ServerConfig{HomeserverURL: "http://localhost:1", Token: testToken, Keys: keys})
+	if err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		ctx, stop := context.WithCancel(t.Context())
+		l, served := pipenet.Listen(), make(chan error, 1)
+		go func() { served <- server.Serve(ctx, l) }()
+		conn := l.Dial()
+		test(t, conn)
+		_ = conn.Close()
+		stop()
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func status(conn net.Conn) string {
+	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		return err.Error()
+	}
+	_, _ = io.Copy(io.Discard, response.Body)
+	return response.Status
+}
+
+// ends says how long it takes until the connection is gone.
+func ends(conn net.Conn) time.Duration {
+	began := time.Now()
+	_, _ = io.Copy(io.Discard, conn)
+	return time.Since(began)
+}
+
+func TestServe_SlowHeader_IsCutOff(t *testing.T) {
+	listening(t, func(t *testing.T, conn net.Conn) {
+		began := time.Now()
+		_, err := io.WriteString(conn, "GET /robots.txt HTTP/1.1\r\nHost: bridge\r\nX: ")
+		for err == nil && time.Since(began) < time.Hour {
+			time.Sleep(time.Second)
+			_, err = io.WriteString(conn, "x")
+		}
+		if took := time.Since(began); err == nil || took > 15*time.Second {
+			t.Errorf("after %v: %v", took, err)
+		}
+	})
+}
+
+func TestServe_BodyThatStalls_IsCutOff(t *testing.T) {
+	listening(t, func(t *testing.T, conn net.Conn) {
+		_, _ = io.WriteString(conn, "GET /robots.txt HTTP/1.1\r\nHost: bridge\r\nContent-Length: 1000\r\n\r\nabc")
+		if took := ends(conn); took > 10*time.Second {
+			t.Errorf("after %v", took)
+		}
+	})
+}
+
+func TestServe_ConnectionBetweenRequests_IsKeptForAMinute(t *testing.T) {
+	listening(t, func(t *testing.T, conn net.Conn) {
+		for range 2 {
+			_, _ = io.WriteString(conn, "GET /robots.txt HTTP/1.1\r\nHost: bridge\r\n\r\n")
+			if got := status(conn); !strings.HasPrefix(got, "200") {
+				t.Fatal(got)
+			}
+			time.Sleep(50 * time.Second)
+		}
+		if took := ends(conn); took > 15*time.Second {
+			t.Errorf("after %v", took)
+		}
+	})
+}
