@@ -50,6 +50,7 @@ func status(conn net.Conn) string {
 // ends says how long it takes until the connection is gone.
 func ends(conn net.Conn) time.Duration {
 	began := time.Now()
+	_ = conn.SetReadDeadline(began.Add(time.Hour))
 	_, _ = io.Copy(io.Discard, conn)
 	return time.Since(began)
 }

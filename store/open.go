@@ -16,6 +16,7 @@ type Store struct {
 	cache  *rowCache
 	jobs   chan *request
 	soon   chan *request // of CommitSoon
+	tally  tally
 
 	closeOnce  sync.Once
 	closing    chan struct{}

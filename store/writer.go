@@ -230,6 +230,7 @@ func (w *writer) ready() (err error) {
 		return nil
 	}
 	if w.epoch, err = w.begin(); err != nil {
+		w.store.tally.failed.Add(1)
 		return fmt.Errorf("beginning a commit: %w", err)
 	}
 	w.open = true
@@ -287,7 +288,9 @@ func (w *writer) commit() {
 		w.answer(nil)
 		return
 	}
+	began := time.Now()
 	if err := w.flush(); err != nil {
+		w.store.tally.failed.Add(1)
 		w.fail(fmt.Errorf("writing progress: %w", err))
 		return
 	}
@@ -299,12 +302,14 @@ func (w *writer) commit() {
 			err = w.broken
 		}
 		if !committed {
+			w.store.tally.failed.Add(1)
 			w.undoTo(0)
 			w.forget()
 			w.answer(fmt.Errorf("committing: %w", err))
 			return
 		}
 	}
+	w.store.tally.committed(len(w.done), began)
 	w.committed()
 }
 
