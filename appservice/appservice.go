@@ -240,12 +240,18 @@ func (as *AppService) running() error {
 	return nil
 }
 
+// Backlog is how many events wait for their handler or are under way, and how many may before transactions are held back.
+func (as *AppService) Backlog() (waiting, limit int) {
+	waiting, _ = as.lanes.Len()
+	return waiting, as.cfg.BacklogLimit
+}
+
 // Ready says whether the appservice works: it was started, the store takes writes, and the backlog is below its limit.
 func (as *AppService) Ready() error {
 	if err := as.running(); err != nil {
 		return err
 	}
-	if waiting, _ := as.lanes.Len(); waiting >= as.cfg.BacklogLimit {
+	if waiting, limit := as.Backlog(); waiting >= limit {
 		return fmt.Errorf("%w: %d events wait", errBacklog, waiting)
 	}
 	return nil

@@ -72,6 +72,7 @@ func newMetrics(to prometheus.Registerer, backlog func() (items, lanes int)) (*m
 			Help: "Dead letters written.",
 		}),
 	}
+	m.begin()
 	if to == nil {
 		return m, nil
 	}
@@ -93,6 +94,27 @@ func newMetrics(to prometheus.Registerer, backlog func() (items, lanes int)) (*m
 		return nil, fmt.Errorf("register metrics: %w", errors.Join(errs...))
 	}
 	return m, nil
+}
+
+// begin makes every combination of labels known, at zero: what appears only when it happens first is no increase to an
+// alert.
+func (m *metrics) begin() {
+	for _, outcome := range []string{"ok", "refused", "too_large", "broken_off", "client_gone"} {
+		m.transactions.WithLabelValues(outcome)
+	}
+	for _, kind := range []store.Kind{store.KindPDU, store.KindToDevice, store.KindDeviceLists, store.KindKeyCounts} {
+		for _, outcome := range []string{"done", "retried", "buried"} {
+			m.events.WithLabelValues(kindLabel(kind), outcome)
+		}
+	}
+	for _, outcome := range []string{"handled", "dropped"} {
+		m.ephemerals.WithLabelValues(outcome)
+	}
+	for _, kind := range []string{"user", "alias", "protocol", "third_party_user", "third_party_location"} {
+		for _, outcome := range []string{"found", "unknown", "failed", "timeout", "client_gone"} {
+			m.queries.WithLabelValues(kind, outcome)
+		}
+	}
 }
 
 func (m *metrics) transaction(outcome string) { m.transactions.WithLabelValues(outcome).Inc() }

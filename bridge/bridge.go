@@ -47,6 +47,12 @@ type Bridge struct {
 	tasksMu sync.Mutex
 	tasks   map[string]bool // what runs once at a time
 
+	metrics   bridgeMetrics
+	writeTest trial
+	now       func() time.Time          // of health
+	offline   atomic.Pointer[time.Time] // since when the session is known to be; see offline.go
+	draining  atomic.Bool
+
 	started   time.Time
 	abandoned map[id.RoomID]string // rooms that the configuration no longer connects, and to which channel it did
 
@@ -77,7 +83,9 @@ func New(cfg *Config, network Network, log zerolog.Logger) (*Bridge, error) {
 	b := &Bridge{
 		cfg: cfg, network: network, info: info, log: log, command: cfg.Bridge.Command,
 		portals: newPortals(), typing: make(chan typingNotice, typingQueue), typers: map[id.RoomID][]id.UserID{},
-		told: map[string]time.Time{}, tasks: map[string]bool{}, abandoned: map[id.RoomID]string{}, started: time.Now(), ready: make(chan struct{}), failed: make(chan error, 1),
+		told: map[string]time.Time{}, tasks: map[string]bool{}, abandoned: map[id.RoomID]string{},
+		metrics: newBridgeMetrics(), writeTest: trial{patience: writeTimeout}, now: time.Now,
+		started: time.Now(), ready: make(chan struct{}), failed: make(chan error, 1),
 	}
 	if b.command == "" {
 		b.command = info.Command
@@ -123,6 +131,7 @@ func (b *Bridge) Run(ctx context.Context) (err error) {
 	if err := b.build(ctx, listeners); err != nil {
 		return err
 	}
+	listeners.serveWatch(b)
 	if err := b.start(ctx, listeners); err != nil {
 		drained := b.drain(listeners)
 		b.end(stop)
@@ -168,6 +177,7 @@ func (b *Bridge) build(ctx context.Context, l *listeners) (err error) {
 	b.guard = crypto.NewGuard(b.store, b.as.Bot())
 	b.names = newNames(b.as.Bot())
 	b.outbox = lanes.New(lanes.Numbers, outboxWorkers, b.carryOut)
+	b.registerMetrics(l.metrics)
 	return b.buildProxy(ctx, registration.ASToken, l)
 }
 
@@ -242,6 +252,7 @@ func (b *Bridge) fail(err error) {
 
 // drain stops in the reverse order. What cannot be finished in time stays in the store.
 func (b *Bridge) drain(l *listeners) error {
+	b.draining.Store(true)
 	steps := []func(ctx context.Context) error{}
 	if b.as != nil {
 		steps = append(steps, b.outbox.Drain, b.as.Stop)

@@ -65,7 +65,7 @@ type MediaConfig struct {
 	TrustedProxies []netip.Prefix `yaml:"trusted_proxies"`
 }
 
-// MetricsConfig is the Prometheus listener's. Without Listen there is none.
+// MetricsConfig is the listener for health and metrics: /healthz, /readyz and /metrics. Without Listen there is none.
 type MetricsConfig struct {
 	Listen string `yaml:"listen"` // host:port
 }

@@ -139,7 +139,8 @@ media:
   # that passes on what the reader wrote there, instead of adding the reader's address, must not be in this list.
   #trusted_proxies: [127.0.0.0/8, "::1/128"]
 
-# Figures for Prometheus, on /metrics.
+# Figures for Prometheus on /metrics, and whether all is well on /healthz and /readyz. For nobody but whoever watches over
+# the bridge.
 metrics:
   # Where, such as 127.0.0.1:29402. Empty: nowhere.
   #listen: ""

@@ -15,7 +15,7 @@ import (
 	"github.com/trestle-bridge/trestle/proxy"
 )
 
-// listeners are the bridge's doors: one for the homeserver, one for the public, one for Prometheus. They are opened
+// listeners are the bridge's doors: one for the homeserver, one for the public, one for health and metrics. They are opened
 // before anything else, so that an address in use is the first thing that is found out, and served last.
 type listeners struct {
 	appservice, media, watch net.Listener
@@ -73,15 +73,23 @@ func (b *Bridge) buildProxy(ctx context.Context, token string, l *listeners) (er
 	return err
 }
 
+// serveWatch begins before the bridge is ready, so that one can see what it waits for.
+func (l *listeners) serveWatch(b *Bridge) {
+	if l.watch == nil {
+		return
+	}
+	mux := http.NewServeMux()
+	// What cannot be read is left out; the rest is worth having all the more then.
+	mux.Handle("GET /metrics", promhttp.HandlerFor(l.metrics, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError}))
+	b.serveHealth(mux)
+	l.http(l.watch, watchServer(mux, b.log))
+	b.log.Info().Stringer("address", l.watch.Addr()).Msg("Listening for health and metrics")
+}
+
 func (l *listeners) serve(b *Bridge) {
 	if l.appservice != nil {
 		l.http(l.appservice, homeserverServer(b.as, b.cfg.Appservice.Hold, b.log))
 		b.log.Info().Stringer("address", l.appservice.Addr()).Msg("Listening for the homeserver")
-	}
-	if l.watch != nil {
-		mux := http.NewServeMux()
-		mux.Handle("GET /metrics", promhttp.HandlerFor(l.metrics, promhttp.HandlerOpts{}))
-		l.http(l.watch, watchServer(mux, b.log))
 	}
 	if l.media != nil {
 		ctx, stop := context.WithCancel(b.running)

@@ -104,6 +104,7 @@ func (b *Bridge) carryOut(ctx context.Context, lane string, rowID int64) (retryA
 			return tx.OutgoingDone(rowID)
 		})
 		if err == nil {
+			b.metrics.attempt("done")
 			return 0, true
 		}
 		if errors.Is(err, store.ErrFenced) || errors.Is(err, store.ErrUnknownOutcome) {
@@ -120,8 +121,10 @@ func (b *Bridge) carryOut(ctx context.Context, lane string, rowID int64) (retryA
 			log.Error().Err(err).Msg("Cannot put a row into the dead letters; trying again")
 			return retryDelay(row.Attempts), false
 		}
+		b.metrics.attempt("buried")
 		return 0, true
 	}
+	b.metrics.attempt("retried")
 	wait := max(retryDelay(row.Attempts), appservice.RetryAfter(err))
 	log.Warn().Err(err).Int("attempt", row.Attempts+1).Dur("wait", wait).Msg("Could not do this on Matrix; trying again")
 	if err := b.store.Commit(ctx, b.store.Epoch(), func(tx *store.Tx) error {

@@ -87,6 +87,7 @@ func (b *Bridge) forgetTold() {
 
 // Online wakes what waited for the session.
 func (s *sink) Online() {
+	s.b.setOffline(false)
 	s.b.forgetTold()
 	s.b.as.Wake()
 }

@@ -120,8 +120,10 @@ func (b *Bridge) handleMessage(ctx context.Context, ev *appservice.Event) ([]app
 	sent, err := b.send(ctx, ev, msg)
 	switch {
 	case err == nil:
+		b.setOffline(false)
 		return []appservice.Effect{rememberSent(msg, sent)}, nil
 	case errors.Is(err, ErrOffline):
+		b.setOffline(true)
 		return nil, appservice.Later(err)
 	case IsPermanent(err), IsInDoubt(err) && b.guarantee() == AtMostOnce:
 		return nil, appservice.Permanent(err)
@@ -319,6 +321,7 @@ func (b *Bridge) handleTopic(ctx context.Context, ev *appservice.Event) ([]appse
 	set, err := setter.SendTopic(ctx, p.Channel, topic, Sender{ID: ev.Sender, Name: name})
 	switch {
 	case errors.Is(err, ErrOffline):
+		b.setOffline(true)
 		return nil, appservice.Later(err)
 	case IsPermanent(err):
 		return b.answer(ev, fmt.Sprintf("The topic of %s stays as it is: %v.", p.Channel, err)), nil
