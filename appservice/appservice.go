@@ -36,7 +36,7 @@ type AppService struct {
 	hsTokenSum [sha256.Size]byte
 	lanes      *lanes.Lanes[store.Ref]
 	heads      heads
-	shared     sharedCommits
+	shared     *sharedCommits
 	replay     *replay
 	later      laterLanes
 	ephemeral  *ephemerals
@@ -110,7 +110,7 @@ func New(cfg Config) (*AppService, error) {
 		as.aliases = append(as.aliases, re)
 	}
 	as.http = newHTTPClient(cfg.HTTPClient, as.log)
-	as.shared.as, as.replay = as, newReplay(as)
+	as.shared, as.replay = newSharedCommits(as), newReplay(as)
 	as.lanes = lanes.NewBatch(packedRefs, cfg.Workers, batchSize, as.work)
 	as.ephemeral = newEphemerals(cfg.Handler.HandleEphemeral, as.isOwn, as.log, func(outcome string) { as.metrics.ephemeral(outcome) })
 	if as.metrics, err = newMetrics(cfg.Metrics, as.lanes.Len); err != nil {

@@ -8,9 +8,9 @@ import (
 	"github.com/trestle-bridge/trestle/store"
 )
 
-// maxShared is how many lanes may wait for their commit while their workers are at others. It bounds what is handled
-// again after a crash.
-const maxShared = 1024
+// maxShared is how many lanes may wait for their commit while their workers are at others. It bounds the memory that they
+// hold, and what is handled again after a crash.
+const maxShared = 512
 
 // sharedJob is how many lanes one job of the writer is for: a short time, which an intake may have to wait for it.
 const sharedJob = 16
@@ -22,17 +22,24 @@ type sharedCommits struct {
 	as *AppService
 
 	mu      sync.Mutex
+	room    *sync.Cond // for one more
 	waiting []*batch
 	pending int  // waiting, or being committed
 	running bool // a goroutine commits; it ends when nothing waits
 }
 
-// add takes a turn over whose handlers have all ended well, unless too many wait already.
-func (s *sharedCommits) add(b *batch) bool {
+func newSharedCommits(as *AppService) *sharedCommits {
+	s := &sharedCommits{as: as}
+	s.room = sync.NewCond(&s.mu)
+	return s
+}
+
+// add takes a turn over whose handlers have all ended well. While too many wait already it waits as well.
+func (s *sharedCommits) add(b *batch) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.pending >= maxShared {
-		return false
+	for s.pending >= maxShared {
+		s.room.Wait()
 	}
 	s.pending++
 	s.waiting = append(s.waiting, b)
@@ -40,7 +47,6 @@ func (s *sharedCommits) add(b *batch) bool {
 		s.running = true
 		go s.run()
 	}
-	return true
 }
 
 func (s *sharedCommits) run() {
@@ -89,6 +95,7 @@ func (s *sharedCommits) commit(list []*batch) {
 func (s *sharedCommits) end(b *batch, done int, retryAfter time.Duration) {
 	s.mu.Lock()
 	s.pending--
+	s.room.Signal()
 	s.mu.Unlock()
 	s.as.lanes.Finish(b.lane, done, retryAfter)
 }

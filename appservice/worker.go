@@ -121,7 +121,8 @@ func (as *AppService) work(ctx context.Context, lane string, refs []store.Ref) (
 			return b.over(b.committed, retryAfter)
 		}
 	}
-	if len(b.steps) > 0 && !careful && as.shared.add(b) {
+	if len(b.steps) > 0 && !careful {
+		as.shared.add(b)
 		return lanes.Pending, 0
 	}
 	return b.end()

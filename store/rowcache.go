@@ -6,7 +6,7 @@ import (
 )
 
 // rowCacheBytes bounds the bodies of inbox rows kept in memory. Lanes of one row read it one after the other.
-const rowCacheBytes = 8 << 20
+const rowCacheBytes = 5 << 20
 
 // cachedRow is an inbox row as workers read it.
 type cachedRow struct {

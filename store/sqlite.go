@@ -112,7 +112,7 @@ func (e *sqliteEngine) reader() *sql.DB { return e.read }
 var writerPragmas = []string{
 	"PRAGMA wal_autocheckpoint = 0",
 	"PRAGMA temp_store = MEMORY",
-	"PRAGMA cache_size = -8192",
+	"PRAGMA cache_size = -2048",
 	fmt.Sprintf("PRAGMA journal_size_limit = %d", maxWAL),
 }
 
