@@ -15,7 +15,7 @@ import (
 func TestIntake_CommitFails_HandsNothingOver(t *testing.T) {
 	var log bytes.Buffer
 	f := newFixture(t, nil, func(c *Config) {
-		c.HoldFor, c.Log = 50*time.Millisecond, zerolog.New(zerolog.SyncWriter(&log))
+		c.HoldFor, c.Log = 2*time.Second, zerolog.New(zerolog.SyncWriter(&log))
 	})
 	driver := "sqlite3"
 	if !slices.Contains(sql.Drivers(), driver) {

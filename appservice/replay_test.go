@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -33,9 +34,10 @@ func (f *fixture) crashUntilCareful(handle func(ctx context.Context, ev *Event) 
 			f.t.Fatalf("in process %d: %+v", n+1, got)
 		}
 		if n == badStarts-1 {
-			f.rec.handle = handle
+			f.crashTo(handle)
+		} else {
+			f.crash()
 		}
-		f.crash()
 	}
 }
 
@@ -127,8 +129,9 @@ func TestReplay_SlowTurn_HoldsTheOthersForAWhileOnly(t *testing.T) {
 		}
 		return nil, nil
 	})
-	if got := f.rec.waitEvents(2); got[0].ID != "$b1" || got[1].ID != "$c1" {
-		t.Errorf("%s %s", got[0].ID, got[1].ID)
+	got := f.rec.waitEvents(2)
+	if ids := []string{string(got[0].ID), string(got[1].ID)}; !slices.Contains(ids, "$b1") || !slices.Contains(ids, "$c1") {
+		t.Errorf("beside $a1: %s", ids) // which may be slow turns themselves, and so in any order
 	}
 	select {
 	case <-f.as.replay.through:
@@ -167,9 +170,8 @@ func TestReplay_NeighbourInDoubt_IsNotBlamed(t *testing.T) {
 		f.crash()
 	}
 	alone := make(chan Event, 10)
-	f.rec.handle = untilCrash(t, alone)
 	for n := 0; ; n++ {
-		f.crash()
+		f.crashTo(untilCrash(t, alone))
 		if f.starts().Bad != badStarts+1+n {
 			t.Fatalf("%+v", f.starts())
 		}
@@ -240,8 +242,7 @@ func TestReplay_ProcessThatLives_IsProven(t *testing.T) {
 	f.crash()
 	f.prepare = func(as *AppService) { as.replay.proven = time.Nanosecond }
 	gate := make(chan struct{})
-	f.rec.handle = func(context.Context, *Event) ([]Effect, error) { <-gate; return nil, errTest }
-	f.crash()
+	f.crashTo(func(context.Context, *Event) ([]Effect, error) { <-gate; return nil, errTest })
 	if got := f.starts(); got.Bad != 3 {
 		t.Errorf("before anything was tried: %+v", got)
 	}
