@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -242,6 +243,13 @@ func FuzzSplit_AgreesWithAFullDecoder(f *testing.F) {
 	for _, seed := range splitSeeds() {
 		f.Add([]byte(seed))
 	}
+	jsonLines(f, filepath.Join("testdata", "transactions.jsonl"), func(line []byte) {
+		var tr transcribed
+		if err := json.Unmarshal(line, &tr); err != nil {
+			f.Fatal(err)
+		}
+		f.Add([]byte(tr.Body))
+	})
 	f.Fuzz(func(t *testing.T, body []byte) {
 		if bytes.Count(body, []byte("["))+bytes.Count(body, []byte("{")) > maxDepth-10 || bytes.Count(body, []byte(",")) >= maxBad {
 			return
