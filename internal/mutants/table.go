@@ -117,5 +117,10 @@ var mutants = []mutant{
 		`for _, room := range t.EncryptedRooms {`,
 		`for _, room := range t.EncryptedRooms[:0] {`,
 		"appservice", "TestIntake_EncryptionEvent_MarksTheRoomInTheSameCommit",
+	}, {
+		"a token in a URL is noticed", "bridgetest/router.go",
+		`hs.noteLeak(r)`,
+		`_ = r`,
+		"bridgetest", "TestF1_TokenInAnyURL_FailsTheTestWhateverBecameOfTheRequest",
 	},
 }
