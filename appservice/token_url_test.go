@@ -69,7 +69,7 @@ func connect(t *testing.T, homeserver string, hears func(reg *appservice.Registr
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := as.Stop(ctx); err != nil {
 			t.Error(err)

@@ -17,7 +17,7 @@ import (
 
 // An appservice that says back what it hears, and a person who talks to it: all in one process.
 func ExampleStartHomeserver() {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	hs, err := bridgetest.StartHomeserver(bridgetest.Options{ServerName: "example.test"})
 	if err != nil {

@@ -17,7 +17,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"maunium.net/go/mautrix/id"
 
@@ -49,7 +48,7 @@ type crossing struct {
 
 func newCrossing(t *testing.T) *crossing {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := bridgetest.Timeout()
 	t.Cleanup(cancel)
 	server, err := ircd.Start(ircd.Options{
 		Password: linkPassword, Accounts: map[string]string{"trestle": saslPassword}, ListenTLS: []string{"127.0.0.1:0"},
@@ -75,7 +74,8 @@ func newCrossing(t *testing.T) *crossing {
 	c.bob, err = (&net.Dialer{}).DialContext(ctx, "tcp", server.Addr())
 	c.ok(err)
 	t.Cleanup(func() { _ = c.bob.Close() })
-	c.ok(c.bob.SetDeadline(time.Now().Add(time.Minute)))
+	deadline, _ := ctx.Deadline()
+	c.ok(c.bob.SetDeadline(deadline))
 	c.lines = bufio.NewScanner(c.bob)
 	c.types("PASS " + linkPassword + "\r\nNICK bob\r\nUSER bob 0 * :Bob\r\nJOIN " + channel)
 	c.reads(" 366 ")

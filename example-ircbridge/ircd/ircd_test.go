@@ -71,7 +71,7 @@ func (u *user) send(lines ...string) {
 // until reads up to a line that contains the text, and returns it.
 func (u *user) until(text string) string {
 	u.t.Helper()
-	_ = u.conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+	_ = u.conn.SetReadDeadline(time.Now().Add(time.Minute))
 	for u.in.Scan() {
 		if strings.Contains(u.in.Text(), text) {
 			return u.in.Text()
