@@ -200,7 +200,7 @@ func TestA27_KilledRightAfter200_EveryEventAndToDeviceMessageIsBridgedOnce(t *te
 	if !slices.Equal(got, want) {
 		t.Errorf("bridged\n%v, want\n%v", got, want)
 	}
-	if dead, err := s.DeadLetters(context.Background(), 0, 10); err != nil || len(dead) != 0 {
+	if dead, err := s.DeadLetters(context.Background(), store.LetterQuery{Limit: 1000, Bodies: true}); err != nil || len(dead) != 0 {
 		t.Errorf("dead letters %+v %v", dead, err)
 	}
 }

@@ -245,7 +245,7 @@ func (f *fixture) idle() {
 
 func (f *fixture) deadLetters() []store.DeadLetter {
 	f.t.Helper()
-	list, err := f.store.DeadLetters(context.Background(), 0, 100)
+	list, err := f.store.DeadLetters(context.Background(), store.LetterQuery{Bodies: true})
 	if err != nil {
 		f.t.Fatal(err)
 	}

@@ -138,7 +138,7 @@ func untilTheCulpritsAreFound(t *testing.T, uri string) {
 			t.Errorf("delivered in %s: %v, want %v", lane, got[lane], want)
 		}
 	}
-	dead, err := s.DeadLetters(t.Context(), 0, 100)
+	dead, err := s.DeadLetters(t.Context(), store.LetterQuery{Bodies: true})
 	if err != nil || len(dead) != len(poison) {
 		t.Errorf("%d dead letters, %v", len(dead), err)
 	}

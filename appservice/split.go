@@ -153,12 +153,20 @@ func (s *splitter) bury(kind, lane, key, cause string, raw []byte) {
 	s.bad.add(store.DeadLetter{Kind: kind, Lane: storable(lane), Key: storable(key), Cause: storable(cause), Body: raw})
 }
 
+// burySection buries a section as a whole.
+func (s *splitter) burySection(name, lane, cause string, value []byte) {
+	if whole := s.deep.find(value); whole != nil {
+		value, cause = whole, fmt.Sprintf("it is nested more than %d levels deep", maxDepth)
+	}
+	s.bury("element", lane, s.txnID, cause, section(name, value))
+}
+
 // events walks over the array of room events. An error is one of JSON itself.
 func (s *splitter) events(dec *jsontext.Decoder) error {
 	if kind := dec.PeekKind(); kind != '[' {
 		raw, err := dec.ReadValue()
 		if err == nil && kind != 'n' {
-			s.bury("element", "", s.txnID, fmt.Sprintf("events is %s, not a list", kindName(kind)), raw)
+			s.burySection("events", "", fmt.Sprintf("events is %s, not a list", kindName(kind)), raw)
 		}
 		return err
 	}
@@ -277,7 +285,7 @@ func (s *splitter) list(kind string, value jsontext.Value, each func(raw []byte)
 	}
 	if value.Kind() != '[' {
 		if kind != "" {
-			s.bury("element", "", s.txnID, fmt.Sprintf("%s is %s, not a list", kind, kindName(value.Kind())), value)
+			s.burySection(kind, "", fmt.Sprintf("%s is %s, not a list", kind, kindName(value.Kind())), value)
 		}
 		return
 	}
@@ -323,7 +331,7 @@ func (s *splitter) deviceLists(value jsontext.Value) {
 		Left    []string `json:"left"`
 	}
 	if err := json.Unmarshal(value, &lists, lenient); err != nil {
-		s.bury("element", keysLane, s.txnID, "device_lists: "+err.Error(), value)
+		s.burySection("device_lists", keysLane, "device_lists: "+err.Error(), value)
 		return
 	}
 	if len(lists.Changed)+len(lists.Left) > 0 {
@@ -341,7 +349,7 @@ func (s *splitter) keyCounts(oneTime, fallback jsontext.Value) {
 		case part.value == nil:
 			continue
 		case part.value.Kind() != '{':
-			s.bury("element", keysLane, s.txnID, part.name+" is "+kindName(part.value.Kind())+", not an object", part.value)
+			s.burySection(part.name, keysLane, part.name+" is "+kindName(part.value.Kind())+", not an object", part.value)
 			continue
 		case len(bytes.Trim(part.value, "{} \t\r\n")) == 0:
 			continue

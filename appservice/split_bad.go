@@ -13,11 +13,12 @@ import (
 const maxBad = 1000
 
 // badElements gathers what cannot be taken in. When there is too much of it, all of it becomes one dead letter, whose body
-// is a list: a homeserver that sends nothing but nonsense must not fill the store with rows.
+// is a transaction of nothing else: a homeserver that sends nothing but nonsense must not fill the store with rows.
 type badElements struct {
-	dead []store.DeadLetter
-	list []byte // of all of them, once there are too many
-	n    int
+	dead     []store.DeadLetter
+	sections []byte            // values of the sections that are bad as a whole, once there are too many
+	lists    map[string][]byte // the bad members of the others, by section
+	n        int
 }
 
 func (b *badElements) add(d store.DeadLetter) {
@@ -25,33 +26,58 @@ func (b *badElements) add(d store.DeadLetter) {
 		b.dead = append(b.dead, d)
 		return
 	}
-	if b.list == nil {
+	if b.lists == nil {
+		b.lists = make(map[string][]byte)
 		for i := range b.dead {
-			b.join(b.dead[i].Body)
+			b.join(&b.dead[i])
 		}
 		b.dead = b.dead[:1:1]
 	}
-	b.join(d.Body)
+	b.join(&d)
 }
 
-func (b *badElements) join(raw []byte) {
-	if b.list == nil {
-		b.list = append(b.list, '[')
-	} else {
-		b.list = append(b.list, ',')
+func (b *badElements) join(d *store.DeadLetter) {
+	switch d.Kind {
+	case "pdu":
+		b.lists["events"] = joined(b.lists["events"], d.Body)
+	case "to_device":
+		b.lists["to_device"] = joined(b.lists["to_device"], d.Body)
+	default:
+		b.sections = joined(b.sections, d.Body[1:len(d.Body)-1]) // what stands in the braces of section
 	}
-	b.list = append(b.list, raw...)
+}
+
+func joined(list, raw []byte) []byte {
+	if list != nil {
+		list = append(list, ',')
+	}
+	return append(list, raw...)
 }
 
 func (b *badElements) letters(txnID string) []store.DeadLetter {
-	if b.list == nil {
+	if b.lists == nil {
 		return b.dead
 	}
+	members := b.sections
+	for _, name := range []string{"to_device", "events"} {
+		if list := b.lists[name]; list != nil {
+			members = joined(members, []byte(`"`+name+`":[`))
+			members = append(append(members, list...), ']')
+		}
+	}
 	return []store.DeadLetter{{
-		Kind: "element", Key: storable(txnID), Body: append(b.list, ']'),
+		Kind: "element", Key: storable(txnID), Body: braced(members),
 		Cause: fmt.Sprintf("%d elements of a transaction cannot be taken in; of the first: %s", b.n, b.dead[0].Cause),
 	}}
 }
+
+// section is a transaction that has one section and nothing else: what a dead letter of a whole section holds, so that it
+// says by itself what it is.
+func section(name string, value []byte) []byte {
+	return braced(append([]byte(`"`+name+`":`), value...))
+}
+
+func braced(members []byte) []byte { return append(append([]byte{'{'}, members...), '}') }
 
 // maxDepth is how deeply a body may be nested for the JSON reader, which knows no way to go on behind what is deeper.
 const maxDepth = 10_000

@@ -79,14 +79,18 @@ func TestSplit_NothingButNonsense_IsOneDeadLetter(t *testing.T) {
 	for i := range list {
 		list[i] = fmt.Sprint(i)
 	}
-	body := `{"to_device":["x"],"events":[` + strings.Join(list, ",") + `,` + message("$1") + `]}`
+	body := `{"to_device":["x"],"device_lists":5,"events":[` + strings.Join(list, ",") + `,` + message("$1") + `]}`
 	f.mustPut("1", body)
 	f.mustPut("1", body)
 	f.idle()
 	dead := f.deadLetters()
-	var back []any
-	if len(dead) != 1 || json.Unmarshal(dead[0].Body, &back) != nil || len(back) != len(list)+1 || f.rec.ids() != "$1" {
-		t.Errorf("%d dead letters, %d elements in the first, handled %q", len(dead), len(back), f.rec.ids())
+	var back struct {
+		Events   []any `json:"events"`
+		ToDevice []any `json:"to_device"`
+		Lists    any   `json:"device_lists"`
+	}
+	if len(dead) != 1 || json.Unmarshal(dead[0].Body, &back) != nil || len(back.Events) != len(list) || len(back.ToDevice) != 1 || back.Lists != 5.0 || f.rec.ids() != "$1" {
+		t.Errorf("%d dead letters, in the first %+v, handled %q", len(dead), back, f.rec.ids())
 	}
 	if got, _ := splitTransaction("1", []byte(events(list[:maxBad]...))); len(got.dead) != maxBad {
 		t.Errorf("%d dead letters of as many as are allowed", len(got.dead))

@@ -43,7 +43,7 @@ func readReference(body []byte) (r reference, ok bool) {
 		case name != "events":
 			last[name.(string)] = value
 		case value[0] != '[':
-			r.bury("element", value)
+			r.burySection("events", value)
 		default:
 			for _, raw := range listOf(value) {
 				pdus = append(pdus, r.pdu(raw)...)
@@ -64,7 +64,7 @@ func readReference(body []byte) (r reference, ok bool) {
 		section("device_one_time_keys_count", "device_one_time_key_counts", msc3202+"device_one_time_keys_count", msc3202+"device_one_time_key_counts"),
 		section("device_unused_fallback_key_types", msc3202+"device_unused_fallback_key_types"))
 	if list := section("to_device", msc2409+"to_device"); list != nil && list[0] != '[' {
-		r.bury("element", list)
+		r.burySection("to_device", list)
 	} else {
 		for _, raw := range listOf(list) {
 			r.toDevice(raw)
@@ -91,6 +91,10 @@ func listOf(value json.RawMessage) (list []json.RawMessage) {
 
 func (r *reference) bury(kind string, raw []byte) {
 	r.dead = append(r.dead, kind+" "+string(raw))
+}
+
+func (r *reference) burySection(name string, value []byte) {
+	r.bury("element", []byte(`{"`+name+`":`+string(value)+`}`))
 }
 
 func (r *reference) pdu(raw json.RawMessage) []string {
@@ -144,7 +148,7 @@ func (r *reference) deviceLists(raw json.RawMessage) {
 		r.loose = r.loose || countNames(raw, name) > 1
 	}
 	if !object {
-		r.bury("element", raw)
+		r.burySection("device_lists", raw)
 	} else if len(changed)+len(left) > 0 {
 		r.elements = append(r.elements, describeElement(store.KindDeviceLists, keysLane, "", raw))
 	}
@@ -176,7 +180,7 @@ func (r *reference) keyCounts(oneTime, fallback json.RawMessage) {
 		switch {
 		case part.raw == nil:
 		case json.Unmarshal(part.raw, &fields) != nil:
-			r.bury("element", part.raw)
+			r.burySection(part.name, part.raw)
 		case len(fields) > 0:
 			parts = append(parts, `"`+part.name+`":`+string(part.raw))
 		}
@@ -296,6 +300,7 @@ func compareSplit(t *testing.T, body []byte, got *contents, want reference) {
 		if text := d.Lane + d.Key + d.Cause; d.Cause == "" || !utf8.ValidString(text) || strings.Contains(text, "\x00") {
 			t.Fatalf("not every store takes the dead letter %+v", d)
 		}
+		compareReplayed(t, &d)
 	}
 	slices.Sort(dead)
 	if want.loose {
@@ -313,6 +318,19 @@ func compareSplit(t *testing.T, body []byte, got *contents, want reference) {
 		if !slices.Equal(c.got, c.want) {
 			t.Fatalf("%q\ngave the %s\n%q\nand should\n%q", body, c.what, c.got, c.want)
 		}
+	}
+}
+
+// compareReplayed makes sure that a dead letter is, when it is replayed, what it was: as bad, for the same cause.
+func compareReplayed(t *testing.T, d *store.DeadLetter) {
+	t.Helper()
+	body, err := letterTransaction(d)
+	if err != nil {
+		t.Fatalf("%+v: %v", d, err)
+	}
+	c, err := splitTransaction(d.Key, body)
+	if err != nil || len(c.elements) > 0 || len(c.dead) != 1 || c.dead[0].Kind != d.Kind || c.dead[0].Lane != d.Lane || string(c.dead[0].Body) != string(d.Body) {
+		t.Fatalf("the dead letter %+v is read again as %+v, %v", d, c, err)
 	}
 }
 

@@ -312,7 +312,8 @@ func (b *batch) fail(s step, cause error) (retryAfter time.Duration, ok bool) {
 		return wait, false
 	}
 	log.Error().Err(cause).Msg("An event became a dead letter")
-	letter := &store.DeadLetter{Kind: deadKind(s.ev.Kind), Lane: b.lane, Key: string(s.ev.ID), Cause: text, Attempts: attempts, Body: s.ev.Raw}
+	letter := &store.DeadLetter{Kind: deadKind(s.ev.Kind), Lane: b.lane, Key: string(s.ev.ID), Cause: text, Attempts: attempts, Body: s.ev.Raw,
+		From: s.ref.Seq, Doubt: diedInDoubt(s, cause)}
 	bury := func(effects []Effect) error {
 		return b.flush(func(tx *store.Tx) error {
 			for _, effect := range effects {

@@ -96,12 +96,6 @@ func New(cfg *Config, network Network, log zerolog.Logger) (*Bridge, error) {
 // Ready is closed once the bridge takes transactions and its session is open.
 func (b *Bridge) Ready() <-chan struct{} { return b.ready }
 
-// DeadLetters lists what could not be delivered, oldest first, at most limit of those after the ID after. The bridge must
-// be running.
-func (b *Bridge) DeadLetters(ctx context.Context, after int64, limit int) ([]store.DeadLetter, error) {
-	return b.store.DeadLetters(ctx, after, limit)
-}
-
 // Run runs the bridge until ctx ends, then drains: no new transaction is taken, what is under way in either direction is
 // finished (each for at most 6 s; the rest waits in the store), and everything is closed. It returns nil after such a stop, and an error when the
 // bridge cannot start or one of its listeners fails. A Bridge runs once.
@@ -216,6 +210,7 @@ func (b *Bridge) start(ctx context.Context, l *listeners) error {
 	}
 	l.serve(b)
 	b.goroutine(func() { b.sendTyping(b.running) })
+	b.goroutine(func() { b.attendRequests(b.running) })
 	b.enterStored(b.running)
 	b.plumbConfigured(b.running)
 	return nil
@@ -247,6 +242,13 @@ func (b *Bridge) fail(err error) {
 	select {
 	case b.failed <- err:
 	default:
+	}
+}
+
+// failIfLost ends the bridge after an error that stays for as long as this process lives.
+func (b *Bridge) failIfLost(err error) {
+	if errors.Is(err, store.ErrFenced) || errors.Is(err, store.ErrUnknownOutcome) {
+		b.fail(fmt.Errorf("the store is lost for this process: %w", err))
 	}
 }
 

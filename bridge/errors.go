@@ -16,6 +16,9 @@ type markedError struct {
 
 func (e *markedError) Unwrap() []error { return []error{e.error, e.mark} }
 
+// InDoubt tells the appservice what a dead letter has to say of itself.
+func (e *markedError) InDoubt() bool { return IsInDoubt(e) }
+
 var (
 	errPermanent = errors.New("permanent")
 	errInDoubt   = errors.New("in doubt")

@@ -24,8 +24,8 @@ const (
 //	func main() { bridge.Main(mynetwork.New()) }
 //
 // Its subcommands are config (writes a commented configuration), registration (writes the file that the homeserver needs),
-// check (finds every mistake and tries every connection), run, version and help. Each takes -config FILE, by default
-// config.yaml. The first SIGTERM or SIGINT makes run finish what is under way; a second one ends it at once.
+// check (finds every mistake and tries every connection), run, deadletters (lists, shows, replays and drops what could not
+// be delivered, while the bridge runs or not), version and help. Each takes -config FILE, by default config.yaml. The first SIGTERM or SIGINT makes run finish what is under way; a second one ends it at once.
 //
 // The exit status is 0 when all went well, 1 when something failed, 2 when the command line, the configuration or the
 // registration has mistakes, and 3 when a second signal ended it.
@@ -39,22 +39,26 @@ type program struct {
 	env     []string
 	stdout  io.Writer
 	stderr  io.Writer
-	config  string // path of the configuration file
+	config  string   // path of the configuration file
+	args    []string // what is no option; only where a subcommand takes such
 }
 
 // subcommand is what the first argument names.
 type subcommand struct {
 	name, help string
 	flags      func(p *program, f *flag.FlagSet) func() int // defines flags; what it returns does the work
+	args       string                                       // what its arguments are, "ID…"; empty: it takes none
+	below      []subcommand                                 // what the next argument names; flags is nil then
 }
 
 func subcommands() []subcommand {
 	return []subcommand{
-		{"config", "write a commented configuration to start from", (*program).configCommand},
-		{"registration", "write the registration file that the homeserver needs", (*program).registrationCommand},
-		{"check", "find every mistake, and try every connection", (*program).checkCommand},
-		{"run", "run the bridge", (*program).runCommand},
-		{"version", "print what this is made of", (*program).versionCommand},
+		{name: "config", help: "write a commented configuration to start from", flags: (*program).configCommand},
+		{name: "registration", help: "write the registration file that the homeserver needs", flags: (*program).registrationCommand},
+		{name: "check", help: "find every mistake, and try every connection", flags: (*program).checkCommand},
+		{name: "run", help: "run the bridge", flags: (*program).runCommand},
+		{name: "deadletters", help: "list, show, replay or drop what could not be delivered", below: letterSubcommands()},
+		{name: "version", help: "print what this is made of", flags: (*program).versionCommand},
 	}
 }
 
@@ -73,37 +77,69 @@ func run(n Network, args, env []string, _ io.Reader, stdout, stderr io.Writer) i
 	case "-version", "--version":
 		name = "version"
 	}
-	at := slices.IndexFunc(subcommands(), func(c subcommand) bool { return c.name == name })
+	return p.choose(subcommands(), name, args[1:])
+}
+
+// choose does what name names among list.
+func (p *program) choose(list []subcommand, name string, args []string) int {
+	at := slices.IndexFunc(list, func(c subcommand) bool { return c.name == name })
 	if at < 0 {
 		var names []string
-		for _, c := range subcommands() {
+		for _, c := range list {
 			names = append(names, c.name)
 		}
 		mend := "write one of " + strings.Join(names, ", ")
 		if near := nearest(name, names); near != "" {
 			mend = "write " + near
 		}
-		fmt.Fprintf(stderr, "there is no subcommand %q; %s\n", name, mend)
+		fmt.Fprintf(p.stderr, "there is no subcommand %q; %s\n", name, mend)
 		return exitWrong
 	}
-	return p.subcommand(subcommands()[at], args[1:])
+	return p.subcommand(list[at], args)
 }
 
 func (p *program) subcommand(c subcommand, args []string) int {
+	if c.below != nil {
+		return p.subcommandBelow(c, args)
+	}
 	flags := flag.NewFlagSet(c.name, flag.ContinueOnError)
 	flags.SetOutput(p.stderr)
 	flags.StringVar(&p.config, "config", "config.yaml", "the configuration `FILE`")
 	work := c.flags(p, flags)
-	switch err := flags.Parse(args); {
-	case errors.Is(err, flag.ErrHelp):
-		return exitOK
-	case err != nil:
-		return exitWrong
-	case flags.NArg() > 0:
-		fmt.Fprintf(p.stderr, "%s takes no argument %q; write options with a - before them, such as -config FILE\n", c.name, flags.Arg(0))
-		return exitWrong
+	for {
+		switch err := flags.Parse(args); {
+		case errors.Is(err, flag.ErrHelp):
+			return exitOK
+		case err != nil:
+			return exitWrong
+		case flags.NArg() == 0:
+			return work()
+		case c.args == "":
+			fmt.Fprintf(p.stderr, "%s takes no argument %q; write options with a - before them, such as -config FILE\n", c.name, flags.Arg(0))
+			return exitWrong
+		}
+		// Options may stand behind arguments, as people write them.
+		p.args = append(p.args, flags.Arg(0))
+		args = flags.Args()[1:]
 	}
-	return work()
+}
+
+// subcommandBelow chooses by the next argument.
+func (p *program) subcommandBelow(c subcommand, args []string) int {
+	help := len(args) > 0 && slices.Contains([]string{"help", "-h", "-help", "--help"}, args[0])
+	if len(args) > 0 && !help {
+		return p.choose(c.below, args[0], args[1:])
+	}
+	status, w := exitOK, p.stdout
+	if !help {
+		status, w = exitWrong, p.stderr
+	}
+	fmt.Fprintf(w, "Usage: %s %s SUBCOMMAND [options]\n\n", programName(), c.name)
+	for _, b := range c.below {
+		fmt.Fprintf(w, "  %-14s%s\n", strings.TrimSpace(b.name+" "+b.args), b.help)
+	}
+	fmt.Fprintf(w, "\nSUBCOMMAND -help lists a subcommand's options.\n")
+	return status
 }
 
 func (p *program) usage(w io.Writer) {

@@ -107,9 +107,7 @@ func (b *Bridge) carryOut(ctx context.Context, lane string, rowID int64) (retryA
 			b.metrics.attempt("done")
 			return 0, true
 		}
-		if errors.Is(err, store.ErrFenced) || errors.Is(err, store.ErrUnknownOutcome) {
-			b.fail(fmt.Errorf("the store is lost for this process: %w", err))
-		}
+		b.failIfLost(err)
 		// What was sent stays sent: the same transaction ID asks for the same event at the next attempt.
 		err = fmt.Errorf("recording what was sent: %w", err)
 	}
@@ -298,7 +296,8 @@ func (b *Bridge) bury(ctx context.Context, row *store.Outgoing, o *outgoing, cau
 	b.log.Error().Err(cause).Str("room", row.Lane).Str("op", row.Op).Msg("Giving up; it is in the dead letters")
 	err := b.store.Commit(ctx, b.store.Epoch(), func(tx *store.Tx) error {
 		if err := tx.Bury(&store.DeadLetter{
-			Kind: "outbox", Lane: row.Lane, Key: row.TxnID, Cause: cause.Error(), Attempts: row.Attempts + 1, Body: row.Payload,
+			Kind: letterOutbox, Lane: row.Lane, Key: row.TxnID, Op: row.Op, Cause: cause.Error(), Attempts: row.Attempts + 1,
+			From: row.ID, Doubt: !isPermanent(cause) && !isRefusal(cause), Body: row.Payload,
 		}); err != nil {
 			return err
 		}

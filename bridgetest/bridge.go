@@ -127,7 +127,7 @@ func (b *Bridge) GhostID(user bridge.RemoteUser) id.UserID {
 // DeadLetters waits until the running bridge has at least this many dead letters, and returns all.
 func (b *Bridge) DeadLetters(ctx context.Context, atLeast int) ([]store.DeadLetter, error) {
 	for {
-		dead, err := b.running.DeadLetters(ctx, 0, 1000)
+		dead, err := b.running.DeadLetters(ctx, store.LetterQuery{Limit: 1000, Bodies: true})
 		if err != nil || len(dead) >= atLeast {
 			return dead, err
 		}

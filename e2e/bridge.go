@@ -178,7 +178,7 @@ func (b *Bridge) DeadLetters() (causes []string) {
 		b.tb.Fatalf("opening the bridge's database: %v", err)
 	}
 	defer s.Close()
-	letters, err := s.DeadLetters(b.tb.Context(), 0, 1000)
+	letters, err := s.DeadLetters(b.tb.Context(), store.LetterQuery{Limit: 1000})
 	if err != nil {
 		b.tb.Fatalf("reading the bridge's dead letters: %v", err)
 	}

@@ -33,6 +33,14 @@
 // memory and in the database. [Tx.Doubt], [Tx.Attempt] and [Tx.Finish] move a lane's progress, in the commit that also holds
 // the effects; a row leaves when its lanes are done. [Store.Backlog] gives what is left to a process that starts.
 //
+// # Dead letters
+//
+// [Tx.Bury] keeps what cannot be handled, with its cause. [Tx.Replay] and [Tx.ReplayOutgoing] put it back among what waits,
+// in the commit in which the letter goes. Another process asks for that by [Visit]: a [Visitor] reads the dead letters
+// beside the process that holds the store, takes nothing over, and leaves requests, which [Store.OpenRequests] gives to
+// that process. Requests are the one thing that is written past the writer; they are no progress, so that no epoch guards
+// them.
+//
 // # Goroutines
 //
 //	writer        owns the writing connection, the memory of seen keys and the progress of live rows; runs the jobs and
@@ -47,7 +55,8 @@
 //
 //	inbox, outbox     until done
 //	seen keys         the newest 200,000 (Options.SeenEvents)
-//	dead letters      90 days since burial, or until dropped (Retention.DeadLetters)
+//	dead letters      90 days since burial, or until replayed or dropped (Retention.DeadLetters)
+//	requests for them until carried out, and a day more
 //	message map       365 days since the message (Retention.Messages)
 //	remote keys       30 days since Enqueue (Retention.Remote)
 //	media records     30 days since their expiry; for ever when they do not expire (Retention.Media)

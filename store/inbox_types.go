@@ -20,6 +20,8 @@ type Element struct {
 	Lane string
 	// Key is the de-duplication key, unique within its Kind: the event ID of a PDU; the empty key is never a duplicate.
 	Key string
+	// Again has it taken in although its key may be known: it was here before, and comes out of the dead letters.
+	Again bool
 	// Raw is the element as it came. What the store returns must not be changed: it is shared.
 	Raw []byte
 }

@@ -64,7 +64,7 @@ func gather(elements []Element, claim func(keyHash) bool) (*rowIndex, []byte) {
 	lanes := make(map[string]uint32, 16)
 	for i := range elements {
 		e := &elements[i]
-		if e.Key != "" && !claim(hashKey(byte(e.Kind), e.Key)) {
+		if e.Key != "" && !claim(hashKey(byte(e.Kind), e.Key)) && !e.Again {
 			continue
 		}
 		lane, ok := lanes[e.Lane]

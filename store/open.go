@@ -49,7 +49,7 @@ func Open(ctx context.Context, uri string, opts Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.read = &reader{db: s.engine.reader(), statements: map[string]*sql.Stmt{}}
+	s.read = newReader(s.engine.reader(), s.engine.placeholders, s.closing)
 	w := newWriter(s, s.engine)
 	if err = w.start(ctx); err != nil {
 		if w.conn != nil {

@@ -58,17 +58,23 @@ func probeSQLite(ctx context.Context, path string) error {
 
 // probeVersion reaches the database and refuses one whose schema is from a newer Trestle.
 func probeVersion(ctx context.Context, db *sql.DB) error {
-	if err := db.PingContext(ctx); err != nil {
-		return err
+	_, err := schemaVersion(ctx, db)
+	return err
+}
+
+// schemaVersion is 0 for a database without a schema. One that this program cannot read is an error.
+func schemaVersion(ctx context.Context, db *sql.DB) (version int, err error) {
+	if err = db.PingContext(ctx); err != nil {
+		return 0, err
 	}
-	var version, compatible int
-	err := db.QueryRowContext(ctx, "SELECT version, compat FROM "+versionTable).Scan(&version, &compatible)
-	if err != nil {
+	var compatible int
+	if err = db.QueryRowContext(ctx, "SELECT version, compat FROM "+versionTable).Scan(&version, &compatible); err != nil {
 		// No schema yet; but whoever cannot even read this cannot read anything.
-		return db.QueryRowContext(ctx, "SELECT 1").Scan(&version)
+		var one int
+		return 0, db.QueryRowContext(ctx, "SELECT 1").Scan(&one)
 	}
 	if known := len(upgradeTable()); compatible > known {
-		return fmt.Errorf("the schema has version %d, and this program knows %d: run the newer program", version, known)
+		return 0, fmt.Errorf("the schema has version %d, and this program knows %d: run the newer program", version, known)
 	}
-	return nil
+	return version, nil
 }

@@ -25,6 +25,8 @@ func child(what string) error {
 		return writeSample(uri)
 	case "read":
 		return readSample(uri)
+	case "request":
+		return requestForEver(uri)
 	}
 	s, err := store.Open(context.Background(), uri, store.Options{})
 	if err != nil {
@@ -33,6 +35,8 @@ func child(what string) error {
 	switch kind {
 	case "ingest":
 		return ingestForEver(s)
+	case "replay":
+		return replayForEver(s)
 	case "hold":
 		// A commit after each line that comes in.
 		fmt.Println("ready")

@@ -12,6 +12,8 @@ const (
 	pruneFirst = time.Minute
 	// pruneBatch is what one commit deletes: lanes must not wait for a large deletion.
 	pruneBatch = 1000
+	// keepAnswers is how long the answer to a request for a dead letter can be read.
+	keepAnswers = day
 )
 
 // Prune deletes what is older than Options.Retention says. The store does it by itself a minute after the start
@@ -27,6 +29,8 @@ func (s *Store) Prune(ctx context.Context) error {
 			(SELECT channel, remote_id, part FROM message WHERE happened < $1 LIMIT $2)`, now.Add(-keep.Messages)},
 		{"remote keys", `DELETE FROM seen_remote WHERE hash IN (SELECT hash FROM seen_remote WHERE added < $1 LIMIT $2)`, now.Add(-keep.Remote)},
 		{"media records", `DELETE FROM media WHERE id IN (SELECT id FROM media WHERE expires < $1 AND expires > 0 LIMIT $2)`, now.Add(-keep.Media)},
+		{"requests", `DELETE FROM letter_request WHERE letter IN
+			(SELECT letter FROM letter_request WHERE answered > 0 AND answered < $1 LIMIT $2)`, now.Add(-keepAnswers)},
 	} {
 		for n := int64(pruneBatch); n == pruneBatch; {
 			err := s.Commit(ctx, s.epoch, func(tx *Tx) (err error) {

@@ -2,17 +2,61 @@ package store
 
 import "time"
 
-// DeadLetter is something that was acknowledged and could not be handled. It is kept with its cause until it is dropped
-// by hand or its retention ends.
+// DeadLetter is something that was acknowledged and could not be handled. It is kept with its cause until it is replayed,
+// dropped by hand, or its retention ends.
 type DeadLetter struct {
-	ID       int64  // given by Bury
+	ID       int64  // given by Bury, never used twice
 	Kind     string // "pdu", "to_device", "body", "element", "outbox"
 	Lane     string
-	Key      string
+	Key      string // the event ID of a pdu, the transaction ID of the others, or empty
+	Op       string // of "outbox": [Outgoing.Op]
 	Cause    string
-	Attempts int
-	Body     []byte
-	Created  time.Time // zero: now
+	Attempts int // zero: it never was in a lane, because it could not be read
+	// Doubt says that it may have been done all the same: nobody knows what became of the last attempt.
+	Doubt bool
+	// From is where it was before: the number of the inbox row, or of "outbox" the outbox row. Zero: nowhere.
+	From    int64
+	Size    int // bytes of Body, also where Body was not read; Bury ignores it
+	Body    []byte
+	Created time.Time // zero: now
+}
+
+// LetterQuery says which dead letters are listed. The zero value is the 100 oldest.
+type LetterQuery struct {
+	Kind   string   // of this kind only
+	Lanes  []string // of one of these lanes only; nil: of any
+	Newest bool     // the newest first
+	After  int64    // what comes after this ID in the order of the list; zero: from the start
+	Limit  int      // at most so many; zero: 100
+	Bodies bool     // read Body as well; it may have many megabytes
+}
+
+// What can be asked about a dead letter, by the process that holds the store or by another one ([Visitor.Request]).
+const (
+	ActionReplay = "replay" // it is taken up again, as new
+	ActionDrop   = "drop"   // it is forgotten
+)
+
+// What becomes of a request.
+const (
+	ResultReplayed = "replayed" // it waits in its lane, or did: see LetterRequest.Went
+	ResultDropped  = "dropped"
+	ResultMissing  = "missing" // there was no such dead letter any more
+	ResultRefused  = "refused" // it cannot be taken up, and stays, with LetterRequest.Cause
+)
+
+// LetterRequest is what an operator wants done with a dead letter, and what came of it. There is one for a letter at most:
+// the newest.
+type LetterRequest struct {
+	Letter   int64
+	Action   string
+	Asked    time.Time
+	Answered time.Time // zero: not yet, and Result is empty
+	Result   string
+	Cause    string // of ResultRefused; of ResultReplayed which parts of it became dead letters of their own, or empty
+	// Went is, of ResultReplayed, where it went: the inbox row, or the outbox row of a letter of kind "outbox". Zero: all
+	// that is in it had come in by another way.
+	Went int64
 }
 
 // Outgoing is an outbox row: something that is to be done on the homeserver.

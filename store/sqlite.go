@@ -103,7 +103,9 @@ func fileURI(path string) string {
 	return "file:" + strings.NewReplacer("%", "%25", "?", "%3f", "#", "%23").Replace(path)
 }
 
-func (e *sqliteEngine) placeholders(query string) string { return strings.ReplaceAll(query, "$", "?") }
+func (e *sqliteEngine) placeholders(query string) string { return sqlitePlaceholders(query) }
+
+func sqlitePlaceholders(query string) string { return strings.ReplaceAll(query, "$", "?") }
 
 func (e *sqliteEngine) reader() *sql.DB { return e.read }
 

@@ -5,33 +5,39 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-
 	"sync"
 )
 
 // reader runs queries on the reading connections, each prepared once.
 type reader struct {
-	db         *sql.DB
+	db           *sql.DB
+	placeholders func(query string) string
+	closing      <-chan struct{}
+
 	mu         sync.Mutex
 	statements map[string]*sql.Stmt
 }
 
-func (s *Store) prepared(ctx context.Context, query string) (*sql.Stmt, error) {
-	s.read.mu.Lock()
-	defer s.read.mu.Unlock()
-	if st, ok := s.read.statements[query]; ok {
+func newReader(db *sql.DB, placeholders func(string) string, closing <-chan struct{}) *reader {
+	return &reader{db: db, placeholders: placeholders, closing: closing, statements: map[string]*sql.Stmt{}}
+}
+
+func (r *reader) prepared(ctx context.Context, query string) (*sql.Stmt, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if st, ok := r.statements[query]; ok {
 		return st, nil
 	}
-	st, err := s.read.db.PrepareContext(ctx, s.engine.placeholders(query))
+	st, err := r.db.PrepareContext(ctx, r.placeholders(query))
 	if err != nil {
-		return nil, s.readError(err)
+		return nil, r.comparable(err)
 	}
-	s.read.statements[query] = st
+	r.statements[query] = st
 	return st, nil
 }
 
-// readError makes errors of the reading side comparable.
-func (s *Store) readError(err error) error {
+// comparable makes errors of the reading side comparable.
+func (r *reader) comparable(err error) error {
 	switch {
 	case err == nil:
 		return nil
@@ -39,7 +45,7 @@ func (s *Store) readError(err error) error {
 		return ErrNotFound
 	}
 	select {
-	case <-s.closing:
+	case <-r.closing:
 		return ErrClosed
 	default:
 		return err
@@ -47,23 +53,23 @@ func (s *Store) readError(err error) error {
 }
 
 // one reads one row; ErrNotFound when there is none.
-func (s *Store) one(ctx context.Context, into []any, query string, args ...any) error {
-	st, err := s.prepared(ctx, query)
+func (r *reader) one(ctx context.Context, into []any, query string, args ...any) error {
+	st, err := r.prepared(ctx, query)
 	if err != nil {
 		return err
 	}
-	return s.readError(st.QueryRowContext(ctx, args...).Scan(into...))
+	return r.comparable(st.QueryRowContext(ctx, args...).Scan(into...))
 }
 
 // each reads rows and calls scan for every one. It is for bounded results: scan must not use the store.
-func (s *Store) each(ctx context.Context, scan func(rows *sql.Rows) error, query string, args ...any) error {
-	st, err := s.prepared(ctx, query)
+func (r *reader) each(ctx context.Context, scan func(rows *sql.Rows) error, query string, args ...any) error {
+	st, err := r.prepared(ctx, query)
 	if err != nil {
 		return err
 	}
 	rows, err := st.QueryContext(ctx, args...)
 	if err != nil {
-		return s.readError(err)
+		return r.comparable(err)
 	}
 	defer rows.Close()
 	for rows.Next() {
@@ -71,7 +77,15 @@ func (s *Store) each(ctx context.Context, scan func(rows *sql.Rows) error, query
 			return err
 		}
 	}
-	return s.readError(rows.Err())
+	return r.comparable(rows.Err())
+}
+
+func (s *Store) one(ctx context.Context, into []any, query string, args ...any) error {
+	return s.read.one(ctx, into, query, args...)
+}
+
+func (s *Store) each(ctx context.Context, scan func(rows *sql.Rows) error, query string, args ...any) error {
+	return s.read.each(ctx, scan, query, args...)
 }
 
 // doing wraps an error with what was being done.

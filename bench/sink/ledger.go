@@ -90,16 +90,8 @@ func count(ctx context.Context, s *store.Store) (counts, error) {
 		return counts{}, fmt.Errorf("count the events: %w", err)
 	}
 	c.Unique = int64(len(seen))
-	for after := int64(0); ; {
-		const page = 100
-		letters, err := s.DeadLetters(ctx, after, page)
-		if err != nil {
-			return counts{}, fmt.Errorf("count the dead letters: %w", err)
-		}
-		c.Dead += int64(len(letters))
-		if len(letters) < page {
-			return c, nil
-		}
-		after = letters[len(letters)-1].ID
+	if c.Dead, err = s.DeadLetterCount(ctx); err != nil {
+		return counts{}, fmt.Errorf("count the dead letters: %w", err)
 	}
+	return c, nil
 }

@@ -220,11 +220,11 @@ var inboxChecks = []check{
 		shut(t, s)
 		s = db.open(t)
 		ingest(t, s, tr)
-		dead, err := s.DeadLetters(ctx(), 0, 10)
+		dead, err := s.DeadLetters(ctx(), store.LetterQuery{Bodies: true})
 		if err != nil {
 			t.Fatal(err)
 		}
-		expect(t, "dead letters", dead, []store.DeadLetter{{ID: 1, Kind: "element", Body: []byte("not an event"), Cause: "no event ID", Created: start}})
+		expect(t, "dead letters", dead, []store.DeadLetter{{ID: 1, Kind: "element", Body: []byte("not an event"), Size: 12, Cause: "no event ID", Created: start}})
 	}},
 	{"Ingest_EncryptedRooms_AreMarkedInTheSameCommit", func(t *testing.T, db *database) {
 		s := db.open(t)

@@ -21,7 +21,7 @@ var recordChecks = []check{
 	{"Text_OfAnyBytes_ComesBack", func(t *testing.T, db *database) {
 		s := db.open(t)
 		for i, text := range odd {
-			d := store.DeadLetter{Kind: text, Lane: text, Key: text, Body: []byte(text)}
+			d := store.DeadLetter{Kind: text, Lane: text, Key: text, Op: text, Body: []byte(text), Size: len(text)}
 			m := store.Message{Channel: text, RemoteID: fmt.Sprint(text, i), Event: text, Room: text, Sender: text, At: start}
 			Commit(t, s, func(tx *store.Tx) error { return errors.Join(tx.Bury(&d), tx.PutMessage(&m)) })
 			got, err := s.DeadLetter(ctx(), d.ID)
@@ -35,22 +35,6 @@ var recordChecks = []check{
 			}
 			expect(t, "messages", messages, []store.Message{m})
 		}
-	}},
-	{"DeadLetters_AreListedReadAndDropped", func(t *testing.T, db *database) {
-		s := db.open(t)
-		for i := range 5 {
-			Commit(t, s, func(tx *store.Tx) error {
-				return tx.Bury(&store.DeadLetter{Kind: "pdu", Lane: "!a", Key: fmt.Sprint("$", i), Cause: "no", Attempts: i, Body: []byte("{}")})
-			})
-		}
-		page, err := s.DeadLetters(ctx(), 2, 2)
-		if err != nil || len(page) != 2 || page[0].ID != 3 || page[1].Key != "$3" || page[1].Attempts != 3 || !page[0].Created.Equal(start) {
-			t.Errorf("page is %v, %v", page, err)
-		}
-		Commit(t, s, func(tx *store.Tx) error { return tx.DropDeadLetter(3) })
-		_, err = s.DeadLetter(ctx(), 3)
-		expectError(t, "DeadLetter", err, store.ErrNotFound)
-		expectError(t, "DropDeadLetter", fails(s, func(tx *store.Tx) error { return tx.DropDeadLetter(3) }), store.ErrNotFound)
 	}},
 	{"Enqueue_SameKeyAgain_IsNotFresh", func(t *testing.T, db *database) {
 		s := db.open(t)
