@@ -1,21 +1,15 @@
 package storetest
 
 import (
-	"bytes"
-	"context"
 	"crypto/rand"
 	"database/sql"
 	"fmt"
-	"net"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	_ "github.com/lib/pq" // the driver of the databases made here
 )
@@ -45,11 +39,15 @@ func PostgresServer(tb testing.TB) (fresh func(tb testing.TB) string) {
 	}
 	binaries := findPostgres()
 	if binaries == "" {
-		sayNotTested.Do(func() { fmt.Fprintln(os.Stderr, notTested) })
-		tb.Skip(notTested)
+		notHere(tb)
 	}
-	u := startPostgres(tb, binaries)
-	return func(tb testing.TB) string { return freshDatabase(tb, u) }
+	return newPostgres(tb, binaries).Fresh
+}
+
+func notHere(tb testing.TB) {
+	tb.Helper()
+	sayNotTested.Do(func() { fmt.Fprintln(os.Stderr, notTested) })
+	tb.Skip(notTested)
 }
 
 // findPostgres gives the folder with the newest server's binaries.
@@ -96,93 +94,4 @@ func freshDatabase(tb testing.TB, server *url.URL) string {
 	u := *server
 	u.Path = "/" + name
 	return u.String()
-}
-
-// startPostgres runs a server on a free loopback port, with a password that nobody else knows.
-func startPostgres(tb testing.TB, binaries string) *url.URL {
-	tb.Helper()
-	// Not tb.TempDir: the server does not run as root, and must reach its folder.
-	folder, err := os.MkdirTemp("", "trestle-postgres-")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() { os.RemoveAll(folder) })
-	password := rand.Text()
-	passwordFile := filepath.Join(folder, "password")
-	if err = os.WriteFile(passwordFile, []byte(password+"\n"), 0o600); err != nil {
-		tb.Fatal(err)
-	}
-	attributes, err := unprivileged(folder, passwordFile)
-	if err != nil {
-		tb.Fatalf("running PostgreSQL as a user that is not root: %v", err)
-	}
-	data := filepath.Join(folder, "data")
-	initdb := exec.Command(filepath.Join(binaries, "initdb"), "--pgdata="+data, "--username=trestle", "--pwfile="+passwordFile,
-		"--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync")
-	initdb.SysProcAttr, initdb.Dir = attributes, folder
-	if out, err := initdb.CombinedOutput(); err != nil {
-		tb.Fatalf("initdb: %v\n%s", err, out)
-	}
-	var output bytes.Buffer
-	for range 5 {
-		port := freePort(tb)
-		server := exec.Command(filepath.Join(binaries, "postgres"), "-D", data, "-c", "listen_addresses=127.0.0.1",
-			"-c", "port="+strconv.Itoa(port), "-c", "unix_socket_directories=", "-c", "max_connections=100")
-		server.SysProcAttr, server.Dir = attributes, folder
-		output.Reset()
-		server.Stdout, server.Stderr = &output, &output
-		if err = server.Start(); err != nil {
-			tb.Fatal(err)
-		}
-		ended := make(chan struct{})
-		go func() {
-			_ = server.Wait()
-			close(ended)
-		}()
-		u := &url.URL{Scheme: "postgres", User: url.UserPassword("trestle", password),
-			Host: net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), Path: "/postgres", RawQuery: "sslmode=disable"}
-		if answers(u, ended) {
-			tb.Cleanup(func() {
-				_ = server.Process.Signal(os.Interrupt) // fast shutdown
-				<-ended
-			})
-			return u
-		}
-		_ = server.Process.Kill()
-		<-ended // somebody took the port, as a rule: try another
-	}
-	tb.Fatalf("PostgreSQL does not start:\n%s", output.String())
-	return nil
-}
-
-func freePort(tb testing.TB) int {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
-}
-
-// answers waits until the server takes connections; false when it ended.
-func answers(u *url.URL, ended chan struct{}) bool {
-	db, err := sql.Open("postgres", u.String())
-	if err != nil {
-		return false
-	}
-	defer db.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	for {
-		if db.PingContext(ctx) == nil {
-			return true
-		}
-		select {
-		case <-ended:
-			return false
-		case <-ctx.Done():
-			return false
-		case <-time.After(50 * time.Millisecond):
-		}
-	}
 }
