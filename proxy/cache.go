@@ -256,3 +256,24 @@ func (c *cache) close() error {
 	}
 	return c.lock.Close()
 }
+
+func (c *cache) isEmpty() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.objects) == 0 && len(c.spools) == 0
+}
+
+func (c *cache) discardAll(why string) {
+	c.mu.Lock()
+	var keys []cacheKey
+	for key := range c.objects {
+		keys = append(keys, key)
+	}
+	for key := range c.spools {
+		keys = append(keys, key)
+	}
+	c.mu.Unlock()
+	for _, key := range keys {
+		c.discard(key, why)
+	}
+}

@@ -12,19 +12,17 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 	"maunium.net/go/mautrix/id"
-
-	"github.com/trestle-bridge/trestle/store"
 )
 
 // ServerConfig is what a Server needs. HomeserverURL, Token, and Store or Keys must be given; the rest has defaults.
 type ServerConfig struct {
-	HomeserverURL string       // the only server that media is asked of
-	Token         string       // the as_token; sent to HomeserverURL in the Authorization header, and nowhere else
-	Store         *store.Store // where records and keys are; nil: self-contained links only, and Keys is needed
-	Keys          *KeyRing     // nil: opened from Store. In one process with a Signer, give its Keys
+	HomeserverURL string   // the only server that media is asked of
+	Token         string   // the as_token; sent to HomeserverURL in the Authorization header, and nowhere else
+	Store         Links    // where records, keys and revocations are; nil: self-contained links only, and Keys is needed
+	Keys          *KeyRing // nil: opened from Store. In one process with a Signer, give its Keys
 
-	// Revoked tells whether the media of an event was revoked, for self-contained links, which have no record. It is called after the MAC
-	// holds, and once a second while a file is sent. Nil: such links end only by their expiry or their key.
+	// Revoked tells whether the media of an event was revoked, for self-contained links where there is no Store. It is called after the MAC holds, and
+	// twice a second while a file is sent. Nil: such links end only by their expiry or their key.
 	Revoked func(ctx context.Context, room id.RoomID, event id.EventID) (bool, error)
 
 	MaxSize        int64         // bytes of one file; 0: 100 MiB

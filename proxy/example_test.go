@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"maunium.net/go/mautrix/id"
 
@@ -150,7 +151,9 @@ func ExampleSigner_SelfContained() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	signer, err := proxy.NewSigner(context.Background(), proxy.SignerConfig{PublicURL: "https://bridge.example", Keys: keys, Lifetime: -1})
+	signer, err := proxy.NewSigner(context.Background(), proxy.SignerConfig{
+		PublicURL: "https://bridge.example", Keys: keys, Lifetime: -1, Now: func() time.Time { return time.Unix(1_800_000_000, 0) },
+	})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -163,5 +166,5 @@ func ExampleSigner_SelfContained() {
 	before, _, _ := strings.Cut(link, "mac=")
 	fmt.Println(before + "mac=…")
 	// Output:
-	// https://bridge.example/media/example.org/AbCdEf/flower.jpg?d=inline&e=%24flower&k=1&n=flower.jpg&t=image%2Fjpeg&mac=…
+	// https://bridge.example/media/example.org/AbCdEf/flower.jpg?c=1800000000000&d=inline&e=%24flower&k=1&n=flower.jpg&t=image%2Fjpeg&mac=…
 }

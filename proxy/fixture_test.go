@@ -200,14 +200,18 @@ func openStore(tb testing.TB, clock *clock) *store.Store {
 func newStageWith(tb testing.TB, st *store.Store, keys *KeyRing, clock *clock, change ...func(*ServerConfig)) *stage {
 	s := &stage{tb: tb, hs: newHomeserver(tb), clock: clock, store: st, log: &lockedBuffer{}}
 	var err error
-	s.signer, err = NewSigner(context.Background(), SignerConfig{PublicURL: testPublic, Store: st, Keys: keys, Now: clock.Now, Decrypter: crypto.Attachments{}})
+	var links Links // not a nil *store.Store in it
+	if st != nil {
+		links = st
+	}
+	s.signer, err = NewSigner(context.Background(), SignerConfig{PublicURL: testPublic, Store: links, Keys: keys, Now: clock.Now, Decrypter: crypto.Attachments{}})
 	if err != nil {
 		tb.Fatal(err)
 	}
 	transport := &http.Transport{DisableCompression: true}
 	tb.Cleanup(transport.CloseIdleConnections)
 	cfg := ServerConfig{
-		HomeserverURL: s.hs.URL, Token: testToken, Store: st, Keys: s.signer.Keys(),
+		HomeserverURL: s.hs.URL, Token: testToken, Store: links, Keys: s.signer.Keys(),
 		HTTPClient: &http.Client{Transport: transport}, Log: zerolog.New(s.log), Now: clock.Now, QueueWait: -1,
 		Rates: noLimits,
 	}
@@ -218,8 +222,9 @@ func newStageWith(tb testing.TB, st *store.Store, keys *KeyRing, clock *clock, c
 		tb.Fatal(err)
 	}
 	tb.Cleanup(s.server.upstream.redirect.CloseIdleConnections)
+	server := s.server
 	tb.Cleanup(func() {
-		if err := s.server.Close(); err != nil {
+		if err := server.Close(); err != nil {
 			tb.Error(err)
 		}
 	})

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,30 +15,38 @@ import (
 const (
 	secretSize = 32 // bytes, made by the program; given keys have at least as many
 
-	// settle is how old a new key is before it signs. By then every process has read it: [Server.Serve] reads the ring every reloadEvery.
-	settle      = 30 * time.Second
-	reloadEvery = 10 * time.Second
+	// settle is how old a new key is before it signs. By then every process has read it: a server reads the ring every watchEvery.
+	settle = 30 * time.Second
 
 	// staleAfter is how old a server's view of the ring may be when it decides that a key still lives.
 	staleAfter = time.Second
 )
 
-// keySource is what the ring needs of the store.
-type keySource interface {
+// Links is where links and keys are kept: a *store.Store, or beside the process that holds it a *store.Visitor.
+type Links interface {
 	MediaKeys(ctx context.Context) ([]store.MediaKey, error)
-	Setting(ctx context.Context, key string) ([]byte, error)
-	Epoch() store.Epoch
-	Commit(ctx context.Context, epoch store.Epoch, job func(tx *store.Tx) error) error
+	Media(ctx context.Context, id int64) (*store.Media, error)
+	MediaLinks(ctx context.Context, sc store.MediaScope, after int64, limit int) ([]store.Media, error)
+	MediaRevocations(ctx context.Context, after int64, since time.Time) ([]store.MediaRevocation, error)
+	LinkRevoked(ctx context.Context, m *store.Media) (bool, error)
+	ChangeMedia(ctx context.Context, job func(tx store.MediaTx) error) error
 }
+
+var (
+	_ Links = (*store.Store)(nil)
+	_ Links = (*store.Visitor)(nil)
+)
 
 // KeyRing holds the keys of media links: one signs, all that are not retired verify. The secrets are random and are kept in the store;
 // they are derived from nothing.
 type KeyRing struct {
-	source keySource // nil: the keys are given
+	source Links // nil: the keys are given
 	now    func() time.Time
 
 	mu   sync.Mutex // held while reading from or changing the source
 	keys atomic.Pointer[keySet]
+
+	next atomic.Pointer[chan struct{}] // closed at the next reading
 }
 
 // keySet is one reading of the ring; it is not changed.
@@ -50,11 +57,7 @@ type keySet struct {
 }
 
 // OpenKeyRing reads the ring from the store and makes the first key when there is none. A nil now is time.Now.
-func OpenKeyRing(ctx context.Context, st *store.Store, now func() time.Time) (*KeyRing, error) {
-	return openKeyRing(ctx, st, now)
-}
-
-func openKeyRing(ctx context.Context, source keySource, now func() time.Time) (*KeyRing, error) {
+func OpenKeyRing(ctx context.Context, source Links, now func() time.Time) (*KeyRing, error) {
 	if now == nil {
 		now = time.Now
 	}
@@ -71,7 +74,7 @@ func openKeyRing(ctx context.Context, source keySource, now func() time.Time) (*
 	// puts an empty job behind that commit before it reads, and tries again if the commit came to nothing.
 	for range 3 {
 		if _, err := r.add(ctx); errors.Is(err, store.ErrTaken) {
-			err = source.Commit(ctx, source.Epoch(), func(*store.Tx) error { return nil })
+			err = source.ChangeMedia(ctx, func(store.MediaTx) error { return nil })
 			if err != nil {
 				return nil, fmt.Errorf("wait for the first key for media links: %w", err)
 			}
@@ -92,7 +95,7 @@ func openKeyRing(ctx context.Context, source keySource, now func() time.Time) (*
 // Created signs, once it is 30 seconds old or alone. A key with Retired set is left out.
 func StaticKeys(keys ...store.MediaKey) (*KeyRing, error) {
 	r := &KeyRing{now: time.Now}
-	set, err := newKeySet(keys, r.now(), func(k store.MediaKey) (bool, error) { return !k.Retired.IsZero(), nil })
+	set, err := newKeySet(keys, r.now(), func(k store.MediaKey) bool { return !k.Retired.IsZero() })
 	if err != nil {
 		return nil, err
 	}
@@ -103,12 +106,10 @@ func StaticKeys(keys ...store.MediaKey) (*KeyRing, error) {
 	return r, nil
 }
 
-func newKeySet(keys []store.MediaKey, read time.Time, dead func(store.MediaKey) (bool, error)) (*keySet, error) {
+func newKeySet(keys []store.MediaKey, read time.Time, dead func(store.MediaKey) bool) (*keySet, error) {
 	set := &keySet{read: read, secrets: make(map[uint8][]byte), created: make(map[uint8]time.Time)}
 	for _, k := range keys {
-		if isDead, err := dead(k); err != nil {
-			return nil, err
-		} else if isDead {
+		if dead(k) {
 			continue
 		}
 		if len(k.Secret) < secretSize {
@@ -140,21 +141,37 @@ func (r *KeyRing) read(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read the keys for media links: %w", err)
 	}
-	set, err := newKeySet(keys, at, func(k store.MediaKey) (bool, error) {
-		mark, err := r.source.Setting(ctx, deadSetting(k.ID))
-		if err == nil {
-			return string(mark) == deadMark(k.Created), nil
-		}
-		if errors.Is(err, store.ErrNotFound) {
-			return false, nil
-		}
-		return false, fmt.Errorf("read whether key %d for media links is retired: %w", k.ID, err)
-	})
+	set, err := newKeySet(keys, at, func(k store.MediaKey) bool { return !k.Dead.IsZero() })
 	if err != nil {
 		return err
 	}
 	r.keys.Store(set)
+	if waiting := r.next.Swap(nil); waiting != nil {
+		close(*waiting)
+	}
 	return nil
+}
+
+// learn waits for the next reading of the ring, which the server makes twice a second whoever asks, and tells whether the key is then known.
+func (r *KeyRing) learn(ctx context.Context, id uint8) bool {
+	own := make(chan struct{})
+	waiting := &own
+	for !r.next.CompareAndSwap(nil, waiting) {
+		if other := r.next.Load(); other != nil {
+			waiting = other
+			break
+		}
+	}
+	select {
+	case <-*waiting:
+	case <-ctx.Done():
+	}
+	return r.knows(id)
+}
+
+func (r *KeyRing) knows(id uint8) bool {
+	_, ok := r.keys.Load().secrets[id]
+	return ok
 }
 
 // refresh reads the keys again when the last reading is older than age.
@@ -202,17 +219,18 @@ func (r *KeyRing) Retire(ctx context.Context, id uint8) error {
 		return err
 	}
 	set := r.keys.Load()
-	created, ok := set.created[id]
-	if !ok {
+	if _, ok := set.created[id]; !ok {
 		return fmt.Errorf("retire key %d for media links: %w", id, store.ErrNotFound)
 	}
-	kill := func(tx *store.Tx) error { return tx.PutSetting(deadSetting(id), []byte(deadMark(created))) }
-	var err error
+	kill := func(tx store.MediaTx) error { return tx.KillMediaKey(id) }
 	if len(set.secrets) == 1 {
-		_, err = r.add(ctx, r.supersede(ctx), kill)
-	} else {
-		err = r.source.Commit(ctx, r.source.Epoch(), kill)
+		_, err := r.add(ctx, r.supersede(ctx), kill)
+		return r.retired(ctx, id, err)
 	}
+	return r.retired(ctx, id, r.source.ChangeMedia(ctx, kill))
+}
+
+func (r *KeyRing) retired(ctx context.Context, id uint8, err error) error {
 	if err != nil {
 		return fmt.Errorf("retire key %d for media links: %w", id, err)
 	}
@@ -233,11 +251,11 @@ func (r *KeyRing) IDs() (verify []uint8, signing uint8) {
 
 // add makes a key, in one commit with what comes before it. The store keeps at most one key that is not marked as retired, which is how two
 // first keys are never made.
-func (r *KeyRing) add(ctx context.Context, before ...func(tx *store.Tx) error) (uint8, error) {
+func (r *KeyRing) add(ctx context.Context, before ...func(tx store.MediaTx) error) (uint8, error) {
 	secret := make([]byte, secretSize)
 	rand.Read(secret) // never fails: crypto/rand ends the process first
 	key := store.MediaKey{Secret: secret, Created: r.now()}
-	err := r.source.Commit(ctx, r.source.Epoch(), func(tx *store.Tx) error {
+	err := r.source.ChangeMedia(ctx, func(tx store.MediaTx) error {
 		for _, do := range before {
 			if err := do(tx); err != nil {
 				return err
@@ -249,10 +267,10 @@ func (r *KeyRing) add(ctx context.Context, before ...func(tx *store.Tx) error) (
 }
 
 // supersede marks the store's signing key as retired, to make room for its successor. To the store that means that the key signs no more; that its
-// links are dead is said by the setting of deadSetting. When another process rotates at the same time, one of the two fails and changes nothing.
-func (r *KeyRing) supersede(ctx context.Context) func(tx *store.Tx) error {
+// links are dead is said apart from it. When another process rotates at the same time, one of the two fails and changes nothing.
+func (r *KeyRing) supersede(ctx context.Context) func(tx store.MediaTx) error {
 	existing, err := r.source.MediaKeys(ctx)
-	return func(tx *store.Tx) error {
+	return func(tx store.MediaTx) error {
 		if err != nil {
 			return err
 		}
@@ -264,10 +282,6 @@ func (r *KeyRing) supersede(ctx context.Context) func(tx *store.Tx) error {
 		return nil
 	}
 }
-
-// The setting that ends a key names the key by when it was made too, so that it says nothing of a later key of the same ID.
-func deadSetting(id uint8) string       { return fmt.Sprintf("proxy.key.%d.dead", id) }
-func deadMark(created time.Time) string { return strconv.FormatInt(created.UnixMilli(), 10) }
 
 // signing is the key that signs: the newest that every process has read by now, or the oldest when all are newer.
 func (r *KeyRing) signing() (id uint8, secret []byte, ok bool) {

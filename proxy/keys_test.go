@@ -52,6 +52,7 @@ func TestKeys_Rotation_NewLinksHaveTheNewKeyAndOldLinksLive(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(elsewhere.upstream.homeserver.CloseIdleConnections)
+	t.Cleanup(func() { elsewhere.Close() })
 	old := s.link(photo())
 	first, _ := parse(t, old)
 	s.clock.Advance(time.Hour)
@@ -87,6 +88,7 @@ func TestKeys_RetiredKey_KillsItsLinksHereAndElsewhere(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(elsewhere.upstream.homeserver.CloseIdleConnections)
+	t.Cleanup(func() { elsewhere.Close() })
 	old := s.link(photo())
 	first, _ := parse(t, old)
 	keys := s.signer.Keys()
@@ -132,6 +134,8 @@ func TestKeys_AfterARestart_OldLinksLiveAndRetiredKeysStayRetired(t *testing.T) 
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.server.stopWatching()
+	s.server.watcher.Wait()
 	s.server.keys = again
 	wantStatus(t, s.get(dead), 404)
 	wantStatus(t, s.get(live), 200)

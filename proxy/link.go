@@ -47,6 +47,9 @@ func (c *claims) query(m mac) string {
 			v.Set(key, value)
 		}
 	}
+	if c.created != 0 {
+		set("c", strconv.FormatInt(c.created, 10))
+	}
 	set("k", strconv.Itoa(int(c.key)))
 	if c.expires != 0 {
 		set("x", strconv.FormatInt(c.expires, 10))
@@ -110,6 +113,11 @@ func parseSelfContained(rest, rawQuery string) (c claims, m mac, ok bool) {
 	c.key = uint8(key)
 	if x := v.Get("x"); x != "" {
 		if c.expires, err = strconv.ParseInt(x, 10, 64); err != nil || c.expires <= 0 {
+			return c, m, false
+		}
+	}
+	if at := v.Get("c"); at != "" {
+		if c.created, err = strconv.ParseInt(at, 10, 64); err != nil || c.created <= 0 {
 			return c, m, false
 		}
 	}

@@ -166,7 +166,7 @@ func TestSelfContained_SaysWhatItWasGiven(t *testing.T) {
 	c, _ := parse(t, s.link(m))
 	want := claims{
 		purpose: purposeSelfContained, key: 7, server: "[2001:db8::1]:8448", mediaID: "AbC", room: "!room:example.org", event: "$event",
-		expires: 1_700_000_099, mime: "image/svg+xml", disposition: attachment, name: "a b.svg",
+		created: s.clock.Now().UnixMilli(), expires: 1_700_000_099, mime: "image/svg+xml", disposition: attachment, name: "a b.svg",
 	}
 	if c != want {
 		t.Errorf("got %+v", c)

@@ -33,6 +33,7 @@ type claims struct {
 	mediaID     string
 	room        string
 	event       string
+	created     int64 // Unix milliseconds; 0: not said
 	expires     int64 // Unix seconds; 0: never
 	mime        string
 	disposition string // "inline" or "attachment"; what the answer may be at most
@@ -63,6 +64,7 @@ func (c *claims) sum(secret []byte) mac {
 	number(c.record)
 	field([]byte(c.room))
 	field([]byte(c.event))
+	number(c.created)
 	number(c.expires)
 	field([]byte(c.mime))
 	field([]byte(c.disposition))

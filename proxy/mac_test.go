@@ -9,7 +9,7 @@ import (
 func someClaims() claims {
 	return claims{
 		purpose: purposeSelfContained, key: 3, record: 77, server: "example.org", mediaID: "AbC-_9", room: "!r:example.org",
-		event: "$e", expires: 1_700_000_000, mime: "image/png", disposition: inline, name: "photo.png",
+		event: "$e", created: 1_699_999_000_123, expires: 1_700_000_000, mime: "image/png", disposition: inline, name: "photo.png",
 	}
 }
 
@@ -76,6 +76,8 @@ func flip(c claims, field, bit int) claims {
 		text(&c.room)
 	case "event":
 		text(&c.event)
+	case "created":
+		c.created ^= 1 << bit
 	case "expires":
 		c.expires ^= 1 << bit
 	case "mime":

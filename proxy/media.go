@@ -35,6 +35,8 @@ type Media struct {
 	Room  id.RoomID  // the room of the event
 	Event id.EventID // the event: revoking it makes the link answer 410
 
+	Sender id.UserID // of the event; "": not known. Only for listing and revoking short links by it
+
 	// Expires is when the link ends. Zero takes the signer's lifetime.
 	Expires time.Time
 

@@ -13,12 +13,15 @@ import (
 // Reload reads the keys again, so that a rotation made elsewhere holds here at once.
 func (s *Server) Reload(ctx context.Context) error { return s.keys.Reload(ctx) }
 
-// Close ends what goes on in the background: fetches for the cache. Requests under way are not waited for, and later ones fetch for themselves.
-// [Server.Serve] does it at its end.
-func (s *Server) Close() error { return s.cache.close() }
+// Close ends what goes on in the background: the look for revocations and keys, and fetches for the cache. Requests under way are not waited for, and
+// later ones fetch for themselves. [Server.Serve] does it at its end.
+func (s *Server) Close() error {
+	s.stopWatching()
+	s.watcher.Wait()
+	return s.cache.close()
+}
 
 // Serve answers requests on l until ctx ends, then lets streams under way finish for up to ten seconds. It closes l.
-// It also reads the keys again every ten seconds.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	srv := &http.Server{
 		Handler:           s,
@@ -29,30 +32,22 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	}
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(l) }()
-	ticker := time.NewTicker(reloadEvery)
-	defer ticker.Stop()
-	for {
-		select {
-		case err := <-served:
-			return errors.Join(fmt.Errorf("serve media on %s: %w", l.Addr(), err), s.Close())
-		case <-ticker.C:
-			if err := s.keys.Reload(ctx); err != nil && ctx.Err() == nil {
-				s.log.Error().Err(err).Msg("Cannot read the keys for media links; the ones that are known stay in use")
-			}
-		case <-ctx.Done():
-			drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-			defer cancel()
-			err := srv.Shutdown(drain)
-			if err != nil {
-				err = srv.Close()
-			}
-			<-served
-			s.upstream.homeserver.CloseIdleConnections()
-			s.upstream.redirect.CloseIdleConnections()
-			if err = errors.Join(err, s.Close()); err != nil {
-				return fmt.Errorf("stop serving media on %s: %w", l.Addr(), err)
-			}
-			return nil
+	select {
+	case err := <-served:
+		return errors.Join(fmt.Errorf("serve media on %s: %w", l.Addr(), err), s.Close())
+	case <-ctx.Done():
+		drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+		defer cancel()
+		err := srv.Shutdown(drain)
+		if err != nil {
+			err = srv.Close()
 		}
+		<-served
+		s.upstream.homeserver.CloseIdleConnections()
+		s.upstream.redirect.CloseIdleConnections()
+		if err = errors.Join(err, s.Close()); err != nil {
+			return fmt.Errorf("stop serving media on %s: %w", l.Addr(), err)
+		}
+		return nil
 	}
 }

@@ -6,23 +6,18 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
 	"maunium.net/go/mautrix/id"
-
-	"github.com/trestle-bridge/trestle/store"
 )
-
-// recordSource is what the server needs of the store, besides keys.
-type recordSource interface {
-	Media(ctx context.Context, id int64) (*store.Media, error)
-}
 
 // Server answers media links. It is an http.Handler; see [Server.Serve] for a listener with the right time limits.
 type Server struct {
 	keys        *KeyRing
-	records     recordSource // nil: self-contained links only
+	links       Links // nil: self-contained links only
 	revoked     func(ctx context.Context, room id.RoomID, event id.EventID) (bool, error)
 	upstream    *upstream
 	decrypter   Decrypter
@@ -31,12 +26,20 @@ type Server struct {
 	meters      *meters
 	bad         badMedia
 	verifyFirst int64 // maxVerifyFirst
-	metrics     *metrics
-	log         zerolog.Logger
-	trusted     []netip.Prefix
-	stall       time.Duration
-	total       time.Duration
-	now         func() time.Time
+
+	liveMu sync.Mutex
+	live   map[*exchange]*stream // what is being sent
+
+	watching     context.Context // ends when the watcher does
+	stopWatching context.CancelFunc
+	watcher      sync.WaitGroup
+	awaiting     atomic.Int32 // requests that wait for a key
+	metrics      *metrics
+	log          zerolog.Logger
+	trusted      []netip.Prefix
+	stall        time.Duration
+	total        time.Duration
+	now          func() time.Time
 }
 
 var _ http.Handler = (*Server)(nil)
@@ -81,7 +84,7 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 		now:         cfg.Now,
 	}
 	if cfg.Store != nil {
-		s.records = cfg.Store
+		s.links = cfg.Store
 	}
 	if s.metrics, err = newMetrics(cfg.Metrics); err != nil {
 		return nil, err
@@ -102,6 +105,8 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.live = make(map[*exchange]*stream)
+	s.startWatching()
 	return s, nil
 }
 
@@ -137,6 +142,9 @@ func (s *Server) answerLink(x *exchange, path string) {
 	if !ok {
 		x.refuse(http.StatusNotFound, nil)
 		return
+	}
+	if !s.keys.knows(c.key) {
+		s.awaitKey(x.r.Context(), c.key)
 	}
 	if !s.keys.verify(&c, m) {
 		s.metrics.macFailures.Inc()

@@ -125,9 +125,14 @@ func TestServer_Robots_MayIndexNothing(t *testing.T) {
 }
 
 func TestServer_BadLinks_HaveOneAnswerAndAskNobody(t *testing.T) {
-	s := newStoredStage(t)
-	counted := &countedStore{Store: s.store}
-	s.server.records, s.server.keys.source = counted, counted
+	counted := &countedStore{}
+	s := newStoredStage(t, func(c *ServerConfig) {
+		counted.Store = c.Store.(*store.Store)
+		c.Store = counted
+	})
+	s.server.stopWatching() // it asks by itself, and not because of a request
+	s.server.watcher.Wait()
+	s.server.keys.source = counted
 	s.clock.Advance(time.Hour) // so that a reading of the keys would be due
 	good := s.link(photo())
 	counted.reads = 0
@@ -221,9 +226,15 @@ func TestServer_RecordOfEncryptedMedia_IsNotServedAsItIs(t *testing.T) {
 }
 
 func TestServer_StoreThatFails_Is503(t *testing.T) {
-	s := newStoredStage(t)
+	failing := &countedStore{}
+	s := newStoredStage(t, func(c *ServerConfig) {
+		failing.Store = c.Store.(*store.Store)
+		c.Store = failing
+	})
 	link := s.link(photo())
-	s.server.records = &countedStore{Store: s.store, fail: errors.New("disk on fire")}
+	failing.mu.Lock()
+	failing.fail = errors.New("disk on fire")
+	failing.mu.Unlock()
 	resp := s.get(link)
 	wantStatus(t, resp, 503)
 	if b := bodyOf(t, resp); strings.Contains(b, "fire") {

@@ -21,7 +21,7 @@ var ErrNoStore = errors.New("short links need a store")
 // SignerConfig is what a Signer needs.
 type SignerConfig struct {
 	PublicURL string        // where browsers reach the Server: https://bridge.example, with a path when a reverse proxy strips one
-	Store     *store.Store  // where records and keys are; nil: self-contained links only, and Keys is needed
+	Store     Links         // where records and keys are; nil: self-contained links only, and Keys is needed
 	Keys      *KeyRing      // nil: opened from Store
 	Lifetime  time.Duration // of a link; 0: DefaultLifetime; negative: for ever
 	Decrypter Decrypter     // checks the keys of encrypted media; nil: there are no links to it. The Server needs one too
@@ -31,7 +31,7 @@ type SignerConfig struct {
 // Signer makes links.
 type Signer struct {
 	base      string // PublicURL without a slash at its end
-	store     *store.Store
+	store     Links
 	keys      *KeyRing
 	lifetime  time.Duration
 	decrypter Decrypter
@@ -96,9 +96,9 @@ func (s *Signer) Short(ctx context.Context, m Media) (string, error) {
 	record := store.Media{
 		Server: m.URI.Homeserver, MediaID: m.URI.FileID, Room: string(m.Room), Event: string(m.Event),
 		Name: name, MIME: baseType(m.MIME), Size: m.Size, Created: s.now(), Expires: s.expiry(m),
-		Info: info,
+		Info: info, Sender: string(m.Sender),
 	}
-	err = s.store.Commit(ctx, s.store.Epoch(), func(tx *store.Tx) error { return tx.AddMedia(&record) })
+	err = s.store.ChangeMedia(ctx, func(tx store.MediaTx) error { return tx.AddMedia(&record) })
 	if err != nil {
 		return "", fmt.Errorf("write the record of a link to %s: %w", m.URI, err)
 	}
@@ -106,7 +106,7 @@ func (s *Signer) Short(ctx context.Context, m Media) (string, error) {
 }
 
 // SelfContained returns a link that needs no record: https://host/media/{server}/{mediaID}/{name}?…&mac=. Its query holds the key ID (k), expiry in
-// Unix seconds (x), room (r), event (e), type (t), disposition (d) and file name (n), all signed.
+// Unix seconds (x), creation in Unix milliseconds (c), room (r), event (e), type (t), disposition (d) and file name (n), all signed.
 // Errors: [ErrEncrypted], [ErrBadMedia], [ErrNoKey].
 func (s *Signer) SelfContained(m Media) (string, error) {
 	if err := m.check(); err != nil {
@@ -122,6 +122,7 @@ func (s *Signer) SelfContained(m Media) (string, error) {
 	c := &claims{
 		purpose: purposeSelfContained, server: m.URI.Homeserver, mediaID: m.URI.FileID,
 		room: string(m.Room), event: string(m.Event), mime: baseType(m.MIME), disposition: attachment, name: name,
+		created: s.now().UnixMilli(),
 	}
 	if c.mime == "" || mayInline(c.mime) { // an unknown type is the homeserver's to declare
 		c.disposition = inline

@@ -40,6 +40,8 @@ func (s *Server) serve(ctx context.Context, x *exchange, t *target) {
 		return
 	}
 
+	ctx, end := s.follow(ctx, x, t)
+	defer end()
 	buffer := chunks.Get().(*[]byte)
 	defer chunks.Put(buffer)
 	m, head, size, err := s.begin(ctx, x, t, *buffer)
@@ -137,6 +139,9 @@ func (s *Server) begin(ctx context.Context, x *exchange, t *target, buffer []byt
 func (s *Server) refuseFetch(ctx context.Context, x *exchange, err error) {
 	var f *failure
 	switch {
+	case errors.Is(context.Cause(ctx), errRevoked):
+		_ = x.control.SetWriteDeadline(time.Now().Add(s.stall)) // cut has set one that has passed
+		x.refuse(http.StatusGone, errRevoked)
 	case ctx.Err() != nil && !errors.Is(context.Cause(ctx), errTotal): // nobody is there to be told
 		x.cut, x.cause = "reader", err
 		panic(http.ErrAbortHandler)

@@ -24,6 +24,7 @@ type target struct {
 	disposition     string // what the answer may be at most
 	expires         time.Time
 	room            string
+	link            store.Media              // what revocations are compared with
 	file            *event.EncryptedFileInfo // of encrypted media
 
 	// revoked tells whether the link still stands.
@@ -64,22 +65,23 @@ var (
 func (s *Server) resolve(ctx context.Context, c *claims) (*target, error) {
 	t := &target{disposition: inline}
 	if c.purpose == purposeShort {
-		if s.records == nil {
+		if s.links == nil {
 			return nil, failed(http.StatusNotFound, "a short link, and no store to look its record up")
 		}
-		record, err := s.records.Media(ctx, c.record)
+		record, err := s.links.Media(ctx, c.record)
 		switch {
 		case errors.Is(err, store.ErrNotFound): // the MAC holds, so there was a record once
 			return nil, errEnded
 		case err != nil:
 			return nil, fmt.Errorf("read record %d: %w", c.record, err)
 		case !record.Revoked.IsZero():
+			s.cache.discard(keyOf(record.Server, record.MediaID, ""), "revoked")
 			return nil, errGone
 		case !validServerName(record.Server) || !validMediaID(record.MediaID):
 			return nil, failed(http.StatusNotFound, "record %d: %w", c.record, ErrBadMedia)
 		}
 		t.server, t.mediaID, t.name, t.mime, t.expires = record.Server, record.MediaID, record.Name, record.MIME, record.Expires
-		t.room = record.Room
+		t.room, t.link = record.Room, *record
 		if len(record.Info) > 0 {
 			t.file = new(event.EncryptedFileInfo)
 			if err := json.Unmarshal(record.Info, t.file); err != nil { // which would repeat a part of the keys
@@ -87,7 +89,7 @@ func (s *Server) resolve(ctx context.Context, c *claims) (*target, error) {
 			}
 		}
 		t.revoked = func(ctx context.Context) (bool, error) {
-			record, err := s.records.Media(ctx, c.record)
+			record, err := s.links.Media(ctx, c.record)
 			if errors.Is(err, store.ErrNotFound) {
 				return true, nil
 			}
@@ -96,10 +98,17 @@ func (s *Server) resolve(ctx context.Context, c *claims) (*target, error) {
 	} else {
 		t.server, t.mediaID, t.name, t.mime, t.disposition = c.server, c.mediaID, c.name, c.mime, c.disposition
 		t.room = c.room
+		t.link = store.Media{Server: c.server, MediaID: c.mediaID, Room: c.room, Event: c.event}
+		if c.created != 0 {
+			t.link.Created = time.UnixMilli(c.created)
+		}
 		if c.expires != 0 {
 			t.expires = time.Unix(c.expires, 0)
 		}
 		t.revoked = func(ctx context.Context) (bool, error) {
+			if s.links != nil {
+				return s.links.LinkRevoked(ctx, &t.link)
+			}
 			if s.revoked == nil || c.event == "" {
 				return false, nil
 			}
@@ -115,6 +124,7 @@ func (s *Server) resolve(ctx context.Context, c *claims) (*target, error) {
 			return nil, fmt.Errorf("ask whether event %s was revoked: %w", c.event, err)
 		}
 		if revoked {
+			s.cache.discard(t.key(), "revoked")
 			return nil, errGone
 		}
 	}

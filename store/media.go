@@ -2,48 +2,124 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"errors"
+	"fmt"
+	"strings"
+	"time"
 )
 
+// MediaTx changes what media links stand for. Links are data and no progress: no epoch guards them, and whoever has the database may
+// change them, the process that holds the store in its commits ([Tx]) and others beside it ([Visitor.ChangeMedia]).
+type MediaTx struct{ db mediaDB }
+
+// mediaDB is a transaction, of the writer's or a visitor's.
+type mediaDB interface {
+	exec(query string, args ...any) (rows int64, err error)
+	row(into []any, query string, args ...any) error // ErrNotFound when there is none
+	now() time.Time
+}
+
+// ChangeMedia runs job in a transaction; nil when what it did is durable.
+func (s *Store) ChangeMedia(ctx context.Context, job func(tx MediaTx) error) error {
+	return s.Commit(ctx, s.Epoch(), func(tx *Tx) error { return job(tx.MediaTx) })
+}
+
 // AddMedia writes what a short link stands for and sets its ID. A link to the same media in the same event that is still
-// good is taken instead, with its expiry: a message that is tried again keeps its link.
-func (tx *Tx) AddMedia(m *Media) error {
+// good is taken instead, with its expiry: a message that is tried again keeps its link. Of an event that was redacted
+// the link is revoked from the start.
+func (tx MediaTx) AddMedia(m *Media) error {
 	if m.Created.IsZero() {
-		m.Created = tx.w.store.opts.Now()
+		m.Created = tx.db.now()
 	}
 	err := ErrNotFound
 	if m.Event != "" {
-		err = tx.row([]any{&m.ID, moment{&m.Created}, moment{&m.Expires}}, `SELECT id, created, expires FROM media
-			WHERE room = $1 AND event = $2 AND server = $3 AND media_id = $4 AND name = $5 AND mime = $6 AND revoked = 0 AND (expires = 0 OR expires > $7)
-			ORDER BY id DESC LIMIT 1`,
-			toColumn(m.Room), toColumn(m.Event), toColumn(m.Server), toColumn(m.MediaID), toColumn(m.Name), toColumn(m.MIME), toMillis(m.Created))
+		err = tx.db.row([]any{&m.ID, moment{&m.Created}, moment{&m.Expires}}, `SELECT id, created, expires FROM media
+			WHERE room = $1 AND event = $2 AND server = $3 AND media_id = $4 AND name = $5 AND mime = $6 AND info = $8 AND revoked = 0
+			AND (expires = 0 OR expires > $7) ORDER BY id DESC LIMIT 1`,
+			toColumn(m.Room), toColumn(m.Event), toColumn(m.Server), toColumn(m.MediaID), toColumn(m.Name), toColumn(m.MIME), toMillis(m.Created),
+			toBlob(m.Info))
 	}
 	if !errors.Is(err, ErrNotFound) {
 		return doing(err, "looking for the link to mxc://%s/%s", m.Server, m.MediaID)
 	}
-	err = tx.row([]any{&m.ID}, `INSERT INTO media (server, media_id, room, event, name, mime, size, created, expires, revoked, info)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) RETURNING id`,
+	if m.Event != "" {
+		var there int64
+		err = tx.db.row([]any{&there}, `SELECT COUNT(*) FROM media_revocation WHERE event = $1 AND room = $2 AND final = 1`, toColumn(m.Event), toColumn(m.Room))
+		if err != nil {
+			return doing(err, "looking whether event %s was redacted", m.Event)
+		}
+		if there > 0 {
+			m.Revoked = m.Created
+		}
+	}
+	err = tx.db.row([]any{&m.ID}, `INSERT INTO media (server, media_id, room, event, name, mime, size, created, expires, revoked, info, sender)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) RETURNING id`,
 		toColumn(m.Server), toColumn(m.MediaID), toColumn(m.Room), toColumn(m.Event), toColumn(m.Name), toColumn(m.MIME), m.Size,
-		toMillis(m.Created), toMillis(m.Expires), toMillis(m.Revoked), toBlob(m.Info))
+		toMillis(m.Created), toMillis(m.Expires), toMillis(m.Revoked), toBlob(m.Info), toColumn(m.Sender))
 	return doing(err, "writing the link to mxc://%s/%s", m.Server, m.MediaID)
+}
+
+const mediaColumns = `SELECT id, server, media_id, room, event, name, mime, size, created, expires, revoked, info, sender FROM media `
+
+func (m *Media) columns() []any {
+	return []any{&m.ID, text{&m.Server}, text{&m.MediaID}, text{&m.Room}, text{&m.Event}, text{&m.Name}, text{&m.MIME},
+		&m.Size, moment{&m.Created}, moment{&m.Expires}, moment{&m.Revoked}, blob{&m.Info}, text{&m.Sender}}
 }
 
 // Media reads what a short link stands for; ErrNotFound when its record is gone. Expires and Revoked are for the caller
 // to judge.
-func (s *Store) Media(ctx context.Context, id int64) (*Media, error) {
+func (s *Store) Media(ctx context.Context, id int64) (*Media, error) { return s.read.media(ctx, id) }
+
+func (r *reader) media(ctx context.Context, id int64) (*Media, error) {
 	var m Media
-	err := s.one(ctx, []any{&m.ID, text{&m.Server}, text{&m.MediaID}, text{&m.Room}, text{&m.Event}, text{&m.Name}, text{&m.MIME},
-		&m.Size, moment{&m.Created}, moment{&m.Expires}, moment{&m.Revoked}, blob{&m.Info}},
-		`SELECT id, server, media_id, room, event, name, mime, size, created, expires, revoked, info FROM media WHERE id = $1`, id)
-	if err != nil {
+	if err := r.one(ctx, m.columns(), mediaColumns+`WHERE id = $1`, id); err != nil {
 		return nil, doing(err, "reading media record %d", id)
 	}
 	return &m, nil
 }
 
-// RevokeMedia ends all links of an event, now, and gives their number.
-func (tx *Tx) RevokeMedia(room, event string) (n int64, err error) {
-	n, err = tx.exec(`UPDATE media SET revoked = $3 WHERE room = $1 AND event = $2 AND revoked = 0`,
-		toColumn(room), toColumn(event), toMillis(tx.w.store.opts.Now()))
-	return n, doing(err, "revoking the links of event %s", event)
+// MediaScope says which links are meant: those for which each field that is not empty is equal. The zero value means all.
+type MediaScope struct {
+	Record        int64 // ID of one record
+	Room, Event   string
+	Sender        string // of the event
+	Server, Media string // the two parts of an mxc:// address
+}
+
+// where is the scope as a condition, with placeholders from the next one after used.
+func (sc MediaScope) where(used int) (condition string, args []any) {
+	terms := []string{"1 = 1"}
+	add := func(column string, value any) {
+		used++
+		terms, args = append(terms, fmt.Sprintf("%s = $%d", column, used)), append(args, value)
+	}
+	if sc.Record != 0 {
+		add("id", sc.Record)
+	}
+	for _, c := range []struct{ name, value string }{
+		{"room", sc.Room}, {"event", sc.Event}, {"sender", sc.Sender}, {"server", sc.Server}, {"media_id", sc.Media},
+	} {
+		if c.value != "" {
+			add(c.name, toColumn(c.value))
+		}
+	}
+	return strings.Join(terms, " AND "), args
+}
+
+// MediaLinks lists records with IDs above after, in the order of their IDs, at most limit.
+func (s *Store) MediaLinks(ctx context.Context, sc MediaScope, after int64, limit int) ([]Media, error) {
+	return s.read.mediaLinks(ctx, sc, after, limit)
+}
+
+func (r *reader) mediaLinks(ctx context.Context, sc MediaScope, after int64, limit int) ([]Media, error) {
+	condition, args := sc.where(2)
+	var out []Media
+	err := r.each(ctx, func(rows *sql.Rows) error {
+		var m Media
+		err := rows.Scan(m.columns()...)
+		out = append(out, m)
+		return err
+	}, mediaColumns+`WHERE id > $1 AND `+condition+` ORDER BY id LIMIT $2`, append([]any{after, limit}, args...)...)
+	return out, doing(err, "listing the media links")
 }

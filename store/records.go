@@ -111,12 +111,13 @@ type Portal struct {
 	Created time.Time // zero: now
 }
 
-// MediaKey signs media links. At most one key is not retired; the retired ones still verify what they signed.
+// MediaKey signs media links. At most one key is not retired; the retired ones still verify what they signed, until they are dead.
 type MediaKey struct {
 	ID      uint8 // 1 to 255, given by AddMediaKey
 	Secret  []byte
 	Created time.Time // zero: now
 	Retired time.Time // zero: this is the key that signs
+	Dead    time.Time // zero: it verifies
 }
 
 // Media is what a short media link stands for.
@@ -133,4 +134,5 @@ type Media struct {
 	Expires time.Time // zero: never
 	Revoked time.Time // zero: it was not revoked
 	Info    []byte
+	Sender  string // of the event; empty: not known
 }

@@ -3,10 +3,12 @@ package store
 import (
 	"database/sql"
 	"errors"
+	"time"
 )
 
 // Tx is what a job works with. It is good until the job returns, on the job's goroutine.
 type Tx struct {
+	MediaTx
 	w     *writer
 	err   error // the first failed statement: the job cannot succeed any more
 	wrote bool
@@ -14,6 +16,14 @@ type Tx struct {
 }
 
 var errOver = errors.New("the transaction is over")
+
+func newTx(w *writer) *Tx {
+	tx := &Tx{w: w}
+	tx.MediaTx.db = tx
+	return tx
+}
+
+func (tx *Tx) now() time.Time { return tx.w.store.opts.Now() }
 
 // AfterCommit has fn called on the writer's goroutine once the job is durable, before [Store.Commit] returns, in the
 // order of the jobs. It is not called when the job or the commit fails. fn must be short and must not call Commit.

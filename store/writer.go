@@ -242,7 +242,7 @@ func (w *writer) one(r *request) (wrote bool, err error) {
 	if r.epoch != w.epoch {
 		return false, ErrFenced
 	}
-	tx := &Tx{w: w}
+	tx := newTx(w)
 	err = call(tx, r.job)
 	tx.over = true
 	if err == nil {

@@ -337,7 +337,7 @@ var recordChecks = []check{
 		m := store.Media{Server: "x", MediaID: "y", Room: "!a", Event: "$e", Name: "p.jpg", MIME: "image/jpeg", Size: 1 << 40, Expires: start.Add(time.Hour), Info: []byte{1}}
 		other := store.Media{Server: "x", MediaID: "z", Room: "!a", Event: "$f"}
 		Commit(t, s, func(tx *store.Tx) error { return errors.Join(tx.AddMedia(&m), tx.AddMedia(&other)) })
-		again := store.Media{Server: "x", MediaID: "y", Room: "!a", Event: "$e", Name: "p.jpg", MIME: "image/jpeg", Expires: start.Add(2 * time.Hour)}
+		again := store.Media{Server: "x", MediaID: "y", Room: "!a", Event: "$e", Name: "p.jpg", MIME: "image/jpeg", Expires: start.Add(2 * time.Hour), Info: []byte{1}}
 		Commit(t, s, func(tx *store.Tx) error { return tx.AddMedia(&again) })
 		if again.ID != m.ID || !again.Expires.Equal(m.Expires) {
 			t.Errorf("the same media in the same event got link %d until %v, want %d until %v", again.ID, again.Expires, m.ID, m.Expires)
