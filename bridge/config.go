@@ -55,12 +55,15 @@ type AppserviceConfig struct {
 	DeviceMode     string        `yaml:"device_mode"`       // "auto", "msc4190" or "none": how they get it
 }
 
-// MediaConfig is the media proxy's. Without Listen there is none.
+// MediaConfig is the media proxy's. Without PublicURL there are no links; without Listen the bridge does not answer them itself.
 type MediaConfig struct {
 	Listen    string        `yaml:"listen"`     // host:port, not the appservice's
 	PublicURL string        `yaml:"public_url"` // what links begin with
 	Lifetime  time.Duration `yaml:"lifetime"`   // of a link; 0: for ever
 	MaxSize   Size          `yaml:"max_size"`   // the largest file that is served
+	Cache     string        `yaml:"cache"`      // folder of the cache; empty: there is none
+	CacheSize Size          `yaml:"cache_size"` // of disk
+	CacheAge  time.Duration `yaml:"cache_age"`  // since a file was fetched
 	// TrustedProxies are the networks of reverse proxies, whose X-Forwarded-For says who the reader is.
 	TrustedProxies []netip.Prefix `yaml:"trusted_proxies"`
 }
@@ -131,7 +134,7 @@ func DefaultConfig(info Info) *Config {
 			DeviceMode:     "auto",
 		},
 		Database: "sqlite:trestle.db",
-		Media:    MediaConfig{Lifetime: 30 * day, MaxSize: 100 << 20, TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}},
+		Media:    MediaConfig{Lifetime: 30 * day, MaxSize: 100 << 20, CacheSize: 1 << 30, CacheAge: 7 * day, TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}},
 		Bridge: BridgeConfig{
 			Command:      info.Command,
 			CommandPower: 50,

@@ -226,7 +226,8 @@ func (d *decoder) checkMedia(c *MediaConfig) {
 	case c.PublicURL != "":
 		u := d.checkURL("media.public_url", c.PublicURL, "https://media.your.domain")
 		if u != nil && c.Listen == "" && !d.isBad("media.listen") {
-			d.warn("media.public_url", "does nothing, because media.listen is empty", "write media.listen: 127.0.0.1:29401 to have links")
+			d.warn("media.public_url", "has the bridge make links that it does not answer itself, because media.listen is empty",
+				"write media.listen: 127.0.0.1:29401, unless the subcommand proxy answers them in a process of its own")
 		}
 		if u != nil && c.Listen != "" && u.Scheme == "http" && !isLoopback(u.Hostname()) {
 			d.warn("media.public_url", "is http, so that whoever is on the way sees the media and can copy the links", "put a reverse proxy with TLS in front of it and write https://"+u.Host)
@@ -236,6 +237,8 @@ func (d *decoder) checkMedia(c *MediaConfig) {
 		within(d, "media.lifetime", c.Lifetime, time.Minute, 100*year)
 	}
 	within(d, "media.max_size", c.MaxSize, 1<<10, 1<<40)
+	within(d, "media.cache_size", c.CacheSize, 1<<20, 1<<50)
+	within(d, "media.cache_age", c.CacheAge, time.Minute, 10*year)
 }
 
 func isLoopback(host string) bool {

@@ -126,15 +126,23 @@ appservice:
 
 # Links to media, for people on {NAME}. They open in any browser, expire, and die with the message.
 media:
-  # Where the bridge listens for whoever opens a link, such as 127.0.0.1:29401. Not the appservice's address. Empty: there
-  # are no links.
+  # Where the bridge listens for whoever opens a link, such as 127.0.0.1:29401. Not the appservice's address. Empty: it
+  # does not; with a public_url the subcommand proxy can, in a process of its own.
   #listen: ""
   # The URL at which the whole world reaches that listener, such as https://media.your.domain. Short ones make short links.
+  # Empty: there are no links.
   #public_url: ""
   # How long a link lives. 0: for ever.
   #lifetime: 30d
   # The largest file that is handed out.
   #max_size: 100MiB
+  # A folder in which files that were handed out are kept, so that the homeserver is asked once. It is this process's own,
+  # and holds what people sent: encrypted files as they came, others readable. Empty: nothing is kept.
+  #cache: ""
+  # How large it may grow. Files over half of it are not kept.
+  #cache_size: 1GiB
+  # After how long a file is fetched again.
+  #cache_age: 7d
   # Reverse proxies whose X-Forwarded-For is believed, so that the limits are each reader's own and not the proxy's. One
   # that passes on what the reader wrote there, instead of adding the reader's address, must not be in this list.
   #trusted_proxies: [127.0.0.0/8, "::1/128"]

@@ -145,7 +145,7 @@ func (d *decoder) finish(cfg *Config) {
 		*url = strings.TrimRight(*url, "/")
 	}
 	dir := filepath.Dir(d.file)
-	for _, path := range []*string{&cfg.Appservice.Registration, &cfg.Log.File} {
+	for _, path := range []*string{&cfg.Appservice.Registration, &cfg.Log.File, &cfg.Media.Cache} {
 		*path = besideFile(dir, *path)
 	}
 	if path, isSQLite := strings.CutPrefix(cfg.Database, "sqlite:"); isSQLite && !strings.HasPrefix(path, "//") && path != ":memory:" {

@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/rs/zerolog"
 
 	"github.com/trestle-bridge/trestle/proxy"
 )
@@ -55,22 +56,31 @@ func (b *Bridge) listen() (*listeners, error) {
 
 // buildProxy makes the signer and the public server, if the configuration has them.
 func (b *Bridge) buildProxy(ctx context.Context, token string, l *listeners) (err error) {
-	if l.media == nil {
+	if b.cfg.Media.PublicURL == "" && l.media == nil {
 		return nil
 	}
-	lifetime := b.cfg.Media.Lifetime
+	if b.signer, err = newSigner(ctx, &b.cfg.Media, b.store); err != nil || l.media == nil {
+		return err
+	}
+	l.proxy, err = newProxy(b.cfg, token, b.store, b.signer.Keys(), b.log, l.metrics)
+	return err
+}
+
+func newSigner(ctx context.Context, cfg *MediaConfig, links proxy.Links) (*proxy.Signer, error) {
+	lifetime := cfg.Lifetime
 	if lifetime == 0 {
 		lifetime = -1 // for ever
 	}
-	b.signer, err = proxy.NewSigner(ctx, proxy.SignerConfig{PublicURL: b.cfg.Media.PublicURL, Store: b.store, Lifetime: lifetime})
-	if err != nil {
-		return err
-	}
-	l.proxy, err = proxy.NewServer(proxy.ServerConfig{
-		HomeserverURL: b.cfg.Homeserver.Address, Token: token, Store: b.store, Keys: b.signer.Keys(),
-		MaxSize: int64(b.cfg.Media.MaxSize), TrustedProxies: b.cfg.Media.TrustedProxies, Log: b.log, Metrics: l.metrics,
+	return proxy.NewSigner(ctx, proxy.SignerConfig{PublicURL: cfg.PublicURL, Store: links, Lifetime: lifetime})
+}
+
+// newProxy makes the public server. Without keys it opens the ring itself.
+func newProxy(cfg *Config, token string, links proxy.Links, keys *proxy.KeyRing, log zerolog.Logger, metrics prometheus.Registerer) (*proxy.Server, error) {
+	return proxy.NewServer(proxy.ServerConfig{
+		HomeserverURL: cfg.Homeserver.Address, Token: token, Store: links, Keys: keys,
+		MaxSize: int64(cfg.Media.MaxSize), TrustedProxies: cfg.Media.TrustedProxies,
+		CacheDir: cfg.Media.Cache, CacheSize: int64(cfg.Media.CacheSize), CacheAge: cfg.Media.CacheAge, Log: log, Metrics: metrics,
 	})
-	return err
 }
 
 // serveWatch begins before the bridge is ready, so that one can see what it waits for.
@@ -129,6 +139,9 @@ func (l *listeners) shutdown(ctx context.Context) (err error) {
 }
 
 func (l *listeners) close() {
+	if l.proxy != nil {
+		_ = l.proxy.Close() // closed already after a shutdown
+	}
 	for _, listener := range []net.Listener{l.appservice, l.media, l.watch} {
 		if listener != nil {
 			listener.Close() // closed already after a shutdown

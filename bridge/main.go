@@ -58,6 +58,8 @@ func subcommands() []subcommand {
 		{name: "check", help: "find every mistake, and try every connection", flags: (*program).checkCommand},
 		{name: "run", help: "run the bridge", flags: (*program).runCommand},
 		{name: "deadletters", help: "list, show, replay or drop what could not be delivered", below: letterSubcommands()},
+		{name: "media", help: "list, revoke or sign links to media; keys: the keys that sign them", below: mediaSubcommands()},
+		{name: "proxy", help: "answer links to media, in a process of its own", flags: (*program).proxyCommand},
 		{name: "version", help: "print what this is made of", flags: (*program).versionCommand},
 	}
 }

@@ -250,7 +250,7 @@ func (b *Bridge) addMedia(ctx context.Context, msg *Message, content *event.Mess
 		return nil
 	}
 	media.URL, err = b.signer.Short(ctx, proxy.Media{
-		URI: uri, Name: media.Name, MIME: media.MIME, Size: media.Size, Room: msg.Room, Event: of,
+		URI: uri, Name: media.Name, MIME: media.MIME, Size: media.Size, Room: msg.Room, Event: of, Sender: msg.Sender.ID,
 	})
 	if err != nil {
 		return fmt.Errorf("signing the link of %s: %w", msg.ID, err)

@@ -18,6 +18,9 @@ var (
 	// keys of encrypted media are none.
 	ErrBadMedia = errors.New("not media that can be linked to")
 
+	// ErrRedacted says that a link was asked for the media of a message that was deleted.
+	ErrRedacted = errors.New("the message was deleted, and its media gets no link")
+
 	// ErrNoKey says that the key ring has no key that may sign.
 	ErrNoKey = errors.New("no signing key for media links")
 

@@ -105,6 +105,29 @@ func (s *Signer) Short(ctx context.Context, m Media) (string, error) {
 	return s.sign(&claims{purpose: purposeShort, record: record.ID}, name)
 }
 
+// Again makes a new short link to what a record leads to, with a lifetime of its own, whatever became of the old one. A message that was redacted
+// gets none: [ErrRedacted]. A record that is gone is store.ErrNotFound.
+func (s *Signer) Again(ctx context.Context, record int64) (string, error) {
+	if s.store == nil {
+		return "", ErrNoStore
+	}
+	if err := s.keys.refresh(ctx, staleAfter); err != nil {
+		return "", err
+	}
+	m, err := s.store.Media(ctx, record)
+	if err != nil {
+		return "", fmt.Errorf("sign record %d again: %w", record, err)
+	}
+	m.ID, m.Created, m.Revoked, m.Expires = 0, s.now(), time.Time{}, s.expiry(Media{})
+	if err = s.store.ChangeMedia(ctx, func(tx store.MediaTx) error { return tx.AddMedia(m) }); err != nil {
+		return "", fmt.Errorf("sign record %d again: %w", record, err)
+	}
+	if !m.Revoked.IsZero() {
+		return "", fmt.Errorf("sign record %d again: %w", record, ErrRedacted)
+	}
+	return s.sign(&claims{purpose: purposeShort, record: m.ID}, m.Name)
+}
+
 // SelfContained returns a link that needs no record: https://host/media/{server}/{mediaID}/{name}?…&mac=. Its query holds the key ID (k), expiry in
 // Unix seconds (x), creation in Unix milliseconds (c), room (r), event (e), type (t), disposition (d) and file name (n), all signed.
 // Errors: [ErrEncrypted], [ErrBadMedia], [ErrNoKey].
