@@ -11,7 +11,7 @@ import (
 	"github.com/trestle-bridge/trestle/store"
 )
 
-func TestServer_RevokedEvent_Is410AtOnce(t *testing.T) {
+func TestProxy07_Server_RevokedEvent_Is410AtOnce(t *testing.T) {
 	s := newStoredStage(t)
 	link := s.link(photo())
 	other := photo()
@@ -36,7 +36,7 @@ func TestServer_RevokedEvent_Is410AtOnce(t *testing.T) {
 	wantStatus(t, s.get(kept), 200)
 }
 
-func TestServer_Expiry_EndsBothForms(t *testing.T) {
+func TestProxy23_Server_Expiry_EndsBothForms(t *testing.T) {
 	for name, s := range map[string]*stage{"short": newStoredStage(t), "self-contained": newStage(t)} {
 		m := photo()
 		m.Expires = s.clock.Now().Add(time.Minute)
@@ -56,7 +56,7 @@ func TestServer_Expiry_EndsBothForms(t *testing.T) {
 	}
 }
 
-func TestServer_Lifetime_IsThirtyDaysUnlessSaid(t *testing.T) {
+func TestProxy23_Server_Lifetime_IsThirtyDaysUnlessSaid(t *testing.T) {
 	s := newStage(t)
 	c, _ := parse(t, s.link(photo()))
 	if got := time.Unix(c.expires, 0).Sub(s.clock.Now()); got != 30*24*time.Hour {
@@ -69,7 +69,7 @@ func TestServer_Lifetime_IsThirtyDaysUnlessSaid(t *testing.T) {
 	wantHeader(t, s.get(s.link(photo())), "Cache-Control", "private, max-age=3600")
 }
 
-func TestServer_RecordThatIsGone_Is410(t *testing.T) {
+func TestProxy06_Server_RecordThatIsGone_Is410(t *testing.T) {
 	s := newStoredStage(t)
 	link, err := s.signer.sign(&claims{purpose: purposeShort, record: 99999}, "x")
 	if err != nil {
@@ -78,7 +78,7 @@ func TestServer_RecordThatIsGone_Is410(t *testing.T) {
 	wantStatus(t, s.get(strings.TrimPrefix(link, testPublic)), 410)
 }
 
-func TestServer_SelfContainedLinkOfARevokedEvent_Is410(t *testing.T) {
+func TestProxy07_Server_SelfContainedLinkOfARevokedEvent_Is410(t *testing.T) {
 	var revoked bool
 	var asked int
 	s := newStage(t, func(c *ServerConfig) {

@@ -11,7 +11,7 @@ import (
 	"github.com/trestle-bridge/trestle/store"
 )
 
-func TestKeys_FirstStart_MakesOneRandomKey(t *testing.T) {
+func TestProxy04_Keys_FirstStart_MakesOneRandomKey(t *testing.T) {
 	clock := newClock()
 	st := openStore(t, clock)
 	var wg sync.WaitGroup
@@ -44,7 +44,7 @@ func TestKeys_FirstStart_MakesOneRandomKey(t *testing.T) {
 	}
 }
 
-func TestKeys_Rotation_NewLinksHaveTheNewKeyAndOldLinksLive(t *testing.T) {
+func TestProxy04_Keys_Rotation_NewLinksHaveTheNewKeyAndOldLinksLive(t *testing.T) {
 	s := newStoredStage(t)
 	// A proxy in a process of its own reads the same store.
 	elsewhere, err := NewServer(ServerConfig{HomeserverURL: s.hs.URL, Token: testToken, Store: s.store, Now: s.clock.Now})
@@ -81,7 +81,7 @@ func TestKeys_Rotation_NewLinksHaveTheNewKeyAndOldLinksLive(t *testing.T) {
 	}
 }
 
-func TestKeys_RetiredKey_KillsItsLinksHereAndElsewhere(t *testing.T) {
+func TestProxy04_Keys_RetiredKey_KillsItsLinksHereAndElsewhere(t *testing.T) {
 	s := newStoredStage(t)
 	elsewhere, err := NewServer(ServerConfig{HomeserverURL: s.hs.URL, Token: testToken, Store: s.store, Now: s.clock.Now})
 	if err != nil {
@@ -111,7 +111,7 @@ func TestKeys_RetiredKey_KillsItsLinksHereAndElsewhere(t *testing.T) {
 	}
 }
 
-func TestKeys_OnlyKeyRetired_IsReplaced(t *testing.T) {
+func TestProxy04_Keys_OnlyKeyRetired_IsReplaced(t *testing.T) {
 	s := newStoredStage(t)
 	old := s.link(photo())
 	c, _ := parse(t, old)
@@ -122,7 +122,7 @@ func TestKeys_OnlyKeyRetired_IsReplaced(t *testing.T) {
 	wantStatus(t, s.get(s.link(photo())), 200)
 }
 
-func TestKeys_AfterARestart_OldLinksLiveAndRetiredKeysStayRetired(t *testing.T) {
+func TestProxy04_Keys_AfterARestart_OldLinksLiveAndRetiredKeysStayRetired(t *testing.T) {
 	s := newStoredStage(t)
 	dead := s.link(photo())
 	c, _ := parse(t, dead)
@@ -141,7 +141,7 @@ func TestKeys_AfterARestart_OldLinksLiveAndRetiredKeysStayRetired(t *testing.T) 
 	wantStatus(t, s.get(live), 200)
 }
 
-func TestStaticKeys_BadKeys_AreNamedWithoutTheirSecrets(t *testing.T) {
+func TestProxy04_StaticKeys_BadKeys_AreNamedWithoutTheirSecrets(t *testing.T) {
 	short := testKey(4)
 	short.Secret = []byte("secret-but-short")
 	retired := testKey(5)

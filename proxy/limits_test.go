@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-func TestLimits_OneReaderOverItsShare_Is429AndOthersAreServed(t *testing.T) {
+func TestProxy19_Limits_OneReaderOverItsShare_Is429AndOthersAreServed(t *testing.T) {
 	s := newStage(t, func(c *ServerConfig) { c.StreamsPerIP = 2; c.Streams = 3 })
 	a, b := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2") // httptest's reader is 192.0.2.1
 	ctx := t.Context()
@@ -41,7 +41,7 @@ func TestLimits_OneReaderOverItsShare_Is429AndOthersAreServed(t *testing.T) {
 	}
 }
 
-func TestLimits_WaitingRequest_GetsThePlaceThatBecomesFree(t *testing.T) {
+func TestProxy19_Limits_WaitingRequest_GetsThePlaceThatBecomesFree(t *testing.T) {
 	g := newGate(1, 5, 5, time.Minute)
 	who := netip.MustParseAddr("192.0.2.1")
 	g.enter(t.Context(), who)
@@ -62,7 +62,7 @@ func TestLimits_WaitingRequest_GetsThePlaceThatBecomesFree(t *testing.T) {
 	}
 }
 
-func TestReader_BehindTrustedProxies_IsTheLastAddressThatIsNotTheirs(t *testing.T) {
+func TestProxy19_Reader_BehindTrustedProxies_IsTheLastAddressThatIsNotTheirs(t *testing.T) {
 	trusted := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
 	for _, c := range []struct{ peer, forwarded, want string }{
 		{"198.51.100.1:5", "", "198.51.100.1"},

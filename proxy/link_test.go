@@ -11,7 +11,7 @@ import (
 	"maunium.net/go/mautrix/id"
 )
 
-func TestSelfContained_AnyBitOfTheLinkFlipped_IsRefusedUnlessItIsTheNameForPeople(t *testing.T) {
+func TestProxy02_SelfContained_AnyBitOfTheLinkFlipped_IsRefusedUnlessItIsTheNameForPeople(t *testing.T) {
 	s := newStage(t)
 	link := s.link(mediaOf("AbC-_9", "image/png", "photo.png"))
 	nameAt := strings.Index(link, "/photo.png?")
@@ -43,7 +43,7 @@ func (s *stage) requestsAfter(do func()) int {
 	return len(s.hs.requests()) - before
 }
 
-func TestSelfContained_ParametersAddedRepeatedOrReordered_AreRefused(t *testing.T) {
+func TestProxy01_SelfContained_ParametersAddedRepeatedOrReordered_AreRefused(t *testing.T) {
 	s := newStage(t)
 	path, query, _ := strings.Cut(s.link(photo()), "?")
 	parts := strings.Split(query, "&")
@@ -58,7 +58,7 @@ func TestSelfContained_ParametersAddedRepeatedOrReordered_AreRefused(t *testing.
 	}
 }
 
-func TestLink_NameChangedOrLeftOut_MeansTheSame(t *testing.T) {
+func TestProxy03_Link_NameChangedOrLeftOut_MeansTheSame(t *testing.T) {
 	s := newStage(t)
 	path, query, _ := strings.Cut(s.link(photo()), "?")
 	bare := strings.TrimSuffix(path, "/photo.png")
@@ -77,7 +77,7 @@ func TestLink_NameChangedOrLeftOut_MeansTheSame(t *testing.T) {
 	}
 }
 
-func TestShortLink_FitsIn85Characters(t *testing.T) {
+func TestProxy01_ShortLink_FitsIn85Characters(t *testing.T) {
 	c := claims{purpose: purposeShort, key: 1, record: 1 << 62}
 	link := "https://" + strings.Repeat("h", 18) + c.path(mac{}, displayName(strings.Repeat("n", 16)+".jpg"))
 	if len(link) > 85 {
@@ -85,7 +85,7 @@ func TestShortLink_FitsIn85Characters(t *testing.T) {
 	}
 }
 
-func TestGrammar_ServerNames(t *testing.T) {
+func TestProxy09_Grammar_ServerNames(t *testing.T) {
 	for _, good := range []string{"example.org", "a", "localhost:8448", "1.2.3.4", "1.2.3.4:80", "[2001:db8::1]", "[::1]:8448", "xn--e1afmkfd.example"} {
 		if !validServerName(good) {
 			t.Errorf("refused %q", good)
@@ -99,7 +99,7 @@ func TestGrammar_ServerNames(t *testing.T) {
 	}
 }
 
-func TestGrammar_MediaIDs(t *testing.T) {
+func TestProxy09_Grammar_MediaIDs(t *testing.T) {
 	for _, good := range []string{"a", "AbC-_9", strings.Repeat("a", 255)} {
 		if !validMediaID(good) {
 			t.Errorf("refused %q", good)
@@ -112,7 +112,7 @@ func TestGrammar_MediaIDs(t *testing.T) {
 	}
 }
 
-func TestSelfContained_OutOfGrammar_IsRefusedEvenWhenSigned(t *testing.T) {
+func TestProxy09_SelfContained_OutOfGrammar_IsRefusedEvenWhenSigned(t *testing.T) {
 	for _, bad := range [][2]string{{"example.org", "a.b"}, {"example.org", ".."}, {"example.org", ""}, {"..", "abc"}, {"a..b", "abc"}, {"a@b", "abc"}, {"a/../b", "abc"}, {"", "abc"}} {
 		c := claims{purpose: purposeSelfContained, key: 7, server: bad[0], mediaID: bad[1], disposition: inline}
 		path, query, _ := strings.Cut(c.path(c.sum(testKey(7).Secret), "x"), "?")
@@ -122,7 +122,7 @@ func TestSelfContained_OutOfGrammar_IsRefusedEvenWhenSigned(t *testing.T) {
 	}
 }
 
-func TestSigner_BadOrEncryptedMedia_GetsNoLink(t *testing.T) {
+func TestProxy09_Signer_BadOrEncryptedMedia_GetsNoLink(t *testing.T) {
 	s := newStage(t)
 	for _, uri := range []id.ContentURI{{}, {Homeserver: "example.org"}, {Homeserver: "..", FileID: "a"}, {Homeserver: "example.org", FileID: "../x"}, {Homeserver: "a/b", FileID: "x"}} {
 		if _, err := s.signer.SelfContained(Media{URI: uri}); !errors.Is(err, ErrBadMedia) {
@@ -158,7 +158,7 @@ func TestSigner_BadPublicURL_IsNamed(t *testing.T) {
 	}
 }
 
-func TestSelfContained_SaysWhatItWasGiven(t *testing.T) {
+func TestProxy01_SelfContained_SaysWhatItWasGiven(t *testing.T) {
 	s := newStage(t)
 	m := mediaOf("AbC", "image/svg+xml; charset=utf-8", "a b.svg")
 	m.URI.Homeserver = "[2001:db8::1]:8448"

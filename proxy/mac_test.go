@@ -13,7 +13,7 @@ func someClaims() claims {
 	}
 }
 
-func TestMAC_AnyBitOfAnyFieldFlipped_DoesNotHold(t *testing.T) {
+func TestProxy02_MAC_AnyBitOfAnyFieldFlipped_DoesNotHold(t *testing.T) {
 	secret := testKey(3).Secret
 	good := someClaims()
 	m := good.sum(secret)
@@ -90,7 +90,7 @@ func flip(c claims, field, bit int) claims {
 	return c
 }
 
-func TestMAC_TextMovedFromOneFieldToTheNext_IsAnotherMAC(t *testing.T) {
+func TestProxy02_MAC_TextMovedFromOneFieldToTheNext_IsAnotherMAC(t *testing.T) {
 	secret := testKey(3).Secret
 	a := claims{purpose: purposeSelfContained, server: "example.org", mediaID: "abc", room: "!r", event: "$e"}
 	b := claims{purpose: purposeSelfContained, server: "example.or", mediaID: "gabc", room: "!r", event: "$e"}
@@ -100,7 +100,7 @@ func TestMAC_TextMovedFromOneFieldToTheNext_IsAnotherMAC(t *testing.T) {
 	}
 }
 
-func TestMAC_ShortLinkAndSelfContainedLink_HaveDifferentMACs(t *testing.T) {
+func TestProxy02_MAC_ShortLinkAndSelfContainedLink_HaveDifferentMACs(t *testing.T) {
 	secret := testKey(3).Secret
 	a, b := claims{purpose: purposeShort, record: 5}, claims{purpose: purposeSelfContained, record: 5}
 	if a.sum(secret) == b.sum(secret) {
@@ -108,7 +108,7 @@ func TestMAC_ShortLinkAndSelfContainedLink_HaveDifferentMACs(t *testing.T) {
 	}
 }
 
-func TestToken_HasExactly34Characters(t *testing.T) {
+func TestProxy01_Token_HasExactly34Characters(t *testing.T) {
 	for _, record := range []int64{1, 77, 1<<63 - 1} {
 		token := formatToken(255, record, mac{0xff, 15: 0xff})
 		if len(token) != 34 {
@@ -121,7 +121,7 @@ func TestToken_HasExactly34Characters(t *testing.T) {
 	}
 }
 
-func TestToken_AnyBitOfAnyCharacterFlipped_IsRefused(t *testing.T) {
+func TestProxy02_Token_AnyBitOfAnyCharacterFlipped_IsRefused(t *testing.T) {
 	keys, err := StaticKeys(testKey(1), testKey(2), testKey(3))
 	if err != nil {
 		t.Fatal(err)

@@ -9,7 +9,7 @@ import (
 	"unicode/utf8"
 )
 
-func TestCleanName(t *testing.T) {
+func TestProxy13_CleanName(t *testing.T) {
 	for given, want := range map[string]string{
 		"photo.jpg":                       "photo.jpg",
 		"photo\u202egpj.exe":              "photogpj.exe",
@@ -34,7 +34,7 @@ func TestCleanName(t *testing.T) {
 	}
 }
 
-func TestDisplayName_LongNames_AreCutAndKeepTheirExtension(t *testing.T) {
+func TestProxy13_DisplayName_LongNames_AreCutAndKeepTheirExtension(t *testing.T) {
 	for _, name := range []string{strings.Repeat("猫", 60) + ".png", strings.Repeat("a", 110) + ".png", "short.png"} {
 		got := displayName(name)
 		if len(url.PathEscape(got)) > maxDisplay || !strings.HasSuffix(got, ".png") || !utf8.ValidString(got) {
@@ -43,7 +43,7 @@ func TestDisplayName_LongNames_AreCutAndKeepTheirExtension(t *testing.T) {
 	}
 }
 
-func TestContentDisposition(t *testing.T) {
+func TestProxy13_ContentDisposition(t *testing.T) {
 	for name, want := range map[string]string{
 		"":            `inline`,
 		"photo.jpg":   `inline; filename="photo.jpg"`,

@@ -84,7 +84,7 @@ func comparedWithTheStandardLibrary(t *testing.T, s *stage, link string) {
 	}
 }
 
-func TestRange_Several_AreTheWholeFile(t *testing.T) {
+func TestProxy14_Range_Several_AreTheWholeFile(t *testing.T) {
 	s := newStage(t)
 	resp := s.get(s.link(photo()), "Range", "bytes=0-1,3-4")
 	wantStatus(t, resp, 200)
@@ -93,25 +93,25 @@ func TestRange_Several_AreTheWholeFile(t *testing.T) {
 	}
 }
 
-func TestRange_OfAnotherUnit_IsIgnored(t *testing.T) {
+func TestProxy14_Range_OfAnotherUnit_IsIgnored(t *testing.T) {
 	if _, v := parseRange("lines=1-2", 100); v != rangeNone {
 		t.Error("RFC 9110, 14.2: a unit that is not understood is ignored")
 	}
 }
 
-func TestRange_WithASign_IsUnsatisfiable(t *testing.T) {
+func TestProxy14_Range_WithASign_IsUnsatisfiable(t *testing.T) {
 	if _, v := parseRange("bytes=+1-2", 100); v != rangeUnmet {
 		t.Error("RFC 9110, 14.1.1: positions are digits")
 	}
 }
 
-func TestRange_OfTheLastZeroBytes_IsUnsatisfiable(t *testing.T) {
+func TestProxy14_Range_OfTheLastZeroBytes_IsUnsatisfiable(t *testing.T) {
 	if _, v := parseRange("bytes=-0", 100); v != rangeUnmet {
 		t.Error("RFC 9110, 14.1.2: a suffix of no length is unsatisfiable")
 	}
 }
 
-func TestRange_OfAnEmptyFile_IsTheEmptyFile(t *testing.T) {
+func TestProxy14_Range_OfAnEmptyFile_IsTheEmptyFile(t *testing.T) {
 	s := newStage(t)
 	s.hs.put("empty", "text/plain", "")
 	for _, rng := range []string{"bytes=0-", "bytes=0-5", "bytes=-1"} {
@@ -121,7 +121,7 @@ func TestRange_OfAnEmptyFile_IsTheEmptyFile(t *testing.T) {
 	}
 }
 
-func TestRange_Unsatisfiable_NamesTheLength(t *testing.T) {
+func TestProxy14_Range_Unsatisfiable_NamesTheLength(t *testing.T) {
 	s := newStage(t)
 	resp := s.get(s.link(photo()), "Range", "bytes=99999-")
 	wantStatus(t, resp, 416)
@@ -129,7 +129,7 @@ func TestRange_Unsatisfiable_NamesTheLength(t *testing.T) {
 	wantHeader(t, resp, "Cache-Control", "no-store")
 }
 
-func TestRange_LengthUnknown_IsTheWholeFile(t *testing.T) {
+func TestProxy14_Range_LengthUnknown_IsTheWholeFile(t *testing.T) {
 	s := newStage(t)
 	body := string(png) + strings.Repeat("x", 100_000)
 	s.hs.answerWith(func(w http.ResponseWriter, r *http.Request) {

@@ -17,7 +17,7 @@ import (
 	"github.com/trestle-bridge/trestle/store"
 )
 
-func TestServer_GoodLink_ServesTheFileWithItsHeaders(t *testing.T) {
+func TestProxy12_Server_GoodLink_ServesTheFileWithItsHeaders(t *testing.T) {
 	s := newStage(t)
 	resp := s.get(s.link(photo()))
 	wantStatus(t, resp, 200)
@@ -42,7 +42,7 @@ func TestServer_GoodLink_ServesTheFileWithItsHeaders(t *testing.T) {
 	}
 }
 
-func TestServer_Head_HasTheHeadersOfGet(t *testing.T) {
+func TestProxy08_Server_Head_HasTheHeadersOfGet(t *testing.T) {
 	s := newStage(t)
 	s.hs.put("page", "text/html", "<html><script>alert(1)</script></html>")
 	s.hs.put("lie", "image/png", "<html><script>alert(1)</script></html>")
@@ -60,7 +60,7 @@ func TestServer_Head_HasTheHeadersOfGet(t *testing.T) {
 	wantStatus(t, s.do(http.MethodHead, s.link(mediaOf("gone", "image/png", ""))), 404)
 }
 
-func TestServer_HeadOfADownload_AsksTheHomeserverForHeadersOnly(t *testing.T) {
+func TestProxy08_Server_HeadOfADownload_AsksTheHomeserverForHeadersOnly(t *testing.T) {
 	s := newStage(t)
 	s.hs.put("blob", "application/x-thing", "0123456789")
 	resp := s.do(http.MethodHead, s.link(mediaOf("blob", "application/x-thing", "a.thing")))
@@ -71,7 +71,7 @@ func TestServer_HeadOfADownload_AsksTheHomeserverForHeadersOnly(t *testing.T) {
 	}
 }
 
-func TestServer_NothingOfTheReadersRequest_ReachesTheHomeserver(t *testing.T) {
+func TestProxy15_Server_NothingOfTheReadersRequest_ReachesTheHomeserver(t *testing.T) {
 	s := newStage(t)
 	s.get(s.link(photo()), "Authorization", "Bearer mine", "Cookie", "a=b", "X-Forwarded-For", "1.2.3.4", "Range", "bytes=0-1", "Accept-Encoding", "gzip")
 	asked := s.hs.requests()
@@ -88,7 +88,7 @@ func TestServer_NothingOfTheReadersRequest_ReachesTheHomeserver(t *testing.T) {
 	}
 }
 
-func TestServer_Methods(t *testing.T) {
+func TestProxy08_Server_Methods(t *testing.T) {
 	s := newStage(t)
 	link := s.link(photo())
 	for _, method := range []string{"POST", "PUT", "DELETE", "PATCH", "TRACE", "CONNECT", "PROPFIND"} {
@@ -105,7 +105,7 @@ func TestServer_Methods(t *testing.T) {
 	}
 }
 
-func TestServer_PathsOfTheAppservice_Are404(t *testing.T) {
+func TestProxy25_Server_PathsOfTheAppservice_Are404(t *testing.T) {
 	s := newStage(t)
 	for _, path := range []string{"/_matrix/app/v1/transactions/1", "/_matrix/app/v1/ping", "/_matrix/app/", "/", "/m", "/media", "/metrics", "//m/x", "/_matrix/client/v1/media/download/example.org/photo"} {
 		for _, method := range []string{"GET", "PUT", "POST", "OPTIONS"} {
@@ -114,7 +114,7 @@ func TestServer_PathsOfTheAppservice_Are404(t *testing.T) {
 	}
 }
 
-func TestServer_Robots_MayIndexNothing(t *testing.T) {
+func TestProxy12_Server_Robots_MayIndexNothing(t *testing.T) {
 	s := newStage(t)
 	resp := s.get("/robots.txt")
 	wantStatus(t, resp, 200)
@@ -124,7 +124,7 @@ func TestServer_Robots_MayIndexNothing(t *testing.T) {
 	wantStatus(t, s.do("POST", "/robots.txt"), 405)
 }
 
-func TestServer_BadLinks_HaveOneAnswerAndAskNobody(t *testing.T) {
+func TestProxy05_Server_BadLinks_HaveOneAnswerAndAskNobody(t *testing.T) {
 	counted := &countedStore{}
 	s := newStoredStage(t, func(c *ServerConfig) {
 		counted.Store = c.Store.(*store.Store)
@@ -194,7 +194,7 @@ func (c *countedStore) MediaKeys(ctx context.Context) ([]store.MediaKey, error) 
 	return c.Store.MediaKeys(ctx)
 }
 
-func TestServer_ShortLink_ServesWhatItsRecordSays(t *testing.T) {
+func TestProxy01_Server_ShortLink_ServesWhatItsRecordSays(t *testing.T) {
 	s := newStoredStage(t)
 	link := s.link(photo())
 	if len(link) != len("/m/")+34+len("/photo.png") {
@@ -209,7 +209,7 @@ func TestServer_ShortLink_ServesWhatItsRecordSays(t *testing.T) {
 	wantStatus(t, s.get(link+"?utm_source=elsewhere"), 200)
 }
 
-func TestServer_RecordOfEncryptedMedia_IsNotServedAsItIs(t *testing.T) {
+func TestProxy16_Server_RecordOfEncryptedMedia_IsNotServedAsItIs(t *testing.T) {
 	s := newStoredStage(t)
 	record := store.Media{Server: "example.org", MediaID: "photo", Created: s.clock.Now(), Info: []byte(`{"v":"v2"}`)}
 	if err := s.store.Commit(t.Context(), s.store.Epoch(), func(tx *store.Tx) error { return tx.AddMedia(&record) }); err != nil {
@@ -225,7 +225,7 @@ func TestServer_RecordOfEncryptedMedia_IsNotServedAsItIs(t *testing.T) {
 	}
 }
 
-func TestServer_StoreThatFails_Is503(t *testing.T) {
+func TestProxy06_Server_StoreThatFails_Is503(t *testing.T) {
 	failing := &countedStore{}
 	s := newStoredStage(t, func(c *ServerConfig) {
 		failing.Store = c.Store.(*store.Store)
@@ -242,7 +242,7 @@ func TestServer_StoreThatFails_Is503(t *testing.T) {
 	}
 }
 
-func TestServer_Answers_AreCounted(t *testing.T) {
+func TestProxy24_Server_Answers_AreCounted(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	s := newStage(t, func(c *ServerConfig) { c.Metrics = reg })
 	link := s.link(photo())
@@ -291,7 +291,7 @@ func gathered(tb testing.TB, reg *prometheus.Registry) map[string]float64 {
 	return out
 }
 
-func TestServer_Log_HoldsNeitherMACNorTokenNorPath(t *testing.T) {
+func TestProxy24_Server_Log_HoldsNeitherMACNorTokenNorPath(t *testing.T) {
 	for _, s := range []*stage{newStoredStage(t), newStage(t)} {
 		link := s.link(photo())
 		s.get(link)

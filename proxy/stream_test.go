@@ -32,7 +32,7 @@ func endless(size int64) http.HandlerFunc {
 	}
 }
 
-func TestStream_256MiB_TakeLittleMemory(t *testing.T) {
+func TestProxy18_Stream_256MiB_TakeLittleMemory(t *testing.T) {
 	const size = 256 << 20
 	s := newStage(t, func(c *ServerConfig) { c.MaxSize = size })
 	s.hs.answerWith(endless(size))
@@ -69,7 +69,7 @@ func TestStream_256MiB_TakeLittleMemory(t *testing.T) {
 	}
 }
 
-func TestStream_RangeDeepInALargeFile_EndsTheUpstreamWhenItIsServed(t *testing.T) {
+func TestProxy14_Stream_RangeDeepInALargeFile_EndsTheUpstreamWhenItIsServed(t *testing.T) {
 	const size = 256 << 20
 	s := newStage(t, func(c *ServerConfig) { c.MaxSize = size })
 	ended := make(chan bool, 1)
@@ -86,7 +86,7 @@ func TestStream_RangeDeepInALargeFile_EndsTheUpstreamWhenItIsServed(t *testing.T
 	<-ended
 }
 
-func TestStream_ReaderThatDoesNotRead_IsLetGo(t *testing.T) {
+func TestProxy19_Stream_ReaderThatDoesNotRead_IsLetGo(t *testing.T) {
 	const size = 256 << 20
 	s := newStage(t, func(c *ServerConfig) { c.MaxSize = size; c.Stall = patience })
 	s.hs.answerWith(endless(size))
@@ -111,7 +111,7 @@ func TestStream_ReaderThatDoesNotRead_IsLetGo(t *testing.T) {
 	}
 }
 
-func TestStream_RevokedUnderWay_IsCut(t *testing.T) {
+func TestProxy07_Stream_RevokedUnderWay_IsCut(t *testing.T) {
 	var revoked atomic.Bool
 	s := newStage(t, func(c *ServerConfig) {
 		c.Revoked = func(context.Context, id.RoomID, id.EventID) (bool, error) { return revoked.Load(), nil }
@@ -130,7 +130,7 @@ func TestStream_RevokedUnderWay_IsCut(t *testing.T) {
 	}
 }
 
-func TestStream_ReaderWhoLeaves_EndsTheUpstream(t *testing.T) {
+func TestProxy19_Stream_ReaderWhoLeaves_EndsTheUpstream(t *testing.T) {
 	s := newStage(t)
 	ended := make(chan bool)
 	s.hs.answerWith(func(w http.ResponseWriter, r *http.Request) {
@@ -153,7 +153,7 @@ func TestStream_ReaderWhoLeaves_EndsTheUpstream(t *testing.T) {
 	<-ended
 }
 
-func TestStream_RequestWithABodyThatNeverComes_DoesNotHoldTheConnection(t *testing.T) {
+func TestProxy19_Stream_RequestWithABodyThatNeverComes_DoesNotHoldTheConnection(t *testing.T) {
 	s := newStage(t)
 	conn, err := net.Dial("tcp", strings.TrimPrefix(s.listen(), "http://"))
 	if err != nil {
@@ -167,7 +167,7 @@ func TestStream_RequestWithABodyThatNeverComes_DoesNotHoldTheConnection(t *testi
 	}
 }
 
-func TestStream_ManyReadersAtOnce_GetTheWholeFile(t *testing.T) {
+func TestProxy19_Stream_ManyReadersAtOnce_GetTheWholeFile(t *testing.T) {
 	s := newStage(t, func(c *ServerConfig) { c.StreamsPerIP = 50; c.Streams = 8; c.QueueWait = time.Minute })
 	body := strings.Repeat("0123456789abcdef", 20_000)
 	s.hs.put("file", "text/plain", body)

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-func TestTypes_OnlySafeTypesWhoseBytesAgree_AreShown(t *testing.T) {
+func TestProxy12_Types_OnlySafeTypesWhoseBytesAgree_AreShown(t *testing.T) {
 	const (
 		html = "<!DOCTYPE html><script>alert(1)</script>"
 		svg  = `<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>`
@@ -60,7 +60,7 @@ func TestTypes_OnlySafeTypesWhoseBytesAgree_AreShown(t *testing.T) {
 	}
 }
 
-func TestServer_SVGAndHTML_AreDownloadsWhateverTheyAreDeclared(t *testing.T) {
+func TestProxy12_Server_SVGAndHTML_AreDownloadsWhateverTheyAreDeclared(t *testing.T) {
 	s := newStage(t)
 	bodies := map[string]string{
 		"svg":  `<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>`,
@@ -80,14 +80,14 @@ func TestServer_SVGAndHTML_AreDownloadsWhateverTheyAreDeclared(t *testing.T) {
 	}
 }
 
-func TestServer_TypeNotDeclared_IsTheHomeservers(t *testing.T) {
+func TestProxy12_Server_TypeNotDeclared_IsTheHomeservers(t *testing.T) {
 	s := newStage(t)
 	resp := s.get(s.link(mediaOf("photo", "", "x")))
 	wantHeader(t, resp, "Content-Type", "image/png")
 	wantHeader(t, resp, "Content-Disposition", `inline; filename="x"`)
 }
 
-func TestServer_Film_MayPlayInItsOwnPage(t *testing.T) {
+func TestProxy12_Server_Film_MayPlayInItsOwnPage(t *testing.T) {
 	s := newStage(t)
 	s.hs.put("film", "video/mp4", "\x00\x00\x00\x18ftypmp42....")
 	resp := s.get(s.link(mediaOf("film", "video/mp4", "film.mp4")))
@@ -95,7 +95,7 @@ func TestServer_Film_MayPlayInItsOwnPage(t *testing.T) {
 	wantHeader(t, resp, "Content-Type", "video/mp4")
 }
 
-func TestServer_LinkSignedAsADownload_IsOneWhateverTheType(t *testing.T) {
+func TestProxy12_Server_LinkSignedAsADownload_IsOneWhateverTheType(t *testing.T) {
 	s := newStage(t)
 	link, err := s.signer.sign(&claims{
 		purpose: purposeSelfContained, server: "example.org", mediaID: "photo", mime: "image/png", disposition: attachment, name: "a.png",

@@ -14,7 +14,7 @@ import (
 	"github.com/trestle-bridge/trestle/internal/ports"
 )
 
-func TestUpstream_WhatTheHomeserverAnswers_BecomesOurAnswer(t *testing.T) {
+func TestProxy06_Upstream_WhatTheHomeserverAnswers_BecomesOurAnswer(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		answer http.HandlerFunc
@@ -69,7 +69,7 @@ func TestUpstream_WhatTheHomeserverAnswers_BecomesOurAnswer(t *testing.T) {
 	}
 }
 
-func TestUpstream_HomeserverAway_Is502AndServesAgainWhenItIsBack(t *testing.T) {
+func TestProxy06_Upstream_HomeserverAway_Is502AndServesAgainWhenItIsBack(t *testing.T) {
 	address, release, err := ports.Reserve()
 	if err != nil {
 		t.Fatal(err)
@@ -91,13 +91,13 @@ func TestUpstream_HomeserverAway_Is502AndServesAgainWhenItIsBack(t *testing.T) {
 	}
 }
 
-func TestUpstream_SlowToAnswer_Is504(t *testing.T) {
+func TestProxy06_Upstream_SlowToAnswer_Is504(t *testing.T) {
 	s := newStage(t, func(c *ServerConfig) { c.FirstByte = 20 * time.Millisecond })
 	s.hs.answerWith(func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	wantStatus(t, s.get(s.link(photo())), 504)
 }
 
-func TestUpstream_StallBeforeTheFirstBytes_Is504(t *testing.T) {
+func TestProxy06_Upstream_StallBeforeTheFirstBytes_Is504(t *testing.T) {
 	s := newStage(t, func(c *ServerConfig) { c.Stall = 20 * time.Millisecond })
 	s.hs.answerWith(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Length", "1000")
@@ -107,7 +107,7 @@ func TestUpstream_StallBeforeTheFirstBytes_Is504(t *testing.T) {
 	wantStatus(t, s.get(s.link(photo())), 504)
 }
 
-func TestUpstream_OldHomeserver_IsAskedAtTheLegacyEndpointAndRemembered(t *testing.T) {
+func TestProxy11_Upstream_OldHomeserver_IsAskedAtTheLegacyEndpointAndRemembered(t *testing.T) {
 	s := newStage(t)
 	s.hs.answerWith(func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Authorization") != "Bearer "+testToken {
@@ -136,7 +136,7 @@ func TestUpstream_OldHomeserver_IsAskedAtTheLegacyEndpointAndRemembered(t *testi
 	}
 }
 
-func TestUpstream_MediaNotFound_IsNotLookedForAtTheLegacyEndpoint(t *testing.T) {
+func TestProxy11_Upstream_MediaNotFound_IsNotLookedForAtTheLegacyEndpoint(t *testing.T) {
 	s := newStage(t)
 	wantStatus(t, s.get(s.link(mediaOf("nothing", "", ""))), 404)
 	if n := len(s.hs.requests()); n != 1 {
@@ -151,7 +151,7 @@ func cdn(t *testing.T, handle http.HandlerFunc) *homeserver {
 	return h
 }
 
-func TestRedirect_TokenGoesNowhere(t *testing.T) {
+func TestProxy10_Redirect_TokenGoesNowhere(t *testing.T) {
 	for _, status := range []int{307, 308} {
 		s := newStage(t, func(c *ServerConfig) { c.RedirectNetworks = loopback; c.RedirectHTTP = true })
 		serve := func(w http.ResponseWriter, r *http.Request) { w.Write(png) }
@@ -183,7 +183,7 @@ func TestRedirect_TokenGoesNowhere(t *testing.T) {
 	}
 }
 
-func TestRedirect_PrivateAddress_IsRefusedWhenDialled(t *testing.T) {
+func TestProxy10_Redirect_PrivateAddress_IsRefusedWhenDialled(t *testing.T) {
 	s := newStage(t, func(c *ServerConfig) { c.RedirectHTTP = true })
 	other := cdn(t, func(w http.ResponseWriter, r *http.Request) { w.Write(png) })
 	port := other.URL[strings.LastIndex(other.URL, ":"):]
@@ -196,7 +196,7 @@ func TestRedirect_PrivateAddress_IsRefusedWhenDialled(t *testing.T) {
 	}
 }
 
-func TestRedirect_SecondHopToAPrivateAddress_IsRefused(t *testing.T) {
+func TestProxy10_Redirect_SecondHopToAPrivateAddress_IsRefused(t *testing.T) {
 	first := cdn(t, nil)
 	s := newStage(t, func(c *ServerConfig) {
 		c.RedirectHTTP = true
@@ -210,7 +210,7 @@ func TestRedirect_SecondHopToAPrivateAddress_IsRefused(t *testing.T) {
 	}
 }
 
-func TestRedirect_FiveHops_AreFollowedAndSixAreNot(t *testing.T) {
+func TestProxy10_Redirect_FiveHops_AreFollowedAndSixAreNot(t *testing.T) {
 	for hops, status := range map[int]int{5: 200, 6: 502} {
 		s := newStage(t, func(c *ServerConfig) { c.RedirectNetworks = loopback; c.RedirectHTTP = true })
 		var n atomic.Int64
@@ -225,7 +225,7 @@ func TestRedirect_FiveHops_AreFollowedAndSixAreNot(t *testing.T) {
 	}
 }
 
-func TestRedirect_PlainHTTPOrOddAddress_IsRefused(t *testing.T) {
+func TestProxy10_Redirect_PlainHTTPOrOddAddress_IsRefused(t *testing.T) {
 	s := newStage(t, func(c *ServerConfig) { c.RedirectNetworks = loopback })
 	other := cdn(t, func(w http.ResponseWriter, r *http.Request) { w.Write(png) })
 	for _, to := range []string{other.URL, "file:///etc/passwd", "gopher://127.0.0.1/", "https://user:pw@127.0.0.1/", "https:///x", "//"} {
@@ -243,7 +243,7 @@ func TestRedirect_PlainHTTPOrOddAddress_IsRefused(t *testing.T) {
 	}
 }
 
-func TestAddresses_OnlyPublicOnes_MayBeDialled(t *testing.T) {
+func TestProxy10_Addresses_OnlyPublicOnes_MayBeDialled(t *testing.T) {
 	for _, a := range []string{"1.1.1.1", "8.8.8.8", "100.63.255.255", "100.128.0.0", "172.32.0.1", "2606:4700::1111", "2a00:1450::1", "::ffff:8.8.8.8"} {
 		if !isPublic(netip.MustParseAddr(a)) {
 			t.Errorf("%s was refused", a)
@@ -264,7 +264,7 @@ func TestAddresses_OnlyPublicOnes_MayBeDialled(t *testing.T) {
 	}
 }
 
-func TestStream_HomeserverEndsEarly_BreaksTheConnection(t *testing.T) {
+func TestProxy06_Stream_HomeserverEndsEarly_BreaksTheConnection(t *testing.T) {
 	s := newStage(t)
 	s.hs.answerWith(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Length", "300000")
@@ -278,7 +278,7 @@ func TestStream_HomeserverEndsEarly_BreaksTheConnection(t *testing.T) {
 	}
 }
 
-func TestStream_ChunkedAnswerBrokenOff_BreaksTheConnection(t *testing.T) {
+func TestProxy06_Stream_ChunkedAnswerBrokenOff_BreaksTheConnection(t *testing.T) {
 	s := newStage(t)
 	s.hs.answerWith(func(w http.ResponseWriter, r *http.Request) {
 		w.Write(make([]byte, 200000))
@@ -302,7 +302,7 @@ func TestStream_StallInTheMiddle_BreaksTheConnection(t *testing.T) {
 	}
 }
 
-func TestStream_MoreThanTheLimitWithoutALength_IsCutAtTheLimit(t *testing.T) {
+func TestProxy19_Stream_MoreThanTheLimitWithoutALength_IsCutAtTheLimit(t *testing.T) {
 	s := newStage(t, func(c *ServerConfig) { c.MaxSize = 150_000 })
 	s.hs.answerWith(func(w http.ResponseWriter, r *http.Request) {
 		w.Write(make([]byte, 100_000))
@@ -317,7 +317,7 @@ func TestStream_MoreThanTheLimitWithoutALength_IsCutAtTheLimit(t *testing.T) {
 	}
 }
 
-func TestStream_ExactlyTheLimit_IsServed(t *testing.T) {
+func TestProxy19_Stream_ExactlyTheLimit_IsServed(t *testing.T) {
 	s := newStage(t, func(c *ServerConfig) { c.MaxSize = 708 })
 	wantStatus(t, s.get(s.link(photo())), 200)
 	s.server.upstream.maxSize = 707
