@@ -25,7 +25,9 @@ const (
 //
 // Its subcommands are config (writes a commented configuration), registration (writes the file that the homeserver needs),
 // check (finds every mistake and tries every connection), run, deadletters (lists, shows, replays and drops what could not
-// be delivered, while the bridge runs or not), version and help. Each takes -config FILE, by default config.yaml. The first SIGTERM or SIGINT makes run finish what is under way; a second one ends it at once.
+// be delivered), media (lists, revokes and signs links to media, and has their keys), both while the bridge runs or not,
+// proxy (answers those links in a process of its own), version and help. Each takes -config FILE, by default config.yaml.
+// The first SIGTERM or SIGINT makes run and proxy finish what is under way; a second one ends it at once.
 //
 // The exit status is 0 when all went well, 1 when something failed, 2 when the command line, the configuration or the
 // registration has mistakes, and 3 when a second signal ended it.

@@ -232,6 +232,38 @@ func TestProxy17_LargeForgery_IsCutBeforeItsEnd(t *testing.T) {
 	}
 }
 
+func TestProxy17_BeforeTheHashHolds_TheLast64KiBAreNotGivenOut(t *testing.T) {
+	const there = holdBack + 1000
+	data := make([]byte, there)
+	want := sha256.Sum256(data)
+	file, err := os.CreateTemp(t.TempDir(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if _, err := file.WriteAt(data, headerSize); err != nil {
+		t.Fatal(err)
+	}
+	sp := &spool{file: file, begun: true, written: there}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	f := &follower{spool: sp, ctx: ended, want: &want, held: holdBack}
+	p := make([]byte, 2*there)
+	if n, err := f.Read(p); n != 1000 || err != nil {
+		t.Errorf("%d bytes, %v", n, err)
+	}
+	if n, err := f.Read(p); n != 0 || err == nil { // it would wait, if its reader had not gone
+		t.Errorf("%d bytes more", n)
+	}
+	sp.done, sp.header.sum = true, want
+	if n, err := f.Read(p); n != holdBack || err != nil {
+		t.Errorf("%d bytes, %v", n, err)
+	}
+	if _, err := f.Read(p); err != io.EOF {
+		t.Error(err)
+	}
+}
+
 func TestProxy17_PartOfALargeDownload_IsGivenOfVerifiedBytesOnly(t *testing.T) {
 	s := newStoredStage(t, decrypting, cached(t))
 	m, plain := s.largeDownload()

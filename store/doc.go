@@ -38,8 +38,13 @@
 // [Tx.Bury] keeps what cannot be handled, with its cause. [Tx.Replay] and [Tx.ReplayOutgoing] put it back among what waits,
 // in the commit in which the letter goes. Another process asks for that by [Visit]: a [Visitor] reads the dead letters
 // beside the process that holds the store, takes nothing over, and leaves requests, which [Store.OpenRequests] gives to
-// that process. Requests are the one thing that is written past the writer; they are no progress, so that no epoch guards
-// them.
+// that process. Requests are written past the writer; they are no progress, so that no epoch guards them.
+//
+// # Media links
+//
+// What links mean, their keys and their revocations are data that several processes share, and no progress either: [MediaTx] changes them
+// inside a commit, and beside the process that holds the store by [Visitor.ChangeMedia]. The memory of the process that holds the store has
+// nothing of them.
 //
 // # Goroutines
 //
@@ -60,6 +65,7 @@
 //	message map       365 days since the message (Retention.Messages)
 //	remote keys       30 days since Enqueue (Retention.Remote)
 //	media records     30 days since their expiry; for ever when they do not expire (Retention.Media)
+//	media revocations for ever: a self-contained link may live as long, and one is about 200 bytes
 //	media keys        for ever; there can be 255
 //	rooms, members, notices, ghosts, portals, settings: for ever, or until deleted
 //
