@@ -157,7 +157,8 @@ func TestProxy20_FilesThatAreNotWhole_AreNeverServed(t *testing.T) {
 	}
 	for name, spoiled := range map[string][]byte{
 		"cut in the body": good[:len(good)-1], "cut in the header": good[:100], "empty": nil, "longer": append(bytes.Clone(good), 'x'),
-		"another magic": append([]byte("X"), good[1:]...), "another size": append(append(bytes.Clone(good[:15]), good[15]+1), good[16:]...),
+		"another magic": append([]byte("X"), good[1:]...), "another type": append(append(bytes.Clone(good[:50]), good[50]^1), good[51:]...),
+		"another size": append(append(bytes.Clone(good[:15]), good[15]+1), good[16:]...),
 	} {
 		if err := os.WriteFile(filepath.Join(dir, whole[0]), spoiled, 0o600); err != nil {
 			t.Fatal(err)

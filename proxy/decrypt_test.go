@@ -12,6 +12,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	mx "maunium.net/go/mautrix/crypto/attachment"
 	"maunium.net/go/mautrix/event"
@@ -275,6 +276,9 @@ func TestProxy17_PartOfALargeDownload_IsGivenOfVerifiedBytesOnly(t *testing.T) {
 	}
 	s.server.cache.discard(keyOf("example.org", "large", ""), "revoked")
 	s.alter("large", len(plain)-1)
+	goOn := make(chan struct{})
+	s.hs.answerWith(slowly(s.body("large"), testVerifyFirst, goOn))
+	time.AfterFunc(300*time.Millisecond, func() { close(goOn) }) // time enough for an answer that does not wait for all of the file
 	wantStatus(t, s.get(link, "Range", "bytes=0-1"), 502)
 }
 
