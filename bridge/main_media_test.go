@@ -18,6 +18,7 @@ import (
 
 	"github.com/trestle-bridge/trestle/appservice"
 	"github.com/trestle-bridge/trestle/bridge"
+	"github.com/trestle-bridge/trestle/internal/ports"
 	"github.com/trestle-bridge/trestle/store/storetest"
 )
 
@@ -168,9 +169,9 @@ func TestProxy25_ProcessesOfTheirOwn_AnswerTheBridgesLinks(t *testing.T) {
 		event, link := c.photo("photo.png")
 		var links []string
 		for range 2 {
-			l := must(net.Listen("tcp", "127.0.0.1:0"))(c.T)
-			address := l.Addr().String()
-			l.Close()
+			address, release, err := ports.Reserve()
+			c.ok(err)
+			c.Cleanup(release)
 			cfg := *c.b.Config
 			cfg.Media.Listen, cfg.Media.Cache, cfg.Metrics.Listen = address, filepath.Join(c.TempDir(), "cache"), ""
 			ctx, stop := context.WithCancel(c.ctx)

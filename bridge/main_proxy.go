@@ -108,7 +108,7 @@ func (m *mediaProxy) watch(ctx context.Context, registry *prometheus.Registry) (
 	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+	server := watchServer(mux, m.log)
 	context.AfterFunc(ctx, func() { _ = server.Close() })
 	go func() {
 		defer close(ended)
