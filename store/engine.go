@@ -17,9 +17,11 @@ type engine interface {
 	begin(w *writer) (Epoch, error)
 	// commit is the statement that ends the group's transaction, and fails when that did not commit it.
 	commit() string
-	// topUp makes this process the only one that takes in until the transaction ends, and gives what others took in
-	// after the row numbered after.
-	topUp(w *writer, after int64) ([]seenRow, error)
+	// insert writes a row of the inbox, unless nothing of it is left, and what is seen with it, in the place of number
+	// row.seq. It is not free when another process has taken in since this one did last: then nothing is written.
+	insert(tx *Tx, row *newRow) (free bool, err error)
+	// missed gives what others took in after the row numbered after.
+	missed(tx *Tx, after int64) ([]seenRow, error)
 	// resolve tells whether a group is in the database although its COMMIT failed.
 	resolve(cause error) (committed bool, err error)
 	// settle runs after each group, when its callers have their answers; bytes is about what was written.

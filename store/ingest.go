@@ -17,11 +17,6 @@ func (tx *Tx) Ingest(t *Transaction) ([]LaneRefs, error) {
 		}
 	}
 	w := tx.w
-	if !w.toppedUp {
-		if err := tx.topUp(); err != nil {
-			return nil, doing(err, "reading what others took in")
-		}
-	}
 	hashes := make([]byte, 0, hashSize*(len(t.Elements)+len(t.Dead)))
 	tx.undo(func() { w.seen.forget(hashes) })
 	claim := func(h keyHash) bool {
@@ -31,26 +26,46 @@ func (tx *Tx) Ingest(t *Transaction) ([]LaneRefs, error) {
 		hashes = append(hashes, h[:]...)
 		return true
 	}
-	index, body := gather(t.Elements, claim)
-	dead := 0
-	for i := range t.Dead {
-		t.Dead[i].ID = 0 // of an earlier try
-		d := t.Dead[i]
-		if !claim(hashKey(0, deadKey(&d))) {
-			continue
+	for {
+		index, body := gather(t.Elements, claim)
+		var dead []*DeadLetter
+		for i := range t.Dead {
+			t.Dead[i].ID = 0 // of an earlier try
+			if claim(hashKey(0, deadKey(&t.Dead[i]))) {
+				dead = append(dead, &t.Dead[i])
+			}
 		}
-		if dead++; d.Created.IsZero() {
+		if len(index.elements) == 0 && len(dead) == 0 {
+			return nil, nil
+		}
+		refs, free, err := tx.insertRow(t, index, body, hashes)
+		if err != nil {
+			return nil, err
+		}
+		if free {
+			return refs, tx.buryAll(t, dead)
+		}
+		// Others took in meanwhile, perhaps the same.
+		w.seen.forget(hashes)
+		hashes = hashes[:0]
+		if err = tx.catchUp(); err != nil {
+			return nil, doing(err, "reading what others took in")
+		}
+	}
+}
+
+func (tx *Tx) buryAll(t *Transaction, dead []*DeadLetter) error {
+	for _, letter := range dead {
+		d := *letter
+		if d.Created.IsZero() {
 			d.Created = t.Received
 		}
 		if err := tx.Bury(&d); err != nil {
-			return nil, err
+			return err
 		}
-		t.Dead[i].ID = d.ID
+		letter.ID = d.ID
 	}
-	if len(index.elements) == 0 && dead == 0 {
-		return nil, nil
-	}
-	return tx.insertRow(t, index, body, hashes)
+	return nil
 }
 
 // gather puts together what is new.
@@ -79,27 +94,32 @@ func gather(elements []Element, claim func(keyHash) bool) (*rowIndex, []byte) {
 	return index, body
 }
 
-func (tx *Tx) insertRow(t *Transaction, index *rowIndex, body, hashes []byte) ([]LaneRefs, error) {
+// newRow is what the writer asks an engine to insert.
+type newRow struct {
+	seq, received       int64
+	hashes, lanes, body []byte
+	events              int // 0: there is only something to remember
+}
+
+func (tx *Tx) insertRow(t *Transaction, index *rowIndex, body, hashes []byte) (refs []LaneRefs, free bool, err error) {
 	w := tx.w
 	received := t.Received
 	if received.IsZero() {
 		received = w.store.opts.Now()
 	}
 	seq := w.lastSeq + 1
+	free, err = w.engine.insert(tx, &newRow{
+		seq: seq, received: toMillis(received), hashes: hashes, lanes: index.encode(), body: body, events: len(index.elements),
+	})
+	if err != nil || !free {
+		return nil, false, doing(err, "writing transaction %q", t.ID)
+	}
 	w.lastSeq = seq
 	// On PostgreSQL another process takes the number when we do not.
 	tx.undo(func() { w.lastSeq = seq - 1 })
-	if _, err := tx.exec(`INSERT INTO seen (seq, received, hashes) VALUES ($1, $2, $3)`, seq, toMillis(received), hashes); err != nil {
-		return nil, doing(err, "remembering the events of transaction %q", t.ID)
-	}
 	w.taken = append(w.taken, seenRow{seq: seq, hashes: hashes})
 	if len(index.elements) == 0 {
-		return nil, nil
-	}
-	_, err := tx.exec(`INSERT INTO inbox (seq, received, events, lanes, body) VALUES ($1, $2, $3, $4, $5)`,
-		seq, toMillis(received), len(index.elements), index.encode(), body)
-	if err != nil {
-		return nil, doing(err, "writing transaction %q", t.ID)
+		return nil, true, nil
 	}
 	// When there is no room the older rows keep theirs, because they are worked on first.
 	if row := newInboxRow(seq, index); w.tracked+row.weight() <= w.maxTracked {
@@ -111,27 +131,19 @@ func (tx *Tx) insertRow(t *Transaction, index *rowIndex, body, hashes []byte) ([
 			}
 		})
 	}
-	return index.refs(seq), nil
+	return index.refs(seq), true, nil
 }
 
-// topUp learns what other processes took in since the last commit of this one.
-func (tx *Tx) topUp() error {
-	if err := tx.ready(nil); err != nil {
-		return err
-	}
+// catchUp learns what other processes took in since the last commit of this one.
+func (tx *Tx) catchUp() error {
 	w := tx.w
-	rows, err := w.engine.topUp(w, w.lastSeq)
-	if err != nil {
-		tx.err = err
-		return err
-	}
+	rows, err := w.engine.missed(tx, w.lastSeq)
 	for _, row := range rows {
 		// Committed by others: it stays even if this job fails.
 		w.seen.learn(row)
 		w.lastSeq = max(w.lastSeq, row.seq)
 	}
-	w.toppedUp = true
-	return nil
+	return err
 }
 
 // deadKey identifies a dead part of a transaction: the homeserver sends the transaction again when our answer was lost.

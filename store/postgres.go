@@ -19,10 +19,9 @@ type postgresEngine struct {
 	log   zerolog.Logger
 	write *sql.DB
 	read  *sql.DB
-	// Advisory locks, one pair for each schema: writers share epochLock, whoever takes over has it alone; ingestLock
-	// belongs to the one that takes in.
-	epochLock, ingestLock int64
-	transaction           string // number of the transaction under way
+	// epochLock is an advisory lock of the schema: writers share it, whoever takes over has it alone.
+	epochLock   int64
+	transaction string // number of the transaction under way
 }
 
 func openPostgres(ctx context.Context, rawURI string, log zerolog.Logger) (_ *postgresEngine, err error) {
@@ -43,8 +42,7 @@ func openPostgres(ctx context.Context, rawURI string, log zerolog.Logger) (_ *po
 	if e.read, err = openPool(uri, readers); err != nil {
 		return nil, err
 	}
-	err = e.write.QueryRowContext(ctx, `SELECT hashtextextended('trestle epoch in ' || current_schema(), 0),
-		hashtextextended('trestle ingest in ' || current_schema(), 0)`).Scan(&e.epochLock, &e.ingestLock)
+	err = e.write.QueryRowContext(ctx, `SELECT hashtextextended('trestle epoch in ' || current_schema(), 0)`).Scan(&e.epochLock)
 	if err != nil {
 		return nil, err
 	}
@@ -134,7 +132,7 @@ func (e *postgresEngine) takeEpoch(ctx context.Context, conn *sql.Conn) (epoch E
 // begin takes one round trip. The lock comes first, so that the epoch that is read cannot be raised before the end.
 func (e *postgresEngine) begin(w *writer) (epoch Epoch, err error) {
 	rows, err := w.conn.QueryContext(context.Background(), fmt.Sprintf(
-		"BEGIN; SELECT pg_advisory_xact_lock_shared(%d); SELECT value, pg_current_xact_id()::text FROM epoch WHERE id = 1", e.epochLock))
+		"BEGIN ISOLATION LEVEL READ COMMITTED; SELECT pg_advisory_xact_lock_shared(%d); SELECT value, pg_current_xact_id()::text FROM epoch WHERE id = 1", e.epochLock))
 	if err != nil {
 		return 0, err
 	}
@@ -182,26 +180,27 @@ func firstError(errs ...error) error {
 // alone makes a ROLLBACK, which is no error; any other statement is refused in it, and what comes after is not run.
 func (e *postgresEngine) commit() string { return "SELECT 1; COMMIT" }
 
-// topUp takes the lock before it reads: rows are numbered in the order of their commits only because of it.
-func (e *postgresEngine) topUp(w *writer, after int64) ([]seenRow, error) {
-	rows, err := w.conn.QueryContext(context.Background(), fmt.Sprintf(
-		"SELECT pg_advisory_xact_lock(%d); SELECT seq, hashes FROM seen WHERE seq > %d ORDER BY seq", e.ingestLock, after))
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	if err = lastResult(rows, 2); err != nil {
-		return nil, err
-	}
-	var out []seenRow
-	for rows.Next() {
+// insert takes one round trip. Rows are numbered in the order of their commits, because a number that another process has
+// taken and not yet committed is waited for; and a process that was paused finds its number too low even when the row that
+// had it was forgotten since.
+func (e *postgresEngine) insert(tx *Tx, row *newRow) (free bool, err error) {
+	err = tx.row([]any{&free}, `WITH taken AS (
+			INSERT INTO seen (seq, received, hashes) SELECT $1::bigint, $2::bigint, $3::bytea
+			WHERE NOT EXISTS (SELECT 1 FROM seen WHERE seq >= $1) ON CONFLICT DO NOTHING RETURNING seq
+		), kept AS (
+			INSERT INTO inbox (seq, received, events, lanes, body) SELECT seq, $2, $4::bigint, $5::bytea, $6::bytea FROM taken WHERE $4 > 0
+		) SELECT COUNT(*) > 0 FROM taken`, row.seq, row.received, row.hashes, row.events, row.lanes, row.body)
+	return free, err
+}
+
+func (e *postgresEngine) missed(tx *Tx, after int64) (out []seenRow, err error) {
+	err = tx.each(func(rows *sql.Rows) error {
 		var row seenRow
-		if err = rows.Scan(&row.seq, &row.hashes); err != nil {
-			return nil, err
-		}
+		err := rows.Scan(&row.seq, &row.hashes)
 		out = append(out, row)
-	}
-	return out, firstError(rows.Err(), rows.Close())
+		return err
+	}, `SELECT seq, hashes FROM seen WHERE seq > $1 ORDER BY seq`, after)
+	return out, err
 }
 
 // resolveFor is how long the writer tries to learn what became of a COMMIT whose answer was lost.

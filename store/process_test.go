@@ -261,6 +261,7 @@ func TestIngest_CommittedByAnotherProcess_IsKnown(t *testing.T) {
 		}
 		storetest.Commit(t, s, func(tx *store.Tx) error {
 			lanes, err := tx.Ingest(tr)
+			n = 0
 			for _, l := range lanes {
 				n += len(l.Refs)
 			}
@@ -296,6 +297,31 @@ func TestIngest_CommittedByAnotherProcess_IsKnown(t *testing.T) {
 	wait.Wait()
 	if total != 100 {
 		t.Errorf("100 events came to two processes, %d were taken", total)
+	}
+}
+
+// The process was paused for so long that even the row that took its number was forgotten since.
+func TestIngest_AfterALongPause_KnowsWhatOthersTookInAndComesBehindIt(t *testing.T) {
+	uri := storetest.Postgres(t)
+	paused := storetest.Open(t, uri, store.Options{})
+	other := storetest.Open(t, uri, store.Options{})
+	store.SetEpoch(paused, other.Epoch())
+	take := func(s *store.Store, id string) (refs []store.LaneRefs) {
+		storetest.Commit(t, s, func(tx *store.Tx) (err error) {
+			refs, err = tx.Ingest(&store.Transaction{Elements: []store.Element{{Kind: store.KindPDU, Lane: "!a", Key: id, Raw: []byte(id)}}})
+			return err
+		})
+		return refs
+	}
+	take(paused, "$1")
+	take(other, "$2")
+	last := take(other, "$3")[0].Refs[0].Seq
+	store.Pragma(t, other, fmt.Sprintf("DELETE FROM seen WHERE seq < %d", last))
+	if refs := take(paused, "$3"); refs != nil {
+		t.Errorf("what another process took in is new: %v", refs)
+	}
+	if refs := take(paused, "$4"); len(refs) != 1 || refs[0].Refs[0].Seq != last+1 {
+		t.Errorf("behind row %d comes %v", last, refs)
 	}
 }
 

@@ -183,8 +183,17 @@ func (e *sqliteEngine) begin(w *writer) (Epoch, error) {
 
 func (e *sqliteEngine) commit() string { return "COMMIT" }
 
-// topUp: one process, so that there is nothing to learn from others.
-func (e *sqliteEngine) topUp(*writer, int64) ([]seenRow, error) { return nil, nil }
+func (e *sqliteEngine) insert(tx *Tx, row *newRow) (bool, error) {
+	_, err := tx.exec(`INSERT INTO seen (seq, received, hashes) VALUES ($1, $2, $3)`, row.seq, row.received, row.hashes)
+	if err == nil && row.events > 0 {
+		_, err = tx.exec(`INSERT INTO inbox (seq, received, events, lanes, body) VALUES ($1, $2, $3, $4, $5)`,
+			row.seq, row.received, row.events, row.lanes, row.body)
+	}
+	return err == nil, err
+}
+
+// missed: there is one process, so that there is nothing to learn from others.
+func (e *sqliteEngine) missed(*Tx, int64) ([]seenRow, error) { return nil, nil }
 
 // resolve: a COMMIT that fails has been rolled back.
 func (e *sqliteEngine) resolve(error) (bool, error) { return false, nil }

@@ -90,6 +90,35 @@ func (tx *Tx) row(into []any, query string, args ...any) error {
 	return err
 }
 
+// each calls scan for every row of a query.
+func (tx *Tx) each(scan func(rows *sql.Rows) error, query string, args ...any) error {
+	if err := tx.ready(args); err != nil {
+		return err
+	}
+	st, err := tx.w.statement(query)
+	if err == nil {
+		err = scanAll(st, scan, args)
+	}
+	if err != nil {
+		tx.err = err
+	}
+	return err
+}
+
+func scanAll(st *sql.Stmt, scan func(rows *sql.Rows) error, args []any) error {
+	rows, err := st.Query(args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err = scan(rows); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
 // changed turns "no row was changed" into ErrNotFound.
 func changed(rows int64, err error) error {
 	if err == nil && rows == 0 {

@@ -91,16 +91,15 @@ type writer struct {
 	lastSeq    int64
 
 	// The group under way.
-	open     bool // its transaction has begun
-	epoch    Epoch
-	done     []*request // its jobs that succeeded
-	refused  []refusal  // and those that did not
-	undo     []func()   // put memory back to what it was, run from the last to the first
-	hooks    []func()
-	taken    []seenRow           // rows that the group added
-	dirty    map[int64]*inboxRow // rows whose progress is to be written before COMMIT
-	toppedUp bool
-	bytes    int
+	open    bool // its transaction has begun
+	epoch   Epoch
+	done    []*request // its jobs that succeeded
+	refused []refusal  // and those that did not
+	undo    []func()   // put memory back to what it was, run from the last to the first
+	hooks   []func()
+	taken   []seenRow           // rows that the group added
+	dirty   map[int64]*inboxRow // rows whose progress is to be written before COMMIT
+	bytes   int
 }
 
 // refusal is the error of a job. It may have failed because of what another of its group wrote, so it is answered once
@@ -434,7 +433,7 @@ func (w *writer) forget() {
 	clear(w.taken)
 	w.undo, w.hooks, w.taken = w.undo[:0], w.hooks[:0], w.taken[:0]
 	clear(w.dirty)
-	w.open, w.toppedUp, w.bytes = false, false, 0
+	w.open, w.bytes = false, 0
 }
 
 // exec runs a statement without arguments.
