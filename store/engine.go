@@ -22,6 +22,9 @@ type engine interface {
 	insert(tx *Tx, row *newRow) (free bool, err error)
 	// missed gives what others took in after the row numbered after.
 	missed(tx *Tx, after int64) ([]seenRow, error)
+	// outboxIDs gives IDs for rows of the outbox, ascending, that nobody else will use. enqueue writes rows that have one.
+	outboxIDs(tx *Tx, n int) ([]int64, error)
+	enqueue(tx *Tx, rows []*Outgoing) error
 	// resolve tells whether a group is in the database although its COMMIT failed.
 	resolve(cause error) (committed bool, err error)
 	// settle runs after each group, when its callers have their answers; bytes is about what was written.

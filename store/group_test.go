@@ -167,3 +167,73 @@ func TestGroup_ConnectionLost_TheOthersRunAgain(t *testing.T) {
 		t.Errorf("%v are there", there)
 	}
 }
+
+func TestGroup_RowsOfTheOutbox_AreWrittenTogetherInOrder(t *testing.T) {
+	engines(t, func(t *testing.T, s *store.Store) {
+		ids := make([]int64, 200) // more than are numbered at once
+		var jobs []func(tx *store.Tx) error
+		for part := range 4 {
+			jobs = append(jobs, func(tx *store.Tx) error {
+				for i := part * 50; i < part*50+50; i++ {
+					o := &store.Outgoing{Lane: fmt.Sprint(i), Op: "ü\"{},\\", TxnID: "\x00", Payload: []byte{0, byte(i)}, Attempts: i, Doubt: i%2 == 0}
+					if _, err := tx.Enqueue(o); err != nil {
+						return err
+					}
+					ids[i] = o.ID
+				}
+				if part == 3 { // of rows that were enqueued in the same commit
+					return errors.Join(tx.OutgoingDone(ids[0]), tx.OutgoingDone(ids[10]), tx.OutgoingDoubt(ids[199]))
+				}
+				return nil
+			})
+		}
+		if outcome, _ := group(t, s, jobs...); errors.Join(outcome...) != nil {
+			t.Fatal(outcome)
+		}
+		if lanes := outboxLanes(t, s); len(lanes) != 198 || lanes[0] != "1" || lanes[9] != "11" || lanes[197] != "199" {
+			t.Errorf("the outbox has %v", lanes)
+		}
+		for i, id := range ids {
+			if i > 0 && id <= ids[i-1] {
+				t.Errorf("row %d has the ID %d, and the one before %d", i, id, ids[i-1])
+			}
+		}
+		o, err := s.Outgoing(context.Background(), ids[77])
+		if err != nil || o.Lane != "77" || o.Op != "ü\"{},\\" || o.TxnID != "\x00" || string(o.Payload) != "\x00\x4d" || o.Attempts != 77 || o.Doubt {
+			t.Errorf("%+v, %v", o, err)
+		}
+		if o, err = s.Outgoing(context.Background(), ids[199]); err != nil || !o.Doubt {
+			t.Errorf("%+v, %v", o, err)
+		}
+	})
+}
+
+func TestGroup_ARowThatCannotBeWritten_HarmsItsOwnJobOnly(t *testing.T) {
+	for what, c := range map[string]struct {
+		uri     func(testing.TB) string
+		trigger string
+	}{
+		"SQLite":     {storetest.SQLite, "CREATE TRIGGER refuse BEFORE INSERT ON outbox WHEN NEW.lane = 'bad' BEGIN SELECT RAISE(ABORT, 'refused'); END"},
+		"PostgreSQL": {storetest.Postgres, "ALTER TABLE outbox ADD CHECK (lane <> 'bad')"},
+	} {
+		t.Run(what, func(t *testing.T) {
+			s := storetest.Open(t, c.uri(t), store.Options{})
+			store.Pragma(t, s, c.trigger)
+			enqueue := func(lane string) func(tx *store.Tx) error {
+				return func(tx *store.Tx) error {
+					_, err := tx.Enqueue(&store.Outgoing{Lane: lane})
+					return err
+				}
+			}
+			for range 2 {
+				outcome, _ := group(t, s, enqueue("a"), enqueue("bad"), enqueue("c"))
+				if outcome[0] != nil || outcome[1] == nil || outcome[2] != nil {
+					t.Errorf("the jobs ended with %v", outcome)
+				}
+			}
+			if lanes := outboxLanes(t, s); !slices.Equal(lanes, []string{"a", "c", "a", "c"}) {
+				t.Errorf("the outbox has %v", lanes)
+			}
+		})
+	}
+}

@@ -26,28 +26,25 @@ func (tx *Tx) Enqueue(o *Outgoing) (fresh bool, err error) {
 	if o.Created.IsZero() {
 		o.Created = now
 	}
-	err = tx.row([]any{&o.ID}, `INSERT INTO outbox (lane, key, op, txn_id, doubt, attempts, next_at, created, cause, payload)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) RETURNING id`,
-		toColumn(o.Lane), toColumn(o.Key), toColumn(o.Op), toColumn(o.TxnID), toFlag(o.Doubt), o.Attempts, toMillis(o.NextAt),
-		toMillis(o.Created), toCause(o.Cause), toBlob(o.Payload))
+	err = tx.enqueue(o)
 	return err == nil, doing(err, "enqueueing %s %q", o.Op, o.Key)
 }
 
 // OutgoingDoubt marks the row as under way: commit this before anything of it leaves the process.
 func (tx *Tx) OutgoingDoubt(id int64) error {
-	return doing(changed(tx.exec(`UPDATE outbox SET doubt = 1 WHERE id = $1`, id)), "marking outbox row %d in doubt", id)
+	return doing(changed(tx.outbox(`UPDATE outbox SET doubt = 1 WHERE id = $1`, id)), "marking outbox row %d in doubt", id)
 }
 
 // OutgoingAttempt counts a failed attempt and clears the doubt mark: the caller knows that it did not get through.
 func (tx *Tx) OutgoingAttempt(id int64, cause string, next time.Time) error {
-	n, err := tx.exec(`UPDATE outbox SET doubt = 0, attempts = attempts + 1, cause = $2, next_at = $3 WHERE id = $1`,
+	n, err := tx.outbox(`UPDATE outbox SET doubt = 0, attempts = attempts + 1, cause = $2, next_at = $3 WHERE id = $1`,
 		id, toCause(cause), toMillis(next))
 	return doing(changed(n, err), "counting an attempt at outbox row %d", id)
 }
 
 // OutgoingDone deletes the row; its key stays known. A row that is gone already is no error.
 func (tx *Tx) OutgoingDone(id int64) error {
-	_, err := tx.exec(`DELETE FROM outbox WHERE id = $1`, id)
+	_, err := tx.outbox(`DELETE FROM outbox WHERE id = $1`, id)
 	return doing(err, "finishing outbox row %d", id)
 }
 

@@ -203,6 +203,35 @@ func (e *postgresEngine) missed(tx *Tx, after int64) (out []seenRow, err error) 
 	return out, err
 }
 
+func (e *postgresEngine) outboxIDs(tx *Tx, n int) (ids []int64, err error) {
+	err = tx.each(func(rows *sql.Rows) error {
+		var id int64
+		err := rows.Scan(&id)
+		ids = append(ids, id)
+		return err
+	}, `SELECT nextval(pg_get_serial_sequence('outbox', 'id')) FROM generate_series(1, $1::bigint)`, n)
+	return ids, err
+}
+
+// enqueue takes one round trip.
+func (e *postgresEngine) enqueue(tx *Tx, rows []*Outgoing) error {
+	n := len(rows)
+	ids, doubts, attempts, nextAts, created := make([]int64, n), make([]int64, n), make([]int64, n), make([]int64, n), make([]int64, n)
+	lanes, keys, ops, txnIDs, causes := make([]string, n), make([]string, n), make([]string, n), make([]string, n), make([]string, n)
+	payloads := make([][]byte, n)
+	for i, o := range rows {
+		ids[i], doubts[i], attempts[i], nextAts[i], created[i] = o.ID, toFlag(o.Doubt), int64(o.Attempts), toMillis(o.NextAt), toMillis(o.Created)
+		lanes[i], keys[i], ops[i], txnIDs[i], causes[i] = toColumn(o.Lane), toColumn(o.Key), toColumn(o.Op), toColumn(o.TxnID), toCause(o.Cause)
+		payloads[i] = toBlob(o.Payload)
+	}
+	_, err := tx.exec(`INSERT INTO outbox (id, lane, key, op, txn_id, doubt, attempts, next_at, created, cause, payload)
+		SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::bigint[], $8::bigint[],
+		$9::bigint[], $10::text[], $11::bytea[])`,
+		pq.Array(ids), pq.Array(lanes), pq.Array(keys), pq.Array(ops), pq.Array(txnIDs), pq.Array(doubts), pq.Array(attempts),
+		pq.Array(nextAts), pq.Array(created), pq.Array(causes), pq.Array(payloads))
+	return err
+}
+
 // resolveFor is how long the writer tries to learn what became of a COMMIT whose answer was lost.
 const resolveFor = 30 * time.Second
 

@@ -240,20 +240,20 @@ func (w *writer) untrack(row *inboxRow) {
 	}
 }
 
-// flush writes the progress that the group's jobs marked, as if each had written its own.
+// flush writes what the group's jobs left for it, as if each had written its own: progress, and rows of the outbox.
 func (w *writer) flush() error {
-	if len(w.dirty) == 0 && w.seen.due < pruneSeenEvery {
-		return nil
-	}
 	tx := &Tx{w: w, wrote: true}
+	if err := tx.writeEnqueued(); err != nil {
+		return err
+	}
 	for seq, row := range w.dirty {
 		if err := w.flushRow(tx, seq, row); err != nil {
-			return err
+			return doing(err, "writing progress")
 		}
 	}
 	if w.seen.due >= pruneSeenEvery {
 		if _, err := tx.exec(`DELETE FROM seen WHERE seq < $1`, w.seen.pruneBelow); err != nil {
-			return err
+			return doing(err, "forgetting old events")
 		}
 	}
 	return nil

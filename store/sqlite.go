@@ -32,6 +32,8 @@ type sqliteEngine struct {
 	write *sql.DB // the writer's connection, and one for checkpoints
 	read  *sql.DB
 
+	lastOutboxID int64 // that outboxIDs gave; the writer's
+
 	// walBytes is about how much of the WAL is not yet in the database file; the writer's.
 	walBytes int
 	wake     chan struct{} // to the checkpointer
@@ -190,6 +192,30 @@ func (e *sqliteEngine) insert(tx *Tx, row *newRow) (bool, error) {
 			row.seq, row.received, row.events, row.lanes, row.body)
 	}
 	return err == nil, err
+}
+
+// outboxIDs: nobody else writes, and a row that is written with its ID moves the table's own number on.
+func (e *sqliteEngine) outboxIDs(tx *Tx, n int) ([]int64, error) {
+	var last int64
+	err := tx.row([]any{&last}, `SELECT COALESCE(MAX(seq), 0) FROM sqlite_sequence WHERE name = 'outbox'`)
+	e.lastOutboxID = max(e.lastOutboxID, last)
+	ids := make([]int64, n)
+	for i := range ids {
+		e.lastOutboxID++
+		ids[i] = e.lastOutboxID
+	}
+	return ids, err
+}
+
+func (e *sqliteEngine) enqueue(tx *Tx, rows []*Outgoing) error {
+	for _, row := range rows {
+		_, err := tx.exec(`INSERT INTO outbox (id, lane, key, op, txn_id, doubt, attempts, next_at, created, cause, payload)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)`, append([]any{row.ID}, row.columns()...)...)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // missed: there is one process, so that there is nothing to learn from others.

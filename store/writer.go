@@ -91,15 +91,16 @@ type writer struct {
 	lastSeq    int64
 
 	// The group under way.
-	open    bool // its transaction has begun
-	epoch   Epoch
-	done    []*request // its jobs that succeeded
-	refused []refusal  // and those that did not
-	undo    []func()   // put memory back to what it was, run from the last to the first
-	hooks   []func()
-	taken   []seenRow           // rows that the group added
-	dirty   map[int64]*inboxRow // rows whose progress is to be written before COMMIT
-	bytes   int
+	open     bool // its transaction has begun
+	epoch    Epoch
+	done     []*request // its jobs that succeeded
+	refused  []refusal  // and those that did not
+	undo     []func()   // put memory back to what it was, run from the last to the first
+	hooks    []func()
+	taken    []seenRow           // rows that the group added
+	dirty    map[int64]*inboxRow // rows whose progress is to be written before COMMIT
+	enqueued enqueued
+	bytes    int
 }
 
 // refusal is the error of a job. It may have failed because of what another of its group wrote, so it is answered once
@@ -288,9 +289,17 @@ func (w *writer) commit() {
 		return
 	}
 	began := time.Now()
+	enqueued := len(w.enqueued.rows)
 	if err := w.flush(); err != nil {
-		w.store.tally.failed.Add(1)
-		w.fail(fmt.Errorf("writing progress: %w", err))
+		if enqueued == 0 {
+			w.store.tally.failed.Add(1)
+			w.fail(err)
+			return
+		}
+		// Perhaps because of one row, for which the others must not suffer.
+		w.enqueued.direct = true
+		w.redo()
+		w.enqueued.direct = false
 		return
 	}
 	if err := w.exec(w.engine.commit()); err != nil {
@@ -433,6 +442,7 @@ func (w *writer) forget() {
 	clear(w.taken)
 	w.undo, w.hooks, w.taken = w.undo[:0], w.hooks[:0], w.taken[:0]
 	clear(w.dirty)
+	w.enqueued = enqueued{direct: w.enqueued.direct}
 	w.open, w.bytes = false, 0
 }
 
