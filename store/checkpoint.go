@@ -10,7 +10,7 @@ import (
 const (
 	// checkpointAfter is how much the WAL may hold before it is written back. Then it is used again from its start:
 	// overwriting blocks that are there costs less than growing or cutting the file.
-	checkpointAfter = 8 << 20
+	checkpointAfter = 24 << 20
 	// pagesPerGroup is about what a commit writes besides its data.
 	pagesPerGroup = 8 * 4096
 	// maxWAL is the size above which the WAL is cut when it starts over.

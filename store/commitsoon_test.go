@@ -129,3 +129,26 @@ func TestCommitSoon_WhileTheStoreCloses_IsDurableOrErrClosed(t *testing.T) {
 		}
 	}
 }
+
+func TestCommitSoon_UnderCommitsWithoutEnd_ComesToItsTurn(t *testing.T) {
+	s := openAt(t, filepath.Join(t.TempDir(), "s.db"))
+	defer s.Close()
+	ctx, cancel := context.WithCancel(context.Background())
+	var all sync.WaitGroup
+	for i := range 400 { // more than one group takes
+		all.Go(func() {
+			for ctx.Err() == nil {
+				if err := s.Commit(context.Background(), s.Epoch(), put(fmt.Sprint(i))); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	for i := range 5 {
+		if err := s.CommitSoon(context.Background(), s.Epoch(), put(fmt.Sprint("soon", i))); err != nil {
+			t.Error(err)
+		}
+	}
+	cancel()
+	all.Wait()
+}
