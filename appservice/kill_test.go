@@ -97,6 +97,7 @@ func startVictim(t *testing.T, path string) *child {
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = c.Process.Kill() }) // when the test gave up on it
 	line, err := bufio.NewReader(out).ReadString('\n')
 	if err != nil {
 		t.Fatalf("the child did not start: %v", err)
