@@ -3,8 +3,10 @@ package proxy
 import (
 	"context"
 	"io"
+	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -112,6 +114,31 @@ func TestProxy07_Redaction_CutsStalledStreamsAndEmptiesTheCacheOnEveryReplica(t 
 			t.Errorf("%v cut", n)
 		}
 	})
+}
+
+func TestProxy07_Redaction_CutsAnAnswerWhoseReaderDoesNotRead(t *testing.T) {
+	const size = 256 << 20
+	s := newStoredStage(t, func(c *ServerConfig) { c.MaxSize, c.Stall = size, time.Hour })
+	var sent atomic.Int64
+	s.hs.answerWith(func(w http.ResponseWriter, r *http.Request) {
+		for r.Context().Err() == nil {
+			n, _ := w.Write(make([]byte, 32<<10))
+			sent.Add(int64(n))
+		}
+	})
+	conn, err := net.Dial("tcp", strings.TrimPrefix(s.listen(), "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	io.WriteString(conn, "GET "+s.link(mediaOf("big", "", "big.bin"))+" HTTP/1.1\r\nHost: x\r\n\r\n")
+	until(t, "nothing moves any more", func() bool {
+		before := sent.Load()
+		time.Sleep(200 * time.Millisecond)
+		return before > 0 && sent.Load() == before
+	})
+	redact(t, s)
+	until(t, "the answer is cut", func() bool { return counted(t, s.server.metrics.cuts.WithLabelValues("revoked")) == 1 })
 }
 
 func TestProxy23_RevokedByRoomSenderOrEverything_LinksEndAndNewOnesLive(t *testing.T) {
