@@ -150,7 +150,7 @@ func (as *AppService) takeUp(ctx context.Context) (events int, err error) {
 	if err := as.replay.load(ctx); err != nil {
 		return 0, fmt.Errorf("read how the last process ended: %w", err)
 	}
-	careful := as.replay.last.Bad >= badStarts
+	careful := as.replay.isCareful()
 	var crashed []store.LaneRefs
 	err = as.store.Backlog(ctx, func(r store.LaneRefs) error {
 		if !as.replay.knows(r.Lane) {

@@ -82,6 +82,19 @@ func newReplay(as *AppService) *replay {
 	return &replay{as: as, slow: slowTurn, proven: provenAfter, through: make(chan struct{}), found: map[string]laneTry{}}
 }
 
+// isCareful says whether this start replays with care.
+func (r *replay) isCareful() bool { return r.last.Bad >= badStarts }
+
+// Careful is nil, once [AppService.Start] has returned, unless the starts before this one did not end well. Then all that
+// waited in the store is to be tried with care, one thing at a time and with a mark before: the events by the appservice,
+// and whatever else the bridge has after that, when the channel is closed.
+func (as *AppService) Careful() <-chan struct{} {
+	if !as.replay.isCareful() {
+		return nil
+	}
+	return as.replay.through
+}
+
 // load reads what the process before has left.
 func (r *replay) load(ctx context.Context) error {
 	value, err := r.as.store.Setting(ctx, startsSetting)
@@ -152,7 +165,7 @@ func (r *replay) suspicious(lane string) bool {
 // begin decides how this process goes on, and gives what has to be written before it does.
 func (r *replay) begin() Effect {
 	r.record.Bad = r.last.Bad + 1
-	r.record.Careful = r.last.Bad >= badStarts && len(r.found) > 0
+	r.record.Careful = r.isCareful() && len(r.found) > 0
 	r.careful.Store(r.record.Careful)
 	r.waits.Store(true)
 	if len(r.found) == 0 {

@@ -34,6 +34,7 @@ type Bridge struct {
 	names    *names
 	portals  *portals
 	outbox   *lanes.Lanes[int64]
+	careful  carefulOutbox
 	signer   *proxy.Signer // nil without a media proxy
 	sessions atomic.Pointer[Session]
 
@@ -193,8 +194,10 @@ func (b *Bridge) start(ctx context.Context, l *listeners) error {
 		return err
 	}
 	// What waits comes before what the session is about to deliver.
+	waiting := map[string]struct{}{}
 	if err := b.store.OutgoingBacklog(ctx, func(lane string, row int64) error {
 		b.outbox.Add(lane, row)
+		waiting[lane] = struct{}{}
 		return nil
 	}); err != nil {
 		return fmt.Errorf("reading what waits in the outbox: %w", err)
@@ -204,10 +207,10 @@ func (b *Bridge) start(ctx context.Context, l *listeners) error {
 		return fmt.Errorf("opening the session on %s: %w", b.info.Name, err)
 	}
 	b.sessions.Store(&session)
-	b.outbox.Start(b.running)
 	if err := b.as.Start(b.running); err != nil {
 		return err
 	}
+	b.startOutbox(waiting)
 	l.serve(b)
 	b.goroutine(func() { b.sendTyping(b.running) })
 	b.goroutine(func() { b.attendRequests(b.running) })

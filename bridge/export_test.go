@@ -4,6 +4,8 @@ import (
 	"context"
 
 	"github.com/rs/zerolog"
+
+	"github.com/trestle-bridge/trestle/store"
 )
 
 // RunCommand is [Main] without the process around it.
@@ -12,4 +14,11 @@ var RunCommand = run
 // RunProxy is the subcommand proxy without the process around it.
 func RunProxy(ctx context.Context, cfg *Config, token string) error {
 	return (&mediaProxy{cfg: cfg, token: token, log: zerolog.Nop()}).Run(ctx)
+}
+
+// TryOfNothing carries out a row in a bridge that has no parts, which panics.
+func TryOfNothing(attempts int) error {
+	b := &Bridge{}
+	_, err := b.try(context.Background(), &store.Outgoing{Attempts: attempts}, &outgoing{Op: opJoin}, 0)
+	return err
 }

@@ -72,25 +72,16 @@ func (b *Bridge) actor(o *outgoing) id.UserID {
 	return b.as.Bot().UserID()
 }
 
-// carryOut is the outbox lanes' work: it returns done, or after how long to try the same row again.
-func (b *Bridge) carryOut(ctx context.Context, lane string, rowID int64) (retryAfter time.Duration, done bool) {
-	row, err := b.store.Outgoing(ctx, rowID)
-	if errors.Is(err, store.ErrNotFound) {
-		return 0, true
-	}
-	if err != nil {
-		b.log.Error().Err(err).Int64("row", rowID).Msg("Cannot read an outbox row; trying again")
-		return retryDelay(0), false
-	}
-	if wait := time.Until(row.NextAt); wait > 0 {
-		return wait, false
-	}
-	log := b.log.With().Str("room", lane).Str("op", row.Op).Int64("row", rowID).Logger()
+// carry does what a row wants, over which so many processes have ended, and says what carryOut does.
+func (b *Bridge) carry(ctx context.Context, row *store.Outgoing, crashes int) (retryAfter time.Duration, done bool) {
+	rowID := row.ID
+	log := b.log.With().Str("room", row.Lane).Str("op", row.Op).Int64("row", rowID).Logger()
 	var o outgoing
 	var commit func(tx *store.Tx) error
-	if err = json.Unmarshal(row.Payload, &o); err == nil {
+	err := json.Unmarshal(row.Payload, &o)
+	if err == nil {
 		o.Op = row.Op
-		commit, err = b.do(ctx, row, &o)
+		commit, err = b.try(ctx, row, &o, crashes)
 	} else {
 		err = appservice.Permanent(fmt.Errorf("reading outbox row %d: %w", rowID, err))
 	}
@@ -112,6 +103,7 @@ func (b *Bridge) carryOut(ctx context.Context, lane string, rowID int64) (retryA
 		err = fmt.Errorf("recording what was sent: %w", err)
 	}
 	if ctx.Err() != nil {
+		b.careful.unmark(ctx, b, row)
 		return retryDelay(0), false // shutting down: the row stays, the attempt does not count
 	}
 	if isPermanent(err) || row.Attempts >= refusalAttempts && isRefusal(err) || time.Since(row.Created) > outboxMaxAge {

@@ -1,0 +1,186 @@
+package bridge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/trestle-bridge/trestle/appservice"
+	"github.com/trestle-bridge/trestle/store"
+)
+
+// This file sees to it that an outbox row that ends the process does not do so for ever, as appservice does for events.
+// After three starts that did not end well the rows that wait at the head of their lanes are tried one at a time, each
+// with a mark before. A mark that is found at a start counts against its row.
+
+const (
+	maxRowCrashes = 3 // processes in a row that may end over a row that was alone under way
+	maxRowPanics  = 5
+	// rowCrash is the cause of an attempt that the end of the process ended.
+	rowCrash = "the process ended while this was being carried out; in a row: %d"
+)
+
+// carefulOutbox is what is left of the careful replay. The zero value has nothing left.
+type carefulOutbox struct {
+	mu     sync.Mutex
+	heads  map[string]struct{} // lanes whose head was not tried
+	marked map[int64]struct{}  // rows that this process has marked
+}
+
+// begin is called before the outbox's start.
+func (c *carefulOutbox) begin(lanes map[string]struct{}) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.heads, c.marked = lanes, map[int64]struct{}{}
+}
+
+func (c *carefulOutbox) waits(lane string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, ok := c.heads[lane]
+	return ok
+}
+
+// tried says whether that was the last.
+func (c *carefulOutbox) tried(lane string) (last bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, ok := c.heads[lane]; !ok {
+		return false
+	}
+	delete(c.heads, lane)
+	return len(c.heads) == 0
+}
+
+func (c *carefulOutbox) mark(row int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.marked[row] = struct{}{}
+}
+
+// isOwn says whether a row's mark is this process's.
+func (c *carefulOutbox) isOwn(row int64) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, ok := c.marked[row]
+	return ok
+}
+
+// unmark takes this process's mark off a row, when the bridge stops in the middle.
+func (c *carefulOutbox) unmark(ctx context.Context, b *Bridge, row *store.Outgoing) {
+	if !c.isOwn(row.ID) {
+		return
+	}
+	err := b.store.Commit(context.WithoutCancel(ctx), b.store.Epoch(), func(tx *store.Tx) error {
+		return tx.OutgoingAttempt(row.ID, "the bridge stopped meanwhile", row.NextAt)
+	})
+	if err != nil {
+		b.log.Error().Err(err).Int64("row", row.ID).Msg("Cannot take the mark off an outbox row")
+	}
+}
+
+// startOutbox lets the outbox's workers run. lanes are those that have rows from before. When these are to be tried with
+// care the events come first: nothing else may be under way while one of them is.
+func (b *Bridge) startOutbox(lanes map[string]struct{}) {
+	events := b.as.Careful()
+	if events == nil {
+		b.outbox.Start(b.running)
+		return
+	}
+	if len(lanes) > 0 {
+		b.log.Warn().Int("rooms", len(lanes)).Msg("The last starts did not end well: what waits for Matrix is tried with care, one room at a time")
+		b.careful.begin(lanes)
+		b.outbox.Limit(1)
+	}
+	b.goroutine(func() {
+		select {
+		case <-events:
+			b.outbox.Start(b.running)
+		case <-b.running.Done():
+		}
+	})
+}
+
+// carryOut is the outbox lanes' work: it returns done, or after how long to try the same row again.
+func (b *Bridge) carryOut(ctx context.Context, lane string, rowID int64) (retryAfter time.Duration, done bool) {
+	careful := b.careful.waits(lane)
+	if careful {
+		defer func() {
+			if b.careful.tried(lane) {
+				b.outbox.Limit(outboxWorkers)
+				b.log.Info().Msg("What waited for Matrix at the start was tried with care, and goes on as usual")
+			}
+		}()
+	}
+	row, err := b.store.Outgoing(ctx, rowID)
+	if errors.Is(err, store.ErrNotFound) {
+		return 0, true
+	}
+	if err != nil {
+		b.log.Error().Err(err).Int64("row", rowID).Msg("Cannot read an outbox row; trying again")
+		return retryDelay(0), false
+	}
+	if wait := time.Until(row.NextAt); wait > 0 {
+		return wait, false
+	}
+	crashes, counted := rowCrashes(row), false
+	if row.Doubt && !b.careful.isOwn(rowID) {
+		crashes, counted = crashes+1, true
+	}
+	if careful || counted {
+		err := b.store.Commit(ctx, b.store.Epoch(), func(tx *store.Tx) error {
+			if counted {
+				if err := tx.OutgoingAttempt(rowID, fmt.Sprintf(rowCrash, crashes), row.NextAt); err != nil {
+					return err
+				}
+			}
+			if careful {
+				return tx.OutgoingDoubt(rowID)
+			}
+			return nil
+		})
+		if err != nil {
+			b.failIfLost(err)
+			b.log.Error().Err(err).Int64("row", rowID).Msg("Cannot mark an outbox row; trying again")
+			return retryDelay(0), false
+		}
+		if counted {
+			row.Attempts++
+		}
+		if careful {
+			b.careful.mark(rowID)
+		}
+	}
+	return b.carry(ctx, row, crashes)
+}
+
+func rowCrashes(row *store.Outgoing) (n int) {
+	if _, err := fmt.Sscanf(row.Cause, rowCrash, &n); err != nil {
+		return 0
+	}
+	return n
+}
+
+// panicked is what a panic is turned into.
+type panicked struct{ value any }
+
+func (p panicked) Error() string { return fmt.Sprintf("panic: %v", p.value) }
+
+// try does what a row wants, unless process after process has ended over it, and survives a panic.
+func (b *Bridge) try(ctx context.Context, row *store.Outgoing, o *outgoing, crashes int) (commit func(tx *store.Tx) error, err error) {
+	if crashes >= maxRowCrashes {
+		return nil, appservice.Permanent(fmt.Errorf(rowCrash, crashes))
+	}
+	defer func() {
+		if v := recover(); v != nil {
+			b.log.Error().Str("panic", fmt.Sprint(v)).Bytes("stack", debug.Stack()).Int64("row", row.ID).Msg("An outbox row panicked")
+			if commit, err = nil, error(panicked{v}); row.Attempts+1 >= maxRowPanics {
+				err = appservice.Permanent(err)
+			}
+		}
+	}()
+	return b.do(ctx, row, o)
+}
