@@ -26,7 +26,7 @@ demo: modules ## a homeserver, an IRC server and the bridge in conversation; ONC
 
 test: modules ## every test that needs no service, with the race detector where there is a C compiler
 	@echo "tests run $(if $(RACE),with the race detector,without the race detector: that needs cgo and a C compiler)"
-	$(GO) test -tags '$(TAGS)' $(RACE) -timeout 5m ./...
+	$(GO) test -tags '$(TAGS)' $(RACE) -timeout 10m ./...
 
 e2e: modules ## the bridge between a real Synapse and real IRC servers, which e2e/install.sh installs; as root
 	e2e/install.sh all

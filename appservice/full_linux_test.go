@@ -47,7 +47,7 @@ func serveOnAFullDisk(uri string) error {
 	}
 	as, err := New(Config{
 		Registration: testRegistration(), HomeserverURL: "http://127.0.0.1:1", ServerName: testServer, Store: s, Handler: deadly{},
-		Log: zerolog.New(heldLog{}), HoldFor: time.Second,
+		Log: zerolog.New(heldLog{}), HoldFor: 5 * time.Second, // far longer than a commit takes
 	})
 	if err != nil {
 		return err

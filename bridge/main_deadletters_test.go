@@ -27,7 +27,7 @@ func (c *crossing) letters(args ...string) (status int, out string) {
 	text := fmt.Sprintf("homeserver: {address: %q, domain: %q}\ndatabase: %q\n", c.b.Config.Homeserver.Address, c.b.Config.Homeserver.Domain, c.b.Config.Database)
 	c.ok(os.WriteFile(config, []byte(text), 0o600))
 	if action := args[0]; (action == "replay" || action == "drop") && !slices.Contains(args, "-wait") {
-		args = append(args, "-wait", "25s") // the machine may be busy
+		args = append(args, "-wait", "100s") // the machine may be busy
 	}
 	return lettersIn(c.net, config, args...)
 }

@@ -57,7 +57,7 @@ func (c *crossing) answers(url string, want int) {
 // becomes waits for what another process did to be obeyed.
 func (c *crossing) becomes(url string, want int) {
 	c.Helper()
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		status, _ := get(c.T, url)
 		if status == want {
 			return
@@ -183,7 +183,7 @@ func TestProxy25_ProcessesOfTheirOwn_AnswerTheBridgesLinks(t *testing.T) {
 					c.Error(err)
 				}
 			})
-			for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+			for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 				if conn, err := net.Dial("tcp", address); err == nil {
 					conn.Close()
 					break

@@ -75,7 +75,8 @@ func newPostgres(tb testing.TB, binaries string) *PostgresProcess {
 	p := &PostgresProcess{
 		uri: &url.URL{Scheme: "postgres", User: url.UserPassword("trestle", password), Host: address, Path: "/postgres", RawQuery: "sslmode=disable"},
 		command: []string{filepath.Join(binaries, "postgres"), "-D", data, "-c", "listen_addresses=127.0.0.1", "-c", "port=" + port,
-			"-c", "unix_socket_directories=", "-c", "max_connections=100"},
+			"-c", "unix_socket_directories=", "-c", "max_connections=100",
+			"-c", "fsync=off"}, // its processes are killed in tests, but never the machine
 		folder: folder, attributes: attributes,
 	}
 	p.Start(tb)
