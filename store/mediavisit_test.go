@@ -242,3 +242,22 @@ func TestMediaKeys_DeadKey_IsNeitherRetiredTwiceNorForgotten(t *testing.T) {
 		}
 	})
 }
+
+func TestMedia_Revocation_CoversLaterLinksOnlyWhenItIsFinal(t *testing.T) {
+	made := time.UnixMilli(1_700_000_000_500)
+	r := store.MediaRevocation{MediaScope: store.MediaScope{Room: "!x"}, Made: made}
+	for _, c := range []struct {
+		created      time.Time
+		covers, also bool // also: when it is final
+	}{
+		{made.Add(-time.Second), true, true}, {made.Add(400 * time.Microsecond), true, true}, {made.Add(time.Millisecond), false, true}, {time.Time{}, true, true},
+	} {
+		m := store.Media{Room: "!x", Created: c.created}
+		if r.Final = false; r.Covers(&m) != c.covers {
+			t.Errorf("made %v later: %v", c.created.Sub(made), !c.covers)
+		}
+		if r.Final = true; r.Covers(&m) != c.also {
+			t.Errorf("final, made %v later: %v", c.created.Sub(made), !c.also)
+		}
+	}
+}
