@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"slices"
 	"strings"
+	"time"
 )
 
 // account is a user of this homeserver. The sender of an appservice has one before it is registered.
@@ -18,6 +19,7 @@ type account struct {
 	devicesAt   int64 // position at which the devices or keys last changed
 	crossKeys   map[string]json.RawMessage
 	accountData map[string]stored // by room ID (empty: global) and type, with a NUL between
+	moderation  Moderation
 	presence    map[string]any
 	presenceAt  int64
 	presenceTS  int64
@@ -55,6 +57,8 @@ type session struct {
 	token   string
 	account *account
 	device  string
+	expires time.Time // zero: never
+	refresh string    // what a new token is had for; empty: none
 }
 
 func (a *account) deviceIDs() []string {

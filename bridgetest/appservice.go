@@ -2,6 +2,7 @@ package bridgetest
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"time"
@@ -25,11 +26,13 @@ type appService struct {
 	ephemeral []map[string]any
 	toDevice  []map[string]any
 	lists     []string
-	askedTo   int64 // up to where in the stream the users of events were asked about
+	poison    [sections][]json.RawMessage // for the next transaction
+	askedTo   int64                       // up to where in the stream the users of events were asked about
 
 	pending    []*transaction // not acknowledged, oldest first
 	up         bool
-	backoff    int
+	prodded    bool // something new came since the last failure
+	backoff    int  // exponent of the last pause
 	nextTry    time.Time
 	abortSend  context.CancelFunc // ends the request under way
 	generation int                // counts restarts, which make a request under way forgotten
@@ -40,12 +43,14 @@ type appService struct {
 
 // AppServiceState is how the homeserver gets on with an appservice.
 type AppServiceState struct {
-	Up      bool   // false after a failed transaction, until all that waited got through
+	Up      bool   // false after a failed transaction, until it (of Synapse, all that waited) got through
 	Sent    int    // acknowledged transactions
 	Failed  int    // attempts that were not acknowledged
 	Pending int    // transactions that wait, the one under way included
 	Queued  int    // events, ephemeral events and to-device messages that are in no transaction yet
 	LastID  string // of the last acknowledged transaction
+	// NextTry is when a failed transaction goes again; zero when there is none, or no time says when.
+	NextTry time.Time
 }
 
 // AddRegistration registers an appservice, whose transactions begin with what happens from now on.
@@ -134,13 +139,37 @@ func (hs *Homeserver) AppServiceState(id string) AppServiceState {
 	if as == nil {
 		return AppServiceState{}
 	}
+	return as.state()
+}
+
+func (as *appService) state() AppServiceState {
 	return AppServiceState{
-		Up: as.up, Sent: as.sent, Failed: as.failed, Pending: len(as.pending), LastID: as.lastID,
+		Up: as.up, Sent: as.sent, Failed: as.failed, Pending: len(as.pending), LastID: as.lastID, NextTry: as.nextTry,
 		Queued: len(as.events) + len(as.ephemeral) + len(as.toDevice),
 	}
 }
 
-// Settle waits until every appservice has acknowledged all that was sent to it.
+// WaitAppService waits until the state of an appservice is as cond wants it, and returns that state.
+func (hs *Homeserver) WaitAppService(ctx context.Context, id string, cond func(AppServiceState) bool) (AppServiceState, error) {
+	for {
+		hs.mu.Lock()
+		as, changed := hs.services[id], hs.changed
+		var state AppServiceState
+		if as != nil {
+			state = as.state()
+		}
+		hs.mu.Unlock()
+		if cond(state) {
+			return state, nil
+		}
+		if err := hs.await(ctx, changed); err != nil {
+			return state, fmt.Errorf("waiting for a state of appservice %q, which is %+v: %w", id, state, err)
+		}
+	}
+}
+
+// Settle waits until every appservice has acknowledged all that was sent to it. After a failure that can be long, or for
+// ever: Continuwuity and Tuwunel try again only when there is something new.
 func (hs *Homeserver) Settle(ctx context.Context) error {
 	for {
 		hs.mu.Lock()
@@ -162,7 +191,7 @@ func (hs *Homeserver) Settle(ctx context.Context) error {
 
 // busy is also an appservice that has acknowledged the last that it was retried with, until it counts as up again.
 func (as *appService) busy(hs *Homeserver) bool {
-	return as.waiting()+len(as.pending) > 0 || !as.up && hs.started && as.url != ""
+	return as.waiting()+len(as.pending) > 0 || !as.up && hs.started && as.url != "" && hs.traits.family == synapse
 }
 
 // waiting is how much is not in a transaction yet.
@@ -226,23 +255,26 @@ func (as *appService) interestedInPresence(hs *Homeserver, user string) bool {
 	return as.mine(user) || slices.ContainsFunc(hs.roomsOf(user, "join"), func(r *room) bool { return as.interestedInRoom(hs, r) })
 }
 
-func (as *appService) wantsEphemeral() bool { return as.reg.ReceiveEphemeral || as.reg.PushEphemeral }
+// wantsEphemeral tells whether the appservice gets ephemeral events and to-device messages.
+func (as *appService) wantsEphemeral(hs *Homeserver) bool {
+	return hs.traits.ephemeral && as.ephemeralKey(hs) != ""
+}
 
 func (as *appService) offerEvent(p *pdu) {
 	as.events = append(as.events, p)
-	as.nudge()
+	as.prod()
 }
 
-func (as *appService) offerEphemeral(event map[string]any) {
-	if as.wantsEphemeral() {
+func (as *appService) offerEphemeral(hs *Homeserver, event map[string]any) {
+	if as.wantsEphemeral(hs) {
 		as.ephemeral = append(as.ephemeral, event)
-		as.nudge()
+		as.prod()
 	}
 }
 
 func (as *appService) offerToDevice(message map[string]any) {
 	as.toDevice = append(as.toDevice, message)
-	as.nudge()
+	as.prod()
 }
 
 // nudge makes the pusher look.

@@ -2,16 +2,20 @@ package bridgetest
 
 import "net/http"
 
-func (d *device) describe(acc *account) map[string]any {
-	return map[string]any{
-		"user_id": acc.id, "device_id": d.id, "display_name": d.name, "last_seen_ts": nil, "last_seen_ip": nil,
+func (hs *Homeserver) describeDevice(acc *account, d *device) map[string]any {
+	out := map[string]any{"device_id": d.id, "display_name": d.name, "last_seen_ts": nil, "last_seen_ip": nil}
+	if hs.traits.family == synapse {
+		out["user_id"] = acc.id
+	} else if d.name == nil {
+		out["display_name"] = ""
 	}
+	return out
 }
 
 func (hs *Homeserver) getDevices(c *call) (any, error) {
 	list := []any{}
 	for _, d := range c.who.account.deviceIDs() {
-		list = append(list, c.who.account.devices[d].describe(c.who.account))
+		list = append(list, hs.describeDevice(c.who.account, c.who.account.devices[d]))
 	}
 	return map[string]any{"devices": list}, nil
 }
@@ -21,10 +25,10 @@ func (hs *Homeserver) getDevice(c *call) (any, error) {
 	if d == nil {
 		return nil, notFound("No device found")
 	}
-	return d.describe(c.who.account), nil
+	return hs.describeDevice(c.who.account, d), nil
 }
 
-// putDevice renames a device; for an appservice it makes it too (MSC4190).
+// putDevice renames a device; for an appservice it makes it too (MSC4190), where the server can.
 func (hs *Homeserver) putDevice(c *call) (any, error) {
 	var req struct {
 		Name *string `json:"display_name"`
@@ -34,9 +38,13 @@ func (hs *Homeserver) putDevice(c *call) (any, error) {
 	}
 	acc, deviceID := c.who.account, c.vars["device"]
 	status := http.StatusOK
-	if c.who.service != nil {
-		if _, created := hs.ensureDevice(acc, deviceID); created {
-			status = http.StatusCreated
+	if acc.devices[deviceID] == nil {
+		made, err := hs.makeDevice(c, deviceID)
+		if err != nil {
+			return nil, err
+		}
+		if made {
+			status = hs.traits.createdStatus
 		}
 	}
 	if d := acc.devices[deviceID]; d != nil && req.Name != nil && (d.name == nil || *d.name != *req.Name) {
@@ -46,9 +54,31 @@ func (hs *Homeserver) putDevice(c *call) (any, error) {
 	return answerWithStatus{status, struct{}{}}, nil
 }
 
+func (hs *Homeserver) makeDevice(c *call, deviceID string) (made bool, err error) {
+	as := c.who.service
+	switch {
+	case hs.traits.createdStatus == 0:
+		return false, refuse(http.StatusNotFound, "M_FORBIDDEN", "device does not exist")
+	case hs.traits.family == conduit && (as == nil || hs.opts.Personality == Tuwunel && !as.reg.DeviceManagement):
+		return false, notFound("Device not found.")
+	case hs.traits.family == conduit && !c.who.account.registered && c.who.account != as.sender:
+		return false, badRequest("M_INVALID_PARAM", "Called create_device for non-existent user %s", c.user())
+	case as == nil:
+		return false, nil // a user's is not made, and that is no error
+	}
+	_, made = hs.ensureDevice(c.who.account, deviceID)
+	return made, nil
+}
+
+// mayDelete tells whether devices go without the password.
+func (hs *Homeserver) mayDelete(c *call) bool {
+	as := c.who.service
+	return as != nil && hs.traits.family != dendrite && (hs.opts.Personality != Tuwunel || as.reg.DeviceManagement)
+}
+
 func (hs *Homeserver) deleteDevice(c *call) (any, error) {
-	if c.who.service == nil {
-		return interactiveAuth()
+	if !hs.mayDelete(c) {
+		return hs.interactiveAuth()
 	}
 	hs.dropDevice(c.who.account, c.vars["device"])
 	return struct{}{}, nil
@@ -61,8 +91,8 @@ func (hs *Homeserver) postDeleteDevices(c *call) (any, error) {
 	if err := c.json(&req); err != nil {
 		return nil, err
 	}
-	if c.who.service == nil {
-		return interactiveAuth()
+	if !hs.mayDelete(c) {
+		return hs.interactiveAuth()
 	}
 	for _, d := range req.Devices {
 		hs.dropDevice(c.who.account, d)
@@ -70,9 +100,13 @@ func (hs *Homeserver) postDeleteDevices(c *call) (any, error) {
 	return struct{}{}, nil
 }
 
-// interactiveAuth asks a user, who is no appservice, for the password.
-func interactiveAuth() (any, error) {
-	return answerWithStatus{http.StatusUnauthorized, map[string]any{
+// interactiveAuth asks for the password, which appservices have none of.
+func (hs *Homeserver) interactiveAuth() (any, error) {
+	out := map[string]any{
 		"session": randomLetters(24, letters), "flows": []any{map[string]any{"stages": []string{"m.login.password"}}}, "params": struct{}{},
-	}}, nil
+	}
+	if hs.traits.family == dendrite {
+		out["completed"] = []string{}
+	}
+	return answerWithStatus{http.StatusUnauthorized, out}, nil
 }

@@ -34,17 +34,17 @@ func (hs *Homeserver) putTyping(c *call) (any, error) {
 	user := c.user()
 	old, was := r.typing[user]
 	if was {
-		old.Stop()
+		hs.opts.Clock.cancel(old)
 	}
-	var timer *time.Timer
-	timer = time.AfterFunc(timeout, func() {
+	var end *alarm
+	end = hs.opts.Clock.at(hs.opts.Clock.Now().Add(timeout), func() {
 		hs.mu.Lock()
 		defer hs.mu.Unlock()
-		if r.typing[user] == timer && !hs.closed {
+		if r.typing[user] == end && !hs.closed {
 			hs.endTyping(r, user)
 		}
 	})
-	r.typing[user] = timer
+	r.typing[user] = end
 	if !was {
 		hs.typingChanged(r)
 	}
@@ -53,11 +53,11 @@ func (hs *Homeserver) putTyping(c *call) (any, error) {
 
 // endTyping ends what may not have begun.
 func (hs *Homeserver) endTyping(r *room, user string) {
-	timer, typing := r.typing[user]
+	end, typing := r.typing[user]
 	if !typing {
 		return
 	}
-	timer.Stop()
+	hs.opts.Clock.cancel(end)
 	delete(r.typing, user)
 	hs.typingChanged(r)
 }
@@ -72,7 +72,7 @@ func (hs *Homeserver) typingChanged(r *room) {
 func (hs *Homeserver) offerEphemeral(r *room, event map[string]any) {
 	for _, as := range hs.services {
 		if as.interestedInRoom(hs, r) {
-			as.offerEphemeral(event)
+			as.offerEphemeral(hs, event)
 		}
 	}
 }
@@ -104,7 +104,7 @@ func (hs *Homeserver) receive(c *call, r *room, kind, event, thread string) erro
 	default:
 		return badRequest("M_UNKNOWN", "Receipt type must be 'm.read', 'm.read.private' or 'm.fully_read'")
 	}
-	rec := receipt{event: event, ts: now(), at: hs.advance()}
+	rec := receipt{event: event, ts: hs.now(), at: hs.advance()}
 	r.receipts[receiptID{c.user(), kind, thread}] = rec
 	// Private receipts are pushed to appservices too, and none has its thread.
 	hs.offerEphemeral(r, map[string]any{"type": "m.receipt", "room_id": r.id, "content": map[string]any{
@@ -138,11 +138,11 @@ func (hs *Homeserver) getPresence(c *call) (any, error) {
 	if acc == nil || acc.presence == nil {
 		return map[string]any{"presence": "offline"}, nil
 	}
-	return acc.presenceContent(), nil
+	return acc.presenceContent(hs.now()), nil
 }
 
-func (a *account) presenceContent() map[string]any {
-	out := map[string]any{"last_active_ago": max(now()-a.presenceTS, 0)}
+func (a *account) presenceContent(now int64) map[string]any {
+	out := map[string]any{"last_active_ago": max(now-a.presenceTS, 0)}
 	for k, v := range a.presence {
 		out[k] = v
 	}
@@ -173,10 +173,10 @@ func (hs *Homeserver) putPresence(c *call) (any, error) {
 	if req.Status != nil {
 		acc.presence["status_msg"] = *req.Status
 	}
-	acc.presenceAt, acc.presenceTS = hs.advance(), now()
+	acc.presenceAt, acc.presenceTS = hs.advance(), hs.now()
 	for _, as := range hs.services {
 		if as.interestedInPresence(hs, acc.id) {
-			as.offerEphemeral(map[string]any{"type": "m.presence", "sender": acc.id, "content": acc.presenceContent()})
+			as.offerEphemeral(hs, map[string]any{"type": "m.presence", "sender": acc.id, "content": acc.presenceContent(hs.now())})
 		}
 	}
 	hs.notify()

@@ -14,6 +14,7 @@ type refusal struct {
 	code   string
 	msg    string
 	extra  map[string]any
+	after  time.Duration // of a 429: when to come again
 }
 
 func (e *refusal) Error() string { return fmt.Sprintf("%d %s: %s", e.status, e.code, e.msg) }
@@ -46,6 +47,11 @@ func unknownToken(msg string) *refusal {
 	return e
 }
 
+// unrecognized is the refusal of what the server has not got.
+func unrecognized() *refusal {
+	return refuse(http.StatusNotFound, "M_UNRECOGNIZED", "Unrecognized request")
+}
+
 func missingToken() *refusal {
 	return refuse(http.StatusUnauthorized, "M_MISSING_TOKEN", "Missing access token")
 }
@@ -53,11 +59,18 @@ func missingToken() *refusal {
 // limited is the refusal of a 429.
 func limited(after time.Duration) *refusal {
 	e := refuse(http.StatusTooManyRequests, "M_LIMIT_EXCEEDED", "Too Many Requests")
-	e.extra = map[string]any{"retry_after_ms": after.Milliseconds()}
+	e.extra, e.after = map[string]any{"retry_after_ms": after.Milliseconds()}, after
 	return e
 }
 
 // wholeSeconds is a Retry-After, rounded up.
 func wholeSeconds(d time.Duration) string {
 	return strconv.FormatInt(int64((d+time.Second-1)/time.Second), 10)
+}
+
+// describe sets the headers of a refusal.
+func (e *refusal) describe(h http.Header) {
+	if e.status == http.StatusTooManyRequests {
+		h.Set("Retry-After", wholeSeconds(e.after))
+	}
 }

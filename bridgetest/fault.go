@@ -12,7 +12,7 @@ type Fault struct {
 	Method string         // empty: any
 	Path   *regexp.Regexp // matched against the path as it came; nil: any
 	Times  int            // how many requests it hits; 0 is 1, negative is all
-	// Delay is waited before anything else.
+	// Delay is waited, on the homeserver's clock, before anything else.
 	Delay time.Duration
 	// Status, when set, is the answer, with ErrCode ("M_UNKNOWN" when empty); the request has no effect.
 	Status     int
@@ -21,6 +21,8 @@ type Fault struct {
 	// Drop closes the connection without an answer; with DropAfter the request takes effect first.
 	Drop      bool
 	DropAfter bool
+	// CutAnswer lets the request take effect and breaks the connection in the middle of the answer's body.
+	CutAnswer bool
 }
 
 type faults struct {

@@ -6,7 +6,6 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"math/big"
-	"time"
 )
 
 const (
@@ -32,8 +31,6 @@ func newEventID() string {
 	_, _ = rand.Read(b[:])
 	return "$" + base64.RawURLEncoding.EncodeToString(b[:])
 }
-
-func now() int64 { return time.Now().UnixMilli() }
 
 // mustJSON encodes what always can be encoded.
 func mustJSON(v any) json.RawMessage {

@@ -43,6 +43,9 @@ func (hs *Homeserver) postKeysUpload(c *call) (any, error) {
 	}
 	acc := c.who.account
 	d := acc.devices[c.who.device]
+	if d == nil && hs.traits.family == dendrite && c.who.service != nil {
+		return map[string]any{"one_time_key_counts": struct{}{}}, nil // for a device that is none
+	}
 	if d == nil {
 		return nil, badRequest("M_UNKNOWN", "To upload keys, you must pass device_id when authenticating")
 	}
@@ -320,9 +323,9 @@ func (hs *Homeserver) putSendToDevice(c *call) (any, error) {
 // deliver gives a to-device message to the appservice that owns the user, or keeps it for /sync.
 func (hs *Homeserver) deliver(acc *account, d *device, typ, sender string, content json.RawMessage) {
 	at := hs.advance()
-	if !hs.opts.NoToDevice {
+	if !hs.opts.NoToDevice && hs.traits.toDevice {
 		for _, as := range hs.services {
-			if as.mine(acc.id) && as.wantsEphemeral() {
+			if as.mine(acc.id) && as.wantsEphemeral(hs) {
 				as.offerToDevice(map[string]any{
 					"type": typ, "sender": sender, "content": content, "to_user_id": acc.id, "to_device_id": d.id,
 				})

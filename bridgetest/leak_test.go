@@ -100,6 +100,12 @@ func TestF1_TokenInAnyURL_FailsTheTestWhateverBecameOfTheRequest(t *testing.T) {
 		"a media download":              {"GET", "/_matrix/client/v1/media/download/hs.test/x?access_token=x", nil},
 		"an as_token by another name":   {"GET", path + "?token=as-token", nil},
 		"an hs_token":                   {"GET", path + "?user_id=hs-token", nil},
+		"after a semicolon":             {"GET", path + "?a=b;access_token=x", nil},
+		"in a query that is broken":     {"GET", path + "?a=%zz&access_token=x", nil},
+		"an as_token within a value":    {"GET", path + "?next=http%3A%2F%2Fx%2F%3Ft%3Das-token", nil},
+		"an as_token as a name":         {"GET", path + "?as-token", nil},
+		"a user's token within a value": {"GET", path + "?next=x-syt_abcdefghijklmnopqrstuvwx", nil},
+		"a refresh token":               {"GET", path + "?r=syr_abcdefghijklmnopqrstuvwx", nil},
 		"an as_token in the path":       {"GET", "/_matrix/client/v3/profile/as-token", nil},
 		"a connection that was cut off": {"GET", path + "?access_token=x", func(hs *Homeserver) { hs.Fault(Fault{Drop: true, Times: -1}) }},
 		"an answer that was made up": {"GET", path + "?access_token=x", func(hs *Homeserver) {

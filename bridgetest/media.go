@@ -2,7 +2,9 @@ package bridgetest
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"slices"
@@ -47,11 +49,19 @@ func (hs *Homeserver) postUpload(c *call) (any, error) {
 	}
 	hs.mu.Lock()
 	defer hs.mu.Unlock()
-	id := randomLetters(24, letters)
+	id := hs.newMediaID(data)
 	f := &mediaFile{owner: c.user()}
 	f.fill(c, data)
 	hs.media[id] = f
 	return map[string]any{"content_uri": "mxc://" + hs.opts.ServerName + "/" + id}, nil
+}
+
+// newMediaID is made up; Dendrite's is a hash, so that the same file twice is one.
+func (hs *Homeserver) newMediaID(data []byte) string {
+	if hs.traits.family == dendrite {
+		return fmt.Sprintf("%x", sha256.Sum256(data))
+	}
+	return randomLetters(24, letters)
 }
 
 func (f *mediaFile) fill(c *call, data []byte) {
@@ -65,7 +75,7 @@ func (hs *Homeserver) postCreateMedia(c *call) (any, error) {
 	id := randomLetters(24, letters)
 	hs.media[id] = &mediaFile{owner: c.user()}
 	return map[string]any{
-		"content_uri": "mxc://" + hs.opts.ServerName + "/" + id, "unused_expires_at": now() + (24 * time.Hour).Milliseconds(),
+		"content_uri": "mxc://" + hs.opts.ServerName + "/" + id, "unused_expires_at": hs.now() + (24 * time.Hour).Milliseconds(),
 	}, nil
 }
 
@@ -128,15 +138,15 @@ func (hs *Homeserver) getDownload(c *call) (any, error) {
 	}
 	c.ResponseWriter.Header().Set("Content-Disposition", disposition(f.mime, name))
 	c.ResponseWriter.Header().Set("Content-Security-Policy", "sandbox; default-src 'none'; script-src 'none'; plugin-types application/pdf; style-src 'unsafe-inline'; media-src 'self'; object-src 'self';")
-	c.writeMedia(f.mime, f.data)
+	hs.writeMedia(c, f.mime, f.data)
 	return nil, nil
 }
 
 // writeMedia heeds If-None-Match and HEAD, and ignores Range, as Synapse does.
-func (c *call) writeMedia(mime string, data []byte) {
+func (hs *Homeserver) writeMedia(c *call, mime string, data []byte) {
 	c.written = true
 	h := c.ResponseWriter.Header()
-	h.Set("Server", serverName)
+	hs.traits.sign(h)
 	h.Set("Access-Control-Allow-Origin", "*")
 	h.Set("Cross-Origin-Resource-Policy", "cross-origin")
 	h.Set("Referrer-Policy", "no-referrer")
@@ -199,9 +209,17 @@ func (hs *Homeserver) getThumbnail(c *call) (any, error) {
 		return nil, badRequest("M_UNKNOWN", "Cannot find any thumbnails for the requested media ('%s').", c.URL.Path)
 	}
 	c.ResponseWriter.Header().Set("Content-Disposition", "inline")
-	c.writeMedia(mime, data)
+	hs.writeMedia(c, mime, data)
 	return nil, nil
 }
 
-// getLegacyMedia refuses: new media is not served without authentication, with or without a token.
-func (hs *Homeserver) getLegacyMedia(*call) (any, error) { return nil, notFound("Not found") }
+// getLegacyMedia refuses, with a token and without: new media is not served without authentication. Dendrite serves it.
+func (hs *Homeserver) getLegacyMedia(c *call) (any, error) {
+	if !hs.traits.legacyMedia {
+		return nil, notFound("Not found")
+	}
+	if strings.HasPrefix(c.URL.Path, "/_matrix/media/v3/thumbnail/") {
+		return hs.getThumbnail(c)
+	}
+	return hs.getDownload(c)
+}

@@ -33,6 +33,14 @@ func (hs *Homeserver) postJoin(c *call) (any, error) {
 	if r == nil {
 		return nil, refuse(http.StatusNotFound, "M_UNKNOWN", "Can't join remote room because no servers that are in the room have been provided.")
 	}
+	if err := c.suspendedFrom("Joining rooms"); err != nil {
+		return nil, err
+	}
+	if !r.joined(c.user()) {
+		if err := hs.limitJoins(c); err != nil {
+			return nil, err
+		}
+	}
 	if err := hs.setMembership(c, r, c.user(), "join", req.Reason); err != nil {
 		return nil, err
 	}
@@ -99,6 +107,11 @@ func (hs *Homeserver) moderate(c *call, to string, from ...string) (any, error) 
 	r, err := hs.knownRoom(c)
 	if err != nil {
 		return nil, err
+	}
+	if to == "invite" {
+		if err := c.suspendedFrom("Inviting users"); err != nil {
+			return nil, err
+		}
 	}
 	if len(from) > 0 {
 		is, fits := r.membership(req.User), false

@@ -12,6 +12,7 @@ type pdu struct {
 	content   map[string]any
 	timestamp int64
 	at        int64 // position in the stream
+	arrived   int64 // unix nanoseconds at which it came, no two the same
 	redacts   string
 	redacted  *pdu // by what
 	replaced  *pdu // the state event that this one replaced
@@ -31,7 +32,7 @@ func (p *pdu) isState(typ, key string) bool {
 
 // client is the event as a client sees it.
 func (p *pdu) client(viewer, device string) map[string]any {
-	unsigned := map[string]any{"age": max(now()-p.timestamp, 0)}
+	unsigned := map[string]any{"age": max(p.room.clock.Now().UnixMilli()-p.timestamp, 0)}
 	if p.replaced != nil {
 		unsigned["prev_content"] = p.replaced.content
 		unsigned["prev_sender"] = p.replaced.sender

@@ -37,9 +37,9 @@ func (hs *Homeserver) postPing(c *call) (any, error) {
 	}
 	hs.mu.Lock()
 	defer hs.mu.Unlock()
-	if !as.up && hs.started {
+	if !as.up && hs.started && hs.traits.pingWakes {
 		as.nextTry = time.Time{}
-		as.nudge()
+		as.prod()
 	}
 	return map[string]any{"duration_ms": time.Since(begun).Milliseconds()}, nil
 }

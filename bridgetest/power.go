@@ -2,6 +2,7 @@ package bridgetest
 
 import (
 	"maps"
+	"slices"
 	"strings"
 )
 
@@ -18,6 +19,9 @@ func number(v any, otherwise int) int {
 
 // powerLevel is what a user may.
 func (r *room) powerLevel(user string) int {
+	if r.creatorsRule() && slices.Contains(r.creators(), user) {
+		return creatorPower
+	}
 	levels := r.stateContent("m.room.power_levels", "")
 	if levels == nil {
 		if user == r.creator {

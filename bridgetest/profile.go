@@ -31,6 +31,9 @@ func (hs *Homeserver) getProfileKey(c *call) (any, error) {
 		return nil, err
 	}
 	key := c.vars["key"]
+	if !hs.hasProfileField(key) {
+		return nil, unrecognized()
+	}
 	value, have := acc.profile[key]
 	if !have {
 		if key == "displayname" || key == "avatar_url" {
@@ -43,6 +46,9 @@ func (hs *Homeserver) getProfileKey(c *call) (any, error) {
 
 func (hs *Homeserver) putProfileKey(c *call) (any, error) {
 	key := c.vars["key"]
+	if !hs.hasProfileField(key) {
+		return nil, unrecognized()
+	}
 	var req map[string]json.RawMessage
 	if err := c.json(&req); err != nil {
 		return nil, err
@@ -77,6 +83,9 @@ func (hs *Homeserver) putProfileKey(c *call) (any, error) {
 }
 
 func (hs *Homeserver) deleteProfileKey(c *call) (any, error) {
+	if !hs.hasProfileField(c.vars["key"]) {
+		return nil, unrecognized()
+	}
 	acc, err := hs.ownProfile(c)
 	if err != nil {
 		return nil, err
@@ -94,7 +103,12 @@ func (hs *Homeserver) ownProfile(c *call) (*account, error) {
 		}
 		return nil, badRequest("M_FORBIDDEN", "Cannot set another user's %s", what)
 	}
-	return c.who.account, nil
+	return c.who.account, c.suspendedFrom("Updating profile")
+}
+
+// hasProfileField tells whether the server knows a key of profiles: two it always does, any by MSC4133.
+func (hs *Homeserver) hasProfileField(key string) bool {
+	return hs.traits.profileFields || key == "displayname" || key == "avatar_url"
 }
 
 // propagateProfile shows a changed name or picture in every room that the user is in.

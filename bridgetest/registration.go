@@ -24,8 +24,10 @@ type Registration struct {
 	PushEphemeral    bool `yaml:"de.sorunome.msc2409.push_ephemeral"`
 	// DeviceExtensions (MSC3202) asks for device lists, one-time key counts and fallback key types.
 	DeviceExtensions bool `yaml:"org.matrix.msc3202"`
-	// NoLogin (MSC4190) makes the homeserver refuse logins, and registrations that would log in.
+	// NoLogin (MSC4190) makes Synapse refuse logins, and registrations that would log in.
 	NoLogin bool `yaml:"io.element.msc4190"`
+	// DeviceManagement is Tuwunel's spelling of MSC4190: without it an appservice can make and delete no devices there.
+	DeviceManagement bool `yaml:"device_management"`
 }
 
 // Namespaces are the IDs that an appservice is interested in.

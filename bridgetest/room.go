@@ -1,20 +1,18 @@
 package bridgetest
 
-import (
-	"slices"
-	"time"
-)
+import "slices"
 
 type stateID struct{ typ, key string }
 
 // room is a room with its whole history.
 type room struct {
 	id       string
+	clock    *Clock
 	version  string
 	creator  string
 	timeline []*pdu
 	state    map[stateID]*pdu
-	typing   map[string]*time.Timer
+	typing   map[string]*alarm
 	typingAt int64
 	receipts map[receiptID]receipt
 }
@@ -27,10 +25,10 @@ type receipt struct {
 	at    int64
 }
 
-func newRoom(id, creator string) *room {
+func newRoom(id, version, creator string, clock *Clock) *room {
 	return &room{
-		id: id, version: "11", creator: creator, state: make(map[stateID]*pdu),
-		typing: make(map[string]*time.Timer), receipts: make(map[receiptID]receipt),
+		id: id, version: version, creator: creator, clock: clock, state: make(map[stateID]*pdu),
+		typing: make(map[string]*alarm), receipts: make(map[receiptID]receipt),
 	}
 }
 
@@ -101,8 +99,8 @@ func (r *room) typingUsers() []string {
 }
 
 func (r *room) stopTimers() {
-	for _, t := range r.typing {
-		t.Stop()
+	for _, end := range r.typing {
+		r.clock.cancel(end)
 	}
 }
 

@@ -57,8 +57,14 @@ func (hs *Homeserver) postCreateRoom(c *call) (any, error) {
 	if !have {
 		return nil, badRequest("M_BAD_JSON", "'%s' is not a valid preset", req.Preset)
 	}
-	if req.Version != "" && req.Version != "11" {
+	if req.Version == "" {
+		req.Version = defaultVersion
+	}
+	if roomVersions[req.Version] == "" {
 		return nil, badRequest("M_UNSUPPORTED_ROOM_VERSION", "Your homeserver does not support this room version")
+	}
+	if err := hs.mayPost(c); err != nil {
+		return nil, err
 	}
 	aliasID := ""
 	if req.Alias != "" {
@@ -76,8 +82,8 @@ func (hs *Homeserver) postCreateRoom(c *call) (any, error) {
 		}
 	}
 	creator := c.user()
-	r := newRoom("!"+randomLetters(18, letters)+":"+hs.opts.ServerName, creator)
-	hs.rooms[r.id] = r
+	r := newRoom(hs.newRoomID(req.Version), req.Version, creator, hs.opts.Clock)
+	hs.rooms[r.id] = r // it stays when what follows fails: an orphan, with what it got until then
 	if err := hs.furnish(r, &req, preset.rule, preset.guests, preset.invite, aliasID); err != nil {
 		return nil, err
 	}
@@ -100,6 +106,15 @@ func (hs *Homeserver) furnish(r *room, req *createRequest, rule, guests string, 
 		creation = object{}
 	}
 	creation["room_version"] = r.version
+	if r.creatorsRule() && req.Preset == "trusted_private_chat" && len(req.Invite) > 0 {
+		more, _ := creation["additional_creators"].([]any)
+		for _, user := range req.Invite {
+			if !slices.Contains(more, any(user)) {
+				more = append(more, user)
+			}
+		}
+		creation["additional_creators"] = more
+	}
 	levels := object{
 		"ban": 50, "events_default": 0, "historical": 100, "invite": invite, "kick": 50, "redact": 50, "state_default": 50,
 		"users": object{r.creator: 100}, "users_default": 0,
@@ -108,7 +123,10 @@ func (hs *Homeserver) furnish(r *room, req *createRequest, rule, guests string, 
 			"m.room.name": 50, "m.room.power_levels": 100, "m.room.server_acl": 100, "m.room.tombstone": 100,
 		},
 	}
-	if req.Preset == "trusted_private_chat" {
+	if r.creatorsRule() {
+		levels["users"] = object{}
+		levels["events"].(object)["m.room.tombstone"] = 150
+	} else if req.Preset == "trusted_private_chat" {
 		users := object{r.creator: 100}
 		for _, user := range req.Invite {
 			users[user] = 100

@@ -5,12 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"strconv"
 	"strings"
-	"time"
 
 	"maunium.net/go/mautrix/id"
 )
@@ -22,6 +23,7 @@ const (
 	locked mode = iota // with the data locked, for a user or appservice
 	free               // not locked, for a user or appservice: it waits for something
 	open               // locked, without authentication
+	public             // not locked, without authentication
 )
 
 type route struct {
@@ -98,15 +100,14 @@ func (hs *Homeserver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if fault.Delay > 0 {
-		select {
-		case <-time.After(fault.Delay):
-		case <-r.Context().Done():
-		}
+		_ = hs.sleep(r.Context(), fault.Delay) // cut short, the request goes its way to nobody
 	}
 	switch {
 	case fault.DropAfter:
 		hs.dispatch(httptest.NewRecorder(), r)
 		reset(w)
+	case fault.CutAnswer:
+		hs.cutAnswer(w, r)
 	case fault.Drop:
 		hs.record(r, identity{}, 0)
 		reset(w)
@@ -118,13 +119,24 @@ func (hs *Homeserver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		e := refuse(fault.Status, code, "%s", http.StatusText(fault.Status))
 		if fault.Status == http.StatusTooManyRequests {
 			e = limited(fault.RetryAfter)
-			w.Header().Set("Retry-After", wholeSeconds(fault.RetryAfter))
 		}
 		hs.record(r, identity{}, fault.Status)
-		writeJSON(w, e.status, e.body())
+		e.describe(w.Header())
+		hs.writeJSON(w, e.status, e.body())
 	default:
 		hs.dispatch(w, r)
 	}
+}
+
+// cutAnswer answers with the first half of the body, and then nothing.
+func (hs *Homeserver) cutAnswer(w http.ResponseWriter, r *http.Request) {
+	rec := httptest.NewRecorder()
+	hs.dispatch(rec, r)
+	maps.Copy(w.Header(), rec.Header())
+	w.Header().Set("Content-Length", strconv.Itoa(rec.Body.Len()))
+	w.WriteHeader(rec.Code)
+	_, _ = w.Write(rec.Body.Bytes()[:rec.Body.Len()/2])
+	panic(http.ErrAbortHandler)
 }
 
 // reset ends a connection as a crash would, without an answer.
@@ -150,6 +162,7 @@ func (hs *Homeserver) dispatch(w http.ResponseWriter, r *http.Request) {
 		switch withStatus, ok := answer.(answerWithStatus); {
 		case errors.As(err, &no):
 			code, answer = no.status, no.body()
+			no.describe(w.Header())
 		case err != nil:
 			code, answer = http.StatusInternalServerError, map[string]any{"errcode": "M_UNKNOWN", "error": "Internal server error"}
 		case ok:
@@ -158,7 +171,7 @@ func (hs *Homeserver) dispatch(w http.ResponseWriter, r *http.Request) {
 	}
 	hs.record(r, c.who, code)
 	if !c.written {
-		writeJSON(w, code, answer)
+		hs.writeJSON(w, code, answer)
 	}
 }
 
@@ -181,7 +194,7 @@ func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 func (hs *Homeserver) record(r *http.Request, who identity, status int) {
 	rec := Request{
-		Time: time.Now(), Method: r.Method, Path: r.URL.EscapedPath(), Query: r.URL.Query(), Status: status,
+		Time: hs.opts.Clock.Now(), Method: r.Method, Path: r.URL.EscapedPath(), Query: r.URL.Query(), Status: status,
 		Device: id.DeviceID(who.device),
 	}
 	if who.account != nil {
@@ -193,10 +206,10 @@ func (hs *Homeserver) record(r *http.Request, who identity, status int) {
 	hs.log.add(rec)
 }
 
-func writeJSON(w http.ResponseWriter, status int, body any) {
+func (hs *Homeserver) writeJSON(w http.ResponseWriter, status int, body any) {
 	data := mustJSON(body)
 	h := w.Header()
-	h.Set("Server", serverName)
+	hs.traits.sign(h)
 	h.Set("Content-Type", "application/json")
 	h.Set("Cache-Control", "no-cache, no-store, must-revalidate")
 	h.Set("Access-Control-Allow-Origin", "*")
@@ -227,12 +240,12 @@ func (hs *Homeserver) answer(c *call) (any, error) {
 	}
 	hs.mu.Lock()
 	defer hs.mu.Unlock()
-	if rt.mode != open {
+	if rt.mode != open && rt.mode != public {
 		if c.who, err = hs.identify(c.Request); err != nil {
 			return nil, err
 		}
 	}
-	if rt.mode == free {
+	if rt.mode == free || rt.mode == public {
 		hs.mu.Unlock()
 		defer hs.mu.Lock()
 	}
@@ -263,7 +276,7 @@ func (hs *Homeserver) route(c *call) (*route, error) {
 	if known {
 		return nil, refuse(http.StatusMethodNotAllowed, "M_UNRECOGNIZED", "Unrecognized request")
 	}
-	return nil, refuse(http.StatusNotFound, "M_UNRECOGNIZED", "Unrecognized request")
+	return nil, unrecognized()
 }
 
 func matchPath(pattern, parts []string) (map[string]string, bool) {
@@ -280,62 +293,4 @@ func matchPath(pattern, parts []string) (map[string]string, bool) {
 		}
 	}
 	return vars, true
-}
-
-// identify finds out as whom a request is made.
-func (hs *Homeserver) identify(r *http.Request) (identity, error) {
-	token, err := bearer(r)
-	if err != nil {
-		return identity{}, err
-	}
-	if token == "" {
-		return identity{}, missingToken()
-	}
-	if s := hs.tokens[token]; s != nil {
-		return identity{account: s.account, device: s.device}, nil // user_id is ignored in silence
-	}
-	as := hs.serviceByToken(token)
-	if as == nil {
-		return identity{}, unknownToken("Invalid access token passed.")
-	}
-	who := identity{service: as, account: as.sender}
-	query := r.URL.Query()
-	user := query.Get("user_id")
-	if user != "" && user != as.sender.id {
-		if !as.users.match(user) || !strings.HasSuffix(user, ":"+hs.opts.ServerName) {
-			return identity{service: as}, forbidden("Application service cannot masquerade as this user (%s).", user)
-		}
-		who.account = hs.accounts[user]
-		if who.account == nil || !who.account.registered {
-			return identity{service: as}, forbidden("Application service has not registered this user (%s)", user)
-		}
-	}
-	for _, key := range []string{"org.matrix.msc3202.device_id", "device_id"} {
-		if !query.Has(key) {
-			continue
-		}
-		if user == "" {
-			return who, errors.New("a device without a user") // 500, as in Synapse
-		}
-		device := query.Get(key)
-		if who.account.devices[device] == nil {
-			return who, badRequest("ORG.MATRIX.MSC4326.M_UNKNOWN_DEVICE",
-				"Application service trying to use a device that doesn't exist ('%s' for %s)", device, who.account.id)
-		}
-		who.device = device
-		break
-	}
-	return who, nil
-}
-
-// bearer returns the access token of a request, which Synapse takes from the query too, but not from both.
-func bearer(r *http.Request) (string, error) {
-	header, query := r.Header.Get("Authorization"), r.URL.Query()
-	if header != "" && query.Has("access_token") {
-		return "", refuse(http.StatusUnauthorized, "M_MISSING_TOKEN", "Mixing Authorization headers and access_token query parameters.")
-	}
-	if token, found := strings.CutPrefix(header, "Bearer "); found {
-		return token, nil
-	}
-	return query.Get("access_token"), nil
 }

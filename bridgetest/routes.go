@@ -1,6 +1,9 @@
 package bridgetest
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // routeTable lists the endpoints. Paths are below /_matrix/client/v3 unless they begin with a slash. An empty part at
 // the end stands for the empty state key.
@@ -13,9 +16,11 @@ func (hs *Homeserver) routeTable() []route {
 	}{
 		{"GET", "/_matrix/client/versions", open, hs.getVersions},
 		{"GET", "capabilities", locked, hs.getCapabilities},
+		{"GET", v1 + "auth_metadata", open, hs.getAuthMetadata},
 
 		{"GET", "login", open, hs.getLogin},
 		{"POST", "login", open, hs.postLogin},
+		{"POST", "refresh", open, hs.postRefresh},
 		{"POST", "logout", locked, hs.postLogout},
 		{"POST", "register", open, hs.postRegister},
 		{"GET", "account/whoami", locked, hs.getWhoami},
@@ -53,6 +58,8 @@ func (hs *Homeserver) routeTable() []route {
 		{"PUT", "directory/room/{alias}", locked, hs.putAlias},
 		{"DELETE", "directory/room/{alias}", locked, hs.deleteAlias},
 		{"GET", "rooms/{room}/aliases", locked, hs.getRoomAliases},
+		{"GET", v1 + "room_summary/{room}", free, hs.getRoomSummary},
+		{"GET", "/_matrix/client/unstable/im.nheko.summary/rooms/{room}/summary", free, hs.getRoomSummary},
 		{"GET", "joined_rooms", locked, hs.getJoinedRooms},
 		{"GET", "rooms/{room}/joined_members", locked, hs.getJoinedMembers},
 		{"GET", "rooms/{room}/members", locked, hs.getMembers},
@@ -80,9 +87,9 @@ func (hs *Homeserver) routeTable() []route {
 		{"GET", v1 + "media/download/{server}/{media}", free, hs.getDownload},
 		{"GET", v1 + "media/download/{server}/{media}/{name}", free, hs.getDownload},
 		{"GET", v1 + "media/thumbnail/{server}/{media}", free, hs.getThumbnail},
-		{"GET", "/_matrix/media/v3/download/{server}/{media}", open, hs.getLegacyMedia},
-		{"GET", "/_matrix/media/v3/download/{server}/{media}/{name}", open, hs.getLegacyMedia},
-		{"GET", "/_matrix/media/v3/thumbnail/{server}/{media}", open, hs.getLegacyMedia},
+		{"GET", "/_matrix/media/v3/download/{server}/{media}", public, hs.getLegacyMedia},
+		{"GET", "/_matrix/media/v3/download/{server}/{media}/{name}", public, hs.getLegacyMedia},
+		{"GET", "/_matrix/media/v3/thumbnail/{server}/{media}", public, hs.getLegacyMedia},
 
 		{"POST", "keys/upload", locked, hs.postKeysUpload},
 		{"POST", "keys/query", locked, hs.postKeysQuery},
@@ -96,6 +103,9 @@ func (hs *Homeserver) routeTable() []route {
 	routes := make([]route, 0, len(table))
 	for _, t := range table {
 		path := t.path
+		if slices.Contains(hs.traits.lacks, path) {
+			continue
+		}
 		if path[0] != '/' {
 			path = "/_matrix/client/v3/" + path
 		}

@@ -4,7 +4,6 @@ import (
 	"net/http"
 	"reflect"
 	"strconv"
-	"strings"
 )
 
 // draft is an event that is not yet one.
@@ -28,6 +27,9 @@ func (hs *Homeserver) emit(r *room, d draft) (*pdu, error) {
 	if err := r.authorise(d); err != nil {
 		return nil, err
 	}
+	if err := r.checkLevels(d); err != nil {
+		return nil, err
+	}
 	if len(mustJSON(d.content)) > maxEvent {
 		return nil, refuse(http.StatusRequestEntityTooLarge, "M_TOO_LARGE", "event too large")
 	}
@@ -36,7 +38,7 @@ func (hs *Homeserver) emit(r *room, d draft) (*pdu, error) {
 		content = map[string]any{}
 	}
 	p := &pdu{
-		id: newEventID(), room: r, typ: d.typ, sender: d.sender, stateKey: d.stateKey, content: content,
+		id: r.nextEventID(d), room: r, typ: d.typ, sender: d.sender, stateKey: d.stateKey, content: content,
 		timestamp: d.timestamp, txnID: d.txnID, txnDevice: d.device,
 	}
 	if d.stateKey != nil {
@@ -52,9 +54,11 @@ func (hs *Homeserver) emit(r *room, d draft) (*pdu, error) {
 		}
 	}
 	if p.timestamp == 0 {
-		p.timestamp = now()
+		p.timestamp = hs.now()
 	}
 	p.at = hs.advance()
+	hs.arrival = max(hs.arrival+1, hs.opts.Clock.Now().UnixNano())
+	p.arrived = hs.arrival
 	hs.events[p.id] = p
 	r.timeline = append(r.timeline, p)
 	if p.stateKey != nil {
@@ -94,6 +98,22 @@ func (hs *Homeserver) knownRoom(c *call) (*room, error) {
 	return r, nil
 }
 
+// roomToPostIn is the room of a request for those who may send at all, and not too much.
+func (hs *Homeserver) roomToPostIn(c *call) (*room, error) {
+	r, err := hs.knownRoom(c)
+	if err == nil {
+		err = hs.mayPost(c)
+	}
+	return r, err
+}
+
+func (hs *Homeserver) mayPost(c *call) error {
+	if err := c.suspendedFrom("Sending messages"); err != nil {
+		return err
+	}
+	return hs.limitMessages(c)
+}
+
 // massaged is the timestamp that an appservice may give an event.
 func massaged(c *call) int64 {
 	if c.who.service == nil {
@@ -101,45 +121,6 @@ func massaged(c *call) int64 {
 	}
 	ts, _ := strconv.ParseInt(c.param("ts"), 10, 64)
 	return ts
-}
-
-// cached is the answer to a transaction ID that was seen.
-type cached struct{ answer any }
-
-// once runs a request unless its transaction ID was seen before. Synapse looks in two places: in memory by path, for an
-// appservice whichever ghost it acts as, and in its database by room, user, device and ID. Only the second survives a
-// restart, and only a request with a device gets there.
-func (hs *Homeserver) once(c *call, kind string, run func() (*pdu, error)) (any, error) {
-	owner := "user\x00" + c.user() + "\x00" + c.who.device
-	if c.who.service != nil {
-		owner = "appservice\x00" + c.who.service.reg.ID
-	}
-	memory := owner + "\x00" + c.URL.EscapedPath()
-	if hit, seen := hs.txnCache[memory]; seen {
-		return hit.answer, nil
-	}
-	durable := strings.Join([]string{kind, c.vars["room"], c.user(), c.who.device, c.vars["txn"]}, "\x00")
-	eventID := ""
-	if c.who.device != "" {
-		eventID = hs.txnStore[durable]
-	}
-	if eventID == "" {
-		p, err := run()
-		if err != nil {
-			return nil, err
-		}
-		if p == nil {
-			hs.txnCache[memory] = cached{struct{}{}}
-			return struct{}{}, nil
-		}
-		eventID = p.id
-		if c.who.device != "" {
-			hs.txnStore[durable] = eventID
-		}
-	}
-	answer := map[string]any{"event_id": eventID}
-	hs.txnCache[memory] = cached{answer}
-	return answer, nil
 }
 
 func (c *call) content() (map[string]any, error) {
@@ -159,7 +140,7 @@ func (hs *Homeserver) putSend(c *call) (any, error) {
 		return nil, err
 	}
 	return hs.once(c, "event", func() (*pdu, error) {
-		r, err := hs.knownRoom(c)
+		r, err := hs.roomToPostIn(c)
 		if err != nil {
 			return nil, err
 		}
@@ -187,13 +168,18 @@ func (hs *Homeserver) putRedact(c *call) (any, error) {
 		return nil, err
 	}
 	return hs.once(c, "event", func() (*pdu, error) {
-		r, err := hs.knownRoom(c)
-		if err != nil {
-			return nil, err
-		}
 		target := hs.events[c.vars["event"]]
-		if target == nil || target.room != r {
+		if target == nil || target.room.id != c.vars["room"] {
 			return nil, notFound("Event %s not found", c.vars["event"])
+		}
+		r := target.room
+		if target.sender != c.user() { // one's own can be redacted also by the suspended
+			if err := c.suspendedFrom("Sending messages"); err != nil {
+				return nil, err
+			}
+		}
+		if err := hs.limitMessages(c); err != nil {
+			return nil, err
 		}
 		content["redacts"] = target.id
 		return hs.emit(r, draft{
@@ -208,7 +194,7 @@ func (hs *Homeserver) putStateEvent(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	r, err := hs.knownRoom(c)
+	r, err := hs.roomToPostIn(c)
 	if err != nil {
 		return nil, err
 	}

@@ -135,7 +135,7 @@ func (s *syncing) build() map[string]any {
 			continue
 		}
 		if other.presence != nil && other.presenceAt > s.since {
-			presence = append(presence, object{"type": "m.presence", "sender": user, "content": other.presenceContent()})
+			presence = append(presence, object{"type": "m.presence", "sender": user, "content": other.presenceContent(s.hs.now())})
 		}
 		if s.since > 0 && other.devicesAt > s.since {
 			s.lists[user] = true

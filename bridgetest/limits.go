@@ -1,0 +1,86 @@
+package bridgetest
+
+import (
+	"math"
+	"time"
+)
+
+// Rate is a limit as Synapse has it: Burst at once, and PerSecond in the long run. The zero Rate is no limit.
+type Rate struct {
+	PerSecond float64
+	Burst     int
+}
+
+// Limits are the rates of a homeserver. They hold for each ghost, with a bucket of its own, of appservices whose
+// registration has rate_limited: true; the appservice's sender is exempt, and so are people, who are the test's own hands.
+type Limits struct {
+	Messages Rate // messages, redactions, state and new rooms together (rc_message)
+	Joins    Rate // rc_joins.local
+	Logins   Rate // of one account (rc_login.account)
+	// LoginsByAddress holds for all ghosts of an appservice together, which come from one address (rc_login.address).
+	LoginsByAddress Rate
+}
+
+// TightLimits are so low that a test of a few requests meets each of them.
+func TightLimits() Limits {
+	return Limits{
+		Messages: Rate{0.5, 2}, Joins: Rate{0.1, 2}, Logins: Rate{0.003, 2}, LoginsByAddress: Rate{0.003, 2},
+	}
+}
+
+// bucket is what is left of a rate.
+type bucket struct {
+	left float64
+	at   time.Time
+}
+
+type bucketID struct{ kind, owner string }
+
+// spend takes one of what is left to an owner, or refuses with the time until there is one again.
+func (hs *Homeserver) spend(rate Rate, kind, owner string) error {
+	if rate.PerSecond <= 0 {
+		return nil
+	}
+	now, id := hs.opts.Clock.Now(), bucketID{kind, owner}
+	b := hs.buckets[id]
+	if b == nil {
+		b = &bucket{left: float64(rate.Burst), at: now}
+		hs.buckets[id] = b
+	}
+	b.left = math.Min(float64(rate.Burst), b.left+now.Sub(b.at).Seconds()*rate.PerSecond)
+	b.at = now
+	if b.left < 1 {
+		return limited(time.Duration(math.Ceil((1-b.left)/rate.PerSecond*1000)) * time.Millisecond)
+	}
+	b.left--
+	return nil
+}
+
+// limitedGhost tells whether limits hold for who makes a request.
+func (who identity) limitedGhost() bool {
+	return who.service != nil && who.service.reg.RateLimited && who.account != nil && who.account != who.service.sender
+}
+
+func (hs *Homeserver) limitMessages(c *call) error {
+	if !c.who.limitedGhost() {
+		return nil
+	}
+	return hs.spend(hs.opts.Limits.Messages, "messages", c.user())
+}
+
+func (hs *Homeserver) limitJoins(c *call) error {
+	if !c.who.limitedGhost() {
+		return nil
+	}
+	return hs.spend(hs.opts.Limits.Joins, "joins", c.user())
+}
+
+func (hs *Homeserver) limitLogins(as *appService, acc *account) error {
+	if !(identity{account: acc, service: as}).limitedGhost() {
+		return nil
+	}
+	if err := hs.spend(hs.opts.Limits.LoginsByAddress, "logins by address", as.reg.ID); err != nil {
+		return err
+	}
+	return hs.spend(hs.opts.Limits.Logins, "logins", acc.id)
+}
