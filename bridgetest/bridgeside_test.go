@@ -21,8 +21,8 @@ type bridgeSide struct {
 }
 
 type asked struct {
-	Method, Path, Auth string
-	Body               map[string]any
+	Method, Path, Query, Auth string
+	Body                      map[string]any
 }
 
 func (a asked) transaction() string {
@@ -50,7 +50,7 @@ func newBridgeSide(t *testing.T) *bridgeSide {
 
 func (b *bridgeSide) serve(w http.ResponseWriter, r *http.Request) {
 	data, _ := io.ReadAll(r.Body)
-	a := asked{Method: r.Method, Path: r.URL.EscapedPath(), Auth: r.Header.Get("Authorization")}
+	a := asked{Method: r.Method, Path: r.URL.EscapedPath(), Query: r.URL.RawQuery, Auth: r.Header.Get("Authorization")}
 	_ = json.Unmarshal(data, &a.Body)
 	b.mu.Lock()
 	status, body := 200, "{}"

@@ -117,6 +117,9 @@ func (hs *Homeserver) URL() string { return hs.url }
 // Domain is the server name.
 func (hs *Homeserver) Domain() string { return hs.opts.ServerName }
 
+// Personality is the kind of homeserver that it behaves as.
+func (hs *Homeserver) Personality() Personality { return hs.opts.Personality }
+
 // Close ends the homeserver: listeners, connections, long polls and pushing. It returns when the last goroutine ended.
 func (hs *Homeserver) Close() error {
 	hs.mu.Lock()
