@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rs/zerolog"
 
@@ -227,6 +228,12 @@ func TestA20_UnderAFloodOfEphemeralEvents_EveryMessageIsHandledAndTheNewestAreLe
 	}
 	f.rec.waitEvents(rounds) // while the handler of ephemeral events does nothing at all
 	f.idle()
+	newest := ephemeralKey{typ: "m.presence", user: userID(fmt.Sprintf("@u%d:x", rounds*each-1))}
+	for read := false; !read; time.Sleep(time.Millisecond) { // until all of it was read, and what is too much was dropped
+		f.as.ephemeral.mu.Lock()
+		_, read = f.as.ephemeral.waiting[newest]
+		f.as.ephemeral.mu.Unlock()
+	}
 	close(block)
 	got := f.handedOver()
 	if len(got) > ephemeralQueue+1 {
