@@ -360,10 +360,10 @@ func (w *writer) undoTo(n int) {
 
 // committed makes memory follow the database, runs the hooks and answers.
 func (w *writer) committed() {
+	w.settleRows() // first: what push finds to forget is not yet deleted
 	for _, row := range w.taken {
 		w.seen.push(row)
 	}
-	w.settleRows()
 	for _, hook := range w.hooks {
 		w.runHook(hook)
 	}

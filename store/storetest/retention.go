@@ -70,4 +70,23 @@ var retentionChecks = []check{
 			t.Errorf("the outbox has %d rows, %v: retention must not touch what waits", n, err)
 		}
 	}},
+	{"Prune_OfWhatWaitsAndOfKeysThatAreKnown_NeverGoesByAge", func(t *testing.T, db *database) {
+		s := db.open(t)
+		lanes := ingest(t, s, transaction(pdu("!a", "$waits"), pdu("!a", "$too")))
+		done := ingest(t, s, transaction(pdu("!b", "$done")))
+		Commit(t, s, func(tx *store.Tx) error { return tx.Finish("!b", done[0].Refs[0]) })
+		for _, after := range []time.Duration{7 * 24 * time.Hour, 5 * 365 * 24 * time.Hour} {
+			shut(t, s)
+			db.now = start.Add(after)
+			s = db.open(t)
+			if err := s.Prune(ctx()); err != nil {
+				t.Fatal(err)
+			}
+			expect(t, fmt.Sprint("backlog after ", after), keys(t, s, backlog(t, s)), "!a: $waits $too")
+			again := ingest(t, s, transaction(pdu("!a", "$waits"), pdu("!b", "$done")))
+			expect(t, fmt.Sprint("events taken twice after ", after), len(again), 0)
+		}
+		Commit(t, s, func(tx *store.Tx) error { return tx.Finish("!a", lanes[0].Refs[1]) })
+		expect(t, "rows in the end", rows(t, s).Rows, int64(0))
+	}},
 }
