@@ -133,7 +133,7 @@ func (p *registrationParser) parse(data []byte) *Registration {
 		{"sender_localpart", p.text(&reg.SenderLocalpart, checkLocalpart), true},
 		{"namespaces", p.namespaces(&reg.Namespaces), true},
 		{"rate_limited", p.flag(&reg.RateLimited), false},
-		{"protocols", p.texts(&reg.Protocols), false},
+		{"protocols", p.protocols(&reg.Protocols), false},
 		{"receive_ephemeral", p.flag(&ephemeral), false},
 		{"de.sorunome.msc2409.push_ephemeral", p.flag(&pushEphemeral), false},
 		{"org.matrix.msc3202", p.flag(&reg.MSC3202), false},
@@ -201,7 +201,7 @@ func (p *registrationParser) text(into *string, check func(string) (problem, men
 	}
 }
 
-func (p *registrationParser) texts(into *[]string) func(string, *yaml.Node) {
+func (p *registrationParser) protocols(into *[]string) func(string, *yaml.Node) {
 	return func(field string, node *yaml.Node) {
 		if node.Tag == "!!null" {
 			return
@@ -212,7 +212,12 @@ func (p *registrationParser) texts(into *[]string) func(string, *yaml.Node) {
 		}
 		for i, n := range node.Content {
 			var s string
-			p.text(&s, nil)(fmt.Sprintf("%s[%d]", field, i), resolve(n))
+			at := fmt.Sprintf("%s[%d]", field, i)
+			p.text(&s, checkProtocol)(at, resolve(n))
+			if s != "" && slices.Contains(*into, s) {
+				p.wrong(n.Line, at, "it is there already", "remove one of them")
+				continue
+			}
 			*into = append(*into, s)
 		}
 	}
@@ -301,6 +306,13 @@ func checkToken(s string) (string, string) {
 func checkLocalpart(s string) (string, string) {
 	if err := checkCharacters(s); err != nil {
 		return "it has characters that a localpart may not have", "write only the part between @ and the colon, of a-z, 0-9 and ._=-/+"
+	}
+	return "", ""
+}
+
+func checkProtocol(s string) (string, string) {
+	if !isName(s) || strings.ContainsAny(s, " /?#%") {
+		return "it is no name that a path can have", "write a short name, of letters and digits"
 	}
 	return "", ""
 }

@@ -49,6 +49,10 @@ func Generate(opts GenerateOptions) (*Registration, error) {
 		problem, mend := checkLocalpart(value)
 		wrong(field, problem, mend)
 	}
+	for _, protocol := range opts.Protocols {
+		problem, mend := checkProtocol(protocol)
+		wrong("protocol", problem, mend)
+	}
 	if len(errs) > 0 {
 		return nil, fmt.Errorf("generate a registration: %w", errors.Join(errs...))
 	}

@@ -73,6 +73,15 @@ func (i *Intent) JoinByIDOrAlias(ctx context.Context, roomOrAlias string, via ..
 	return resp.RoomID, i.setMember(ctx, resp.RoomID, i.user, "join")
 }
 
+// ResolveAlias gives the room that an alias leads to. The error is M_NOT_FOUND when it leads nowhere.
+func (i *Intent) ResolveAlias(ctx context.Context, alias id.RoomAlias) (id.RoomID, error) {
+	resp, err := i.client("").ResolveAlias(ctx, alias)
+	if err != nil {
+		return "", fmt.Errorf("resolve %s: %w", alias, i.as.explain(err))
+	}
+	return resp.RoomID, nil
+}
+
 // Leave leaves a room. reason may be empty.
 func (i *Intent) Leave(ctx context.Context, room id.RoomID, reason string) error {
 	if err := i.EnsureRegistered(ctx); err != nil {

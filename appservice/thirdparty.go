@@ -55,7 +55,7 @@ type ThirdPartyLocation struct {
 type ThirdPartyHandler interface {
 	// LookUpProtocol describes a protocol; nil when the bridge does not have it.
 	LookUpProtocol(ctx context.Context, protocol string) (*Protocol, error)
-	// LookUpUsers finds users by fields; an empty map asks for all that there is to tell.
+	// LookUpUsers finds users by fields, of which there may be none.
 	LookUpUsers(ctx context.Context, protocol string, fields map[string]string) ([]ThirdPartyUser, error)
 	// LookUpUser says who a Matrix user is on the network.
 	LookUpUser(ctx context.Context, user id.UserID) ([]ThirdPartyUser, error)

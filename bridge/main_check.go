@@ -71,6 +71,9 @@ func (p *program) checkCommand(*flag.FlagSet) func() int {
 			return exitWrong
 		}
 		f.ok("registration", "%s agrees with the configuration", cfg.Appservice.Registration)
+		for _, n := range registrationNotes(cfg, p.network) {
+			f.note("registration", "%s", n)
+		}
 		checkModes(f, p.config, cfg)
 		checkDatabase(f, cfg)
 		checkMediaURL(f, cfg)

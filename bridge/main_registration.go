@@ -25,6 +25,7 @@ func (p *program) registrationCommand(f *flag.FlagSet) func() int {
 		registration, err := appservice.Generate(appservice.GenerateOptions{
 			ID: cfg.Appservice.ID, URL: cfg.Appservice.Address, Domain: cfg.Homeserver.Domain,
 			SenderLocalpart: cfg.Appservice.Bot, GhostPrefix: cfg.Appservice.Ghosts, AliasPrefix: cfg.Appservice.Ghosts,
+			Protocols: protocols(p.network),
 		})
 		if err != nil {
 			fmt.Fprintln(p.stderr, err)

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/trestle-bridge/trestle/appservice"
@@ -67,6 +68,30 @@ func compareRegistration(cfg *Config, r *appservice.Registration, skip func(path
 		wrong("receive_ephemeral", "is not true, so there would be no typing; write receive_ephemeral: true and de.sorunome.msc2409.push_ephemeral: true%s", restart)
 	}
 	return list
+}
+
+// registrationNotes are what works in a registration, and is probably not wanted. It must have been read without mistakes.
+func registrationNotes(cfg *Config, n Network) (notes []string) {
+	path := cfg.Appservice.Registration
+	r, err := appservice.LoadRegistration(path)
+	if err != nil {
+		return nil
+	}
+	say := func(format string, args ...any) {
+		notes = append(notes, fmt.Sprintf("%s:%d: protocols: ", path, fieldLine(path, "protocols"))+fmt.Sprintf(format, args...)+"; then restart the homeserver")
+	}
+	answered := protocols(n)
+	for _, protocol := range answered {
+		if !slices.Contains(r.Protocols, protocol) {
+			say("%s is not listed, so nobody on Matrix can search %s; write protocols: [%s]", protocol, n.Info().Name, quoteYAML(protocol))
+		}
+	}
+	for _, protocol := range r.Protocols {
+		if !slices.Contains(answered, protocol) {
+			say("%q is listed, and this bridge has nothing to search by that name; remove it", protocol)
+		}
+	}
+	return notes
 }
 
 func compareNamespaces(cfg *Config, r *appservice.Registration, wrong func(format string, args ...any)) {

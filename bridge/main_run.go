@@ -32,6 +32,9 @@ func (p *program) runCommand(*flag.FlagSet) func() int {
 			fmt.Fprintf(p.stderr, "%s; nothing was started\n", count(len(mistakes), "mistake"))
 			return exitWrong
 		}
+		for _, n := range registrationNotes(cfg, p.network) {
+			fmt.Fprintf(p.stderr, "warning: %s\n", n)
+		}
 		log, closeLog, err := openLog(&cfg.Log, p.stderr)
 		if err != nil {
 			fmt.Fprintln(p.stderr, "opening the log:", err)

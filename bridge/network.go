@@ -16,8 +16,8 @@ import (
 // The life of a Network: [Main] reads the configuration, hands the `network:` section to a Network that is
 // [Configurable], opens one Session for every login (at least the relay login, whose ID is [RelayLogin]), and closes each
 // on shutdown. Everything beyond Network and Session is a small optional interface that the bridge finds by assertion:
-// [Configurable], [ConfigExampler], [ChannelValidator] and [Checker] on the Network; [DoubtMarker], [ChannelJoiner], [TypingSender],
-// [MembershipSender], [TopicSender] and [Guarantor] on the Session. A network that lacks one degrades in the way that the
+// [Configurable], [ConfigExampler], [ChannelValidator], [Checker] and [Directory] on the Network; [DoubtMarker], [ChannelJoiner],
+// [TypingSender], [MembershipSender], [TopicSender], [UserFinder] and [Guarantor] on the Session. A network that lacks one degrades in the way that the
 // interface's comment states.
 //
 // An edited message arrives as a new one whose text begins with "* ", as Matrix clients mark edits. Reactions do not cross.

@@ -48,10 +48,14 @@ func StartBridge(tb testing.TB, hs *Homeserver, network bridge.Network, change .
 	for _, f := range change {
 		f(cfg)
 	}
-	registration, err := appservice.Generate(appservice.GenerateOptions{
+	opts := appservice.GenerateOptions{
 		ID: cfg.Appservice.ID, URL: cfg.Appservice.Address, Domain: cfg.Homeserver.Domain,
 		SenderLocalpart: cfg.Appservice.Bot, GhostPrefix: cfg.Appservice.Ghosts,
-	})
+	}
+	if _, ok := network.(bridge.Directory); ok {
+		opts.Protocols = []string{network.Info().ID}
+	}
+	registration, err := appservice.Generate(opts)
 	if err == nil {
 		err = registration.Save(cfg.Appservice.Registration)
 	}

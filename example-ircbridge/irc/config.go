@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"maunium.net/go/mautrix/id"
+
 	"github.com/trestle-bridge/trestle/bridge"
 )
 
@@ -26,6 +28,7 @@ type Config struct {
 	Nick       string            `yaml:"nick"`
 	Username   string            `yaml:"username"`
 	Realname   string            `yaml:"realname"`
+	Icon       string            `yaml:"icon"`
 	SASL       SASL              `yaml:"sasl"`
 	Keys       map[string]string `yaml:"keys"`
 	Membership string            `yaml:"membership"`
@@ -128,6 +131,9 @@ func (c *Config) problems() []bridge.Problem {
 		say("tls.enabled", "set it to true, or leave the other TLS settings out", "TLS is off, but there are settings for it")
 	}
 	c.identity(say)
+	if uri, err := id.ParseContentURI(c.Icon); c.Icon != "" && (err != nil || uri.IsEmpty()) {
+		say("icon", `write the mxc:// URI of an uploaded picture, such as "mxc://example.org/abc", or leave it empty`, "%q is no mxc:// URI", c.Icon)
+	}
 	for name := range c.Keys {
 		if _, err := (*Network)(nil).Channel(name); err != nil {
 			say("keys", "use channel names as keys, in quotes", "%v", err)
