@@ -13,7 +13,8 @@
 // # Files
 //
 // The journey of an event: router.go (token and path), intake.go (body to commit), split.go and envelope.go (taking apart), worker.go
-// (handler, effects, backoff, dead letters), decode.go. Beside it: ephemeral.go, membership.go. Outwards: intent.go,
+// (handler, effects, backoff, dead letters), decode.go. Beside it: ephemeral.go, membership.go. What the homeserver asks: question.go (time and
+// panics), query.go (users and aliases), thirdparty.go. Outwards: intent.go,
 // device.go, room.go, profile.go, media.go, transport.go (rate limits, redirects), ping.go. The registration file:
 // registration.go, registration_generate.go.
 //
@@ -24,6 +25,8 @@
 //   - Workers, at most Config.Workers, exist while lanes have work (package lanes). A worker owns a lane for one turn of up
 //     to 64 events; an [Event] belongs to it and to the handler for as long as HandleEvent runs. A lane in backoff holds no
 //     worker.
+//   - A query of the homeserver has the handler in a goroutine of its own, at most 64 at once, which Stop waits for; the
+//     request does not wait for it beyond Config.QueryTimeout.
 //   - The reader and the caller of ephemeral events run from Start to Stop. The caller alone knows who is typing.
 //   - The greeter registers the bot and pings the homeserver from Start on, until it succeeds.
 //

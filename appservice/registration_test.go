@@ -85,6 +85,22 @@ func TestGenerate_EveryMistake_IsNamed(t *testing.T) {
 	}
 }
 
+func TestRegistration_Protocols_AreNamesAndThereOnce(t *testing.T) {
+	const rest = "id: a\nurl: http://localhost:1\nas_token: a\nhs_token: b\nsender_localpart: bot\nnamespaces: {users: [{regex: '@x_.*', exclusive: true}]}\n"
+	for list, want := range map[string]string{
+		"[irc, xmpp]": "", "[]": "", "null": "", "irc": "protocols: it must be a list", "[5]": "protocols[0]: it must be text",
+		"[irc, irc]": "protocols[1]: it is there already", "['a b']": "protocols[0]: it is no name", "['a/b']": "protocols[0]: it is no name", "['']": "protocols[0]: it is empty",
+	} {
+		_, err := ParseRegistration("r.yaml", []byte("protocols: "+list+"\n"+rest))
+		if want == "" && err != nil || want != "" && (err == nil || !strings.HasPrefix(err.Error(), "r.yaml:1: "+want)) {
+			t.Errorf("%s: %v", list, err)
+		}
+	}
+	if _, err := Generate(GenerateOptions{ID: "a", URL: "http://localhost:1", Domain: "x", SenderLocalpart: "b", GhostPrefix: "c_", Protocols: []string{"a b"}}); err == nil || !strings.Contains(err.Error(), "protocol") {
+		t.Error(err)
+	}
+}
+
 func TestSave_FileIsThere_IsLeftAlone(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "r.yaml")
 	if err := os.WriteFile(path, []byte("mine"), 0o600); err != nil {
