@@ -3,6 +3,7 @@ package appservice_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -89,6 +90,12 @@ func everything(ctx context.Context, bot, ghost *appservice.Intent, room id.Room
 		"JoinByIDOrAlias": func(i *appservice.Intent) error {
 			_, err := i.JoinByIDOrAlias(ctx, string(room))
 			return err
+		},
+		"ResolveAlias": func(i *appservice.Intent) error {
+			if _, err := i.ResolveAlias(ctx, "#nowhere:hs.test"); !errors.Is(err, mautrix.MNotFound) {
+				return fmt.Errorf("an alias that leads nowhere: %w", err)
+			}
+			return nil
 		},
 		"Leave":  func(i *appservice.Intent) error { return i.Leave(ctx, room, "bye") },
 		"Invite": func(*appservice.Intent) error { return bot.Invite(ctx, room, "@someone:hs.test") },
