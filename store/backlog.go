@@ -58,17 +58,13 @@ func (s *Store) backlogPage(ctx context.Context, after int64) ([]backlogRow, err
 	if err != nil || len(page) == 0 {
 		return nil, err
 	}
-	err = s.each(ctx, func(rows *sql.Rows) error {
-		seq, lane, l, err := scanProgress(rows)
-		if err != nil {
-			return err
-		}
-		row := bySeq[seq]
-		if row == nil {
-			return nil // of a row that is not in the inbox any more
-		}
-		return row.take(lane, l)
-	}, selectProgress, page[0].progress.seq, page[len(page)-1].progress.seq)
+	progress := func(seq int64) *inboxRow { return bySeq[seq] }
+	first, last := page[0].progress.seq, page[len(page)-1].progress.seq
+	err = s.each(ctx, func(rows *sql.Rows) error { return scanFinished(rows, progress) }, selectFinished, first, last)
+	if err != nil {
+		return nil, err
+	}
+	err = s.each(ctx, func(rows *sql.Rows) error { return scanProgress(rows, progress) }, selectProgress, first, last)
 	return page, err
 }
 

@@ -2,9 +2,11 @@ package store
 
 import (
 	"database/sql"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"math"
 	"time"
 )
 
@@ -21,14 +23,16 @@ type inboxRow struct {
 	lanes  []laneProgress
 	laneOf []uint32 // by position of the element
 	open   int      // lanes that are not done
-	stored bool     // the database may hold progress of this row
+	// The database may hold what progress, and what finished, says of this row.
+	troubled, started bool
+	moved             bool // finished is to be written
 }
 
 type laneProgress struct {
 	name  uint32 // a hash, to tell a mistake
 	last  uint32 // position of the lane's last element
 	done  uint32 // everything before this position is finished
-	dirty bool
+	dirty bool   // the trouble is to be written
 	*trouble
 }
 
@@ -120,18 +124,16 @@ func (tx *Tx) mark(what, lane string, ref Ref, change func(t *trouble)) error {
 		if l.finished() && !before.finished() {
 			row.open++
 		}
-		dirty := l.dirty
 		*l = before
-		l.dirty = dirty // written once more at worst
 	})
 	if change == nil {
-		l.done, l.trouble = ref.Pos+1, noTrouble
+		l.done, l.trouble, l.dirty = ref.Pos+1, noTrouble, false // what progress says of it counts no more
+		row.moved = true
 	} else {
 		changed := *l.trouble
 		change(&changed)
-		l.trouble = &changed
+		l.trouble, l.dirty = &changed, true
 	}
-	l.dirty = true
 	if l.finished() {
 		row.open--
 	}
@@ -163,58 +165,64 @@ func (tx *Tx) inboxRow(seq int64) (*inboxRow, error) {
 	return row, nil
 }
 
-const selectProgress = `SELECT seq, lane, done, doubt, attempts, next_at, cause FROM progress WHERE seq >= $1 AND seq <= $2`
+const (
+	selectProgress = `SELECT seq, lane, done, doubt, attempts, next_at, cause FROM progress WHERE seq >= $1 AND seq <= $2`
+	selectFinished = `SELECT seq, done FROM finished WHERE seq >= $1 AND seq <= $2`
+)
 
 func (tx *Tx) readProgress(row *inboxRow) error {
-	st, err := tx.w.statement(selectProgress)
-	if err != nil {
+	rows := func(int64) *inboxRow { return row }
+	if err := tx.each(func(r *sql.Rows) error { return scanFinished(r, rows) }, selectFinished, row.seq, row.seq); err != nil {
 		return err
 	}
-	rows, err := st.Query(row.seq, row.seq)
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		if err = row.scan(rows); err != nil {
-			return err
-		}
-	}
-	return rows.Err()
+	return tx.each(func(r *sql.Rows) error { return scanProgress(r, rows) }, selectProgress, row.seq, row.seq)
 }
 
-// scan takes over one row of selectProgress.
-func (row *inboxRow) scan(rows *sql.Rows) error {
-	seq, lane, l, err := scanProgress(rows)
-	if err != nil {
+// scanFinished takes over what selectFinished says of a row. It comes before scanProgress.
+func scanFinished(r *sql.Rows, rows func(seq int64) *inboxRow) error {
+	var seq int64
+	var done []byte
+	if err := r.Scan(&seq, &done); err != nil {
 		return err
 	}
-	if seq != row.seq {
-		return fmt.Errorf("progress of inbox row %d instead of %d", seq, row.seq)
+	row := rows(seq)
+	if row == nil {
+		return nil // it is not in the inbox any more
 	}
-	if err = row.take(lane, l); err != nil {
-		return err
+	row.started = true
+	numbers := indexReader{b: done}
+	for i := range row.lanes {
+		l := &row.lanes[i]
+		if l.done = uint32(numbers.number(math.MaxUint32)); l.finished() {
+			row.open--
+		}
 	}
-	row.stored = true
+	if numbers.bad || len(numbers.b) > 0 {
+		return fmt.Errorf("what is finished of inbox row %d does not fit its %d lanes", seq, len(row.lanes))
+	}
 	return nil
 }
 
-func scanProgress(rows *sql.Rows) (seq, lane int64, l laneProgress, err error) {
-	var done int64
-	l.trouble = new(trouble)
-	err = rows.Scan(&seq, &lane, &done, &l.doubt, &l.attempts, &l.nextAt, &l.cause)
-	l.done = uint32(done)
-	return seq, lane, l, err
-}
-
-// take takes over what is stored of a lane.
-func (row *inboxRow) take(lane int64, stored laneProgress) error {
-	if lane < 0 || lane >= int64(len(row.lanes)) {
-		return fmt.Errorf("progress of inbox row %d names lane %d, which is not there", row.seq, lane)
+// scanProgress takes over what selectProgress says of a lane.
+func scanProgress(r *sql.Rows, rows func(seq int64) *inboxRow) error {
+	var seq, lane, done int64
+	t := new(trouble)
+	if err := r.Scan(&seq, &lane, &done, &t.doubt, &t.attempts, &t.nextAt, &t.cause); err != nil {
+		return err
 	}
-	l := &row.lanes[lane]
-	if l.done, l.trouble = stored.done, stored.trouble; l.finished() {
-		row.open--
+	row := rows(seq)
+	if row == nil {
+		return nil // it is not in the inbox any more
+	}
+	if lane < 0 || lane >= int64(len(row.lanes)) {
+		return fmt.Errorf("progress of inbox row %d names lane %d, which is not there", seq, lane)
+	}
+	row.troubled = true
+	if l := &row.lanes[lane]; uint32(done) >= l.done {
+		was := l.finished()
+		if l.done, l.trouble = uint32(done), t; l.finished() && !was {
+			row.open--
+		}
 	}
 	return nil
 }
@@ -264,25 +272,47 @@ const pruneSeenEvery = 64
 
 func (w *writer) flushRow(tx *Tx, seq int64, row *inboxRow) error {
 	if row.open == 0 {
-		if row.stored {
-			if _, err := tx.exec(`DELETE FROM progress WHERE seq = $1`, seq); err != nil {
-				return err
-			}
-		}
-		_, err := tx.exec(`DELETE FROM inbox WHERE seq = $1`, seq)
-		return err
+		return w.deleteRow(tx, seq, row)
 	}
 	for i := range row.lanes {
 		l := &row.lanes[i]
 		if !l.dirty {
 			continue
 		}
-		row.stored = true
+		row.troubled = true
 		_, err := tx.exec(`INSERT INTO progress (seq, lane, done, doubt, attempts, next_at, cause) VALUES ($1, $2, $3, $4, $5, $6, $7)
 			ON CONFLICT (seq, lane) DO UPDATE SET done = excluded.done, doubt = excluded.doubt, attempts = excluded.attempts,
 			next_at = excluded.next_at, cause = excluded.cause`,
 			seq, i, int64(l.done), l.doubt, l.attempts, l.nextAt, l.cause)
 		if err != nil {
+			return err
+		}
+	}
+	if !row.moved {
+		return nil
+	}
+	done := make([]byte, 0, 2*len(row.lanes))
+	for i := range row.lanes {
+		done = binary.AppendUvarint(done, uint64(row.lanes[i].done))
+	}
+	row.started = true
+	_, err := tx.exec(`INSERT INTO finished (seq, done) VALUES ($1, $2) ON CONFLICT (seq) DO UPDATE SET done = excluded.done`, seq, done)
+	return err
+}
+
+func (w *writer) deleteRow(tx *Tx, seq int64, row *inboxRow) error {
+	for _, table := range []struct {
+		has   bool
+		query string
+	}{
+		{row.troubled, `DELETE FROM progress WHERE seq = $1`},
+		{row.started, `DELETE FROM finished WHERE seq = $1`},
+		{true, `DELETE FROM inbox WHERE seq = $1`},
+	} {
+		if !table.has {
+			continue
+		}
+		if _, err := tx.exec(table.query, seq); err != nil {
 			return err
 		}
 	}
@@ -292,6 +322,7 @@ func (w *writer) flushRow(tx *Tx, seq int64, row *inboxRow) error {
 // settleRows makes memory follow the commit.
 func (w *writer) settleRows() {
 	for seq, row := range w.dirty {
+		row.moved = false
 		for i := range row.lanes {
 			row.lanes[i].dirty = false
 		}

@@ -73,6 +73,36 @@ var progressChecks = []check{
 			}
 		}
 	}},
+	{"Finish_AfterTrouble_LeavesNoneToTheNext", func(t *testing.T, db *database) {
+		s := db.open(t)
+		lanes := ingest(t, s, transaction(pdu("!a", "$1"), pdu("!b", "$2"), pdu("!a", "$3"), pdu("!b", "$4")))
+		a, b := lanes[0].Refs, lanes[1].Refs
+		Commit(t, s, func(tx *store.Tx) error {
+			return errors.Join(tx.Attempt("!a", a[0], "no", start), tx.Doubt("!a", a[0]), tx.Attempt("!b", b[0], "no", start))
+		})
+		Commit(t, s, func(tx *store.Tx) error { return tx.Finish("!a", a[0]) })
+		shut(t, s)
+		s = db.open(t)
+		got := backlog(t, s)
+		expect(t, "backlog", keys(t, s, got), "!a: $3; !b: $2 $4")
+		for i, want := range []store.LaneRefs{{}, {Attempts: 1, Cause: "no", NextAt: start}} {
+			got[i].Lane, got[i].Refs = "", nil
+			expect(t, fmt.Sprint("state of entry ", i), got[i], want)
+		}
+		Commit(t, s, func(tx *store.Tx) error { // from what is stored
+			return errors.Join(tx.Finish("!b", b[0]), tx.Doubt("!b", b[1]), tx.Attempt("!a", a[1], "again", start))
+		})
+		shut(t, s)
+		s = db.open(t)
+		got = backlog(t, s)
+		expect(t, "backlog", keys(t, s, got), "!a: $3; !b: $4")
+		for i, want := range []store.LaneRefs{{Attempts: 1, Cause: "again", NextAt: start}, {Doubt: true}} {
+			got[i].Lane, got[i].Refs = "", nil
+			expect(t, fmt.Sprint("state of entry ", i), got[i], want)
+		}
+		Commit(t, s, func(tx *store.Tx) error { return errors.Join(tx.Finish("!a", a[1]), tx.Finish("!b", b[1])) })
+		expect(t, "rows", rows(t, s).Rows, int64(0))
+	}},
 	{"Postpone_CountsNothingAndClearsTheDoubtUnlessItStays", func(t *testing.T, db *database) {
 		s := db.open(t)
 		lanes := ingest(t, s, transaction(pdu("!a", "$1"), pdu("!b", "$2")))
