@@ -25,8 +25,8 @@ type engine interface {
 	// outboxIDs gives IDs for rows of the outbox, ascending, that nobody else will use. enqueue writes rows that have one.
 	outboxIDs(tx *Tx, n int) ([]int64, error)
 	enqueue(tx *Tx, rows []*Outgoing) error
-	// resolve tells whether a group is in the database although its COMMIT failed.
-	resolve(cause error) (committed bool, err error)
+	// resolve tells whether a group is in the database although its COMMIT failed. It may wait for the database until ctx ends.
+	resolve(ctx context.Context, cause error) (committed bool, err error)
 	// settle runs after each group, when its callers have their answers; bytes is about what was written.
 	settle(w *writer, bytes int)
 	reader() *sql.DB

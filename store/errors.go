@@ -14,7 +14,7 @@ var (
 	ErrNotFound = errors.New("not found")
 	// ErrTaken: what must be unique is there already.
 	ErrTaken = errors.New("taken")
-	// ErrUnknownOutcome: the connection was lost during COMMIT and the outcome could not be learnt. The store takes no
-	// further commits; the process must start again, which reads from the database what holds.
+	// ErrUnknownOutcome: the connection was lost during COMMIT and the outcome could not be learnt, because the server has
+	// forgotten it or the store was closed before it answered. The store takes no further commits; the process must start again, which reads from the database what holds.
 	ErrUnknownOutcome = errors.New("the outcome of a commit is unknown")
 )

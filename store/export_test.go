@@ -8,6 +8,8 @@ import (
 	"net/url"
 	"testing"
 	"time"
+
+	"github.com/rs/zerolog"
 )
 
 const SQLiteDriver = sqliteDriver
@@ -61,7 +63,16 @@ func (tx *Tx) EndConnection() error {
 }
 
 // Resolve asks what became of the transaction that was committed or rolled back last.
-func Resolve(s *Store, cause error) (bool, error) { return s.engine.resolve(cause) }
+func Resolve(s *Store, cause error) (bool, error) {
+	return s.engine.resolve(context.Background(), cause)
+}
+
+// ResolveWith is Resolve with a server of the test's own.
+func ResolveWith(ctx context.Context, c driver.Connector, cause error) (bool, error) {
+	db := sql.OpenDB(c)
+	defer db.Close()
+	return (&postgresEngine{uri: &url.URL{}, write: db, log: zerolog.Nop(), transaction: "7"}).resolve(ctx, cause)
+}
 
 // ClosePostgres closes an engine with one connection that nobody uses.
 func ClosePostgres(c driver.Connector) error {

@@ -232,19 +232,25 @@ func (e *postgresEngine) enqueue(tx *Tx, rows []*Outgoing) error {
 	return err
 }
 
-// resolveFor is how long the writer tries to learn what became of a COMMIT whose answer was lost.
-const resolveFor = 30 * time.Second
+// resolveTry is how long one question after a commit may take, and resolvePause what comes between two.
+const (
+	resolveTry   = 10 * time.Second
+	resolvePause = 200 * time.Millisecond
+)
 
-// resolve asks the server: the connection may have been lost before or after the transaction was committed.
-func (e *postgresEngine) resolve(cause error) (bool, error) {
+// resolve asks the server: the connection may have been lost before or after the transaction was committed. It asks until
+// there is an answer, however long the server is away, or ctx ends: who waits for a commit gives up by himself, and nothing
+// else could be committed meanwhile. A server that has not noticed yet that the connection is lost ends the transaction
+// after the time that connect sets.
+func (e *postgresEngine) resolve(ctx context.Context, cause error) (bool, error) {
 	if _, ok := cause.(*pq.Error); ok && !strings.HasPrefix(string(cause.(*pq.Error).Code), "57P") {
 		return false, nil // the server refused it
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), resolveFor)
-	defer cancel()
-	for {
+	for told := false; ; told = true {
 		var status sql.NullString
-		err := e.write.QueryRowContext(ctx, "SELECT pg_xact_status($1::text::xid8)", e.transaction).Scan(&status)
+		once, cancel := context.WithTimeout(ctx, resolveTry)
+		err := e.write.QueryRowContext(once, "SELECT pg_xact_status($1::text::xid8)", e.transaction).Scan(&status)
+		cancel()
 		switch {
 		case err == nil && status.String == "committed":
 			return true, nil
@@ -255,10 +261,13 @@ func (e *postgresEngine) resolve(cause error) (bool, error) {
 		case err == nil:
 			err = fmt.Errorf("transaction %s is in progress", e.transaction)
 		}
+		if !told {
+			e.log.Warn().Err(redact(err, e.uri)).Msg("The answer to a commit was lost; the database is asked what became of it until it answers")
+		}
 		select {
 		case <-ctx.Done():
 			return false, fmt.Errorf("asking after a commit whose answer was lost: %w", redact(err, e.uri))
-		case <-time.After(200 * time.Millisecond):
+		case <-time.After(resolvePause):
 		}
 	}
 }

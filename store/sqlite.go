@@ -222,7 +222,7 @@ func (e *sqliteEngine) enqueue(tx *Tx, rows []*Outgoing) error {
 func (e *sqliteEngine) missed(*Tx, int64) ([]seenRow, error) { return nil, nil }
 
 // resolve: a COMMIT that fails has been rolled back.
-func (e *sqliteEngine) resolve(error) (bool, error) { return false, nil }
+func (e *sqliteEngine) resolve(context.Context, error) (bool, error) { return false, nil }
 
 func (e *sqliteEngine) close() error {
 	close(e.stop)

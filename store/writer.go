@@ -251,7 +251,7 @@ func (w *writer) commit() {
 	}
 	if err := w.exec(w.engine.commit()); err != nil {
 		w.rollback()
-		committed, resolveErr := w.engine.resolve(err)
+		committed, resolveErr := w.resolve(err)
 		if resolveErr != nil {
 			w.broken = fmt.Errorf("%w: %w", ErrUnknownOutcome, resolveErr)
 			err = w.broken
@@ -266,6 +266,22 @@ func (w *writer) commit() {
 	}
 	w.store.tally.committed(len(w.done), began)
 	w.committed()
+}
+
+// resolve asks what became of a COMMIT that failed, until the store closes.
+func (w *writer) resolve(cause error) (committed bool, err error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	asked := make(chan struct{})
+	defer close(asked)
+	go func() {
+		select {
+		case <-w.store.closing:
+			cancel()
+		case <-asked:
+		}
+	}()
+	return w.engine.resolve(ctx, cause)
 }
 
 func call(tx *Tx, job func(tx *Tx) error) (err error) {
