@@ -88,7 +88,7 @@ func (p *program) visit(work func(ctx context.Context, v *store.Visitor) (int, e
 		err = fmt.Errorf("%w: the bridge has not run yet, or the setting database names another file than the bridge's", err)
 	}
 	if err != nil {
-		fmt.Fprintln(p.stderr, withoutPassword(err.Error(), cfg.Database))
+		fmt.Fprintln(p.stderr, err) // it tells no password
 		return exitFailed
 	}
 	return status

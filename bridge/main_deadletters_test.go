@@ -122,6 +122,63 @@ func TestDeadLettersCommand_BesideAStoppedBridge_IsCarriedOutAtTheNextStart(t *t
 	})
 }
 
+// buries writes dead letters while the bridge is stopped.
+func (c *crossing) buries(letters ...store.DeadLetter) {
+	c.Helper()
+	s := must(store.Open(c.ctx, c.b.Config.Database, store.Options{}))(c.T)
+	defer s.Close()
+	c.ok(s.Commit(c.ctx, s.Epoch(), func(tx *store.Tx) error {
+		for i := range letters {
+			if err := tx.Bury(&letters[i]); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+}
+
+func (c *crossing) rawMessage(id, text string) string {
+	return fmt.Sprintf(`{"type":"m.room.message","event_id":%q,"room_id":%q,"sender":%q,"content":{"msgtype":"m.text","body":%q}}`, id, c.room, c.alice.ID(), text)
+}
+
+func TestDeadLettersCommand_BodyThatCannotBeRead_StaysAndOneThatCanIsDelivered(t *testing.T) {
+	c := newCrossing(t)
+	c.b.Stop()
+	c.buries(store.DeadLetter{Kind: "body", Body: []byte("nonsense")}, store.DeadLetter{Kind: "body", Body: []byte(`{"events":[5,` + c.rawMessage("$good", "good") + `]}`)})
+	c.b.Start()
+	c.wantLetters(1, []string{"1  failed again: it is not a JSON object"}, "replay", "1")
+	c.wantLetters(0, []string{"it is not a JSON object", "\n\nnonsense\n"}, "show", "1")
+	c.wantLetters(1, []string{"2  done in part: parts of it cannot be taken in, and are dead letters of their own: 3"}, "replay", "2")
+	c.arrives("good")
+}
+
+func TestDeadLettersCommand_LetterGoneBeforeTheBridgeStarts_IsAnsweredToo(t *testing.T) {
+	c := newCrossing(t)
+	c.dies("first", errBanned)
+	c.b.Stop()
+	c.wantLetters(0, []string{"1  waits for the bridge"}, "replay", "1", "-wait", "1ms")
+	// Its time is over meanwhile.
+	s := must(store.Open(c.ctx, c.b.Config.Database, store.Options{Retention: store.Retention{DeadLetters: time.Nanosecond}}))(t)
+	c.ok(s.Prune(c.ctx))
+	c.ok(s.Close())
+	c.b.Start()
+	v := must(store.Visit(c.ctx, c.b.Config.Database))(t)
+	defer v.Close()
+	for {
+		answer := must(v.Answer(c.ctx, 1))(t)
+		if answer.Result == store.ResultMissing {
+			break
+		} else if answer.Result != "" {
+			t.Fatalf("the answer is %+v", answer)
+		}
+		select {
+		case <-c.ctx.Done():
+			t.Fatal("there is no answer")
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
 // untilDead waits until there are exactly so many dead letters.
 func (c *crossing) untilDead(n int) error {
 	for {
@@ -280,17 +337,12 @@ func TestDeadLettersCommand_ManyAtOnce_AreCountedAndAllReplayed(t *testing.T) {
 	c := newCrossing(t)
 	c.b.Stop()
 	const n = 2100
-	s := must(store.Open(c.ctx, c.b.Config.Database, store.Options{}))(t)
-	c.ok(s.Commit(c.ctx, s.Epoch(), func(tx *store.Tx) error {
-		for i := range n {
-			raw := fmt.Sprintf(`{"type":"m.room.message","event_id":"$many%d","room_id":%q,"sender":%q,"content":{"msgtype":"m.text","body":"many %d"}}`, i, c.room, c.alice.ID(), i)
-			if err := tx.Bury(&store.DeadLetter{Kind: "pdu", Lane: "room:" + string(c.room), Key: fmt.Sprint("$many", i), Attempts: 1, Doubt: i%2 == 0, Body: []byte(raw)}); err != nil {
-				return err
-			}
-		}
-		return nil
-	}))
-	c.ok(s.Close())
+	letters := make([]store.DeadLetter, n)
+	for i := range letters {
+		id := fmt.Sprint("$many", i)
+		letters[i] = store.DeadLetter{Kind: "pdu", Lane: "room:" + string(c.room), Key: id, Attempts: 1, Doubt: i%2 == 0, Body: []byte(c.rawMessage(id, fmt.Sprint("many ", i)))}
+	}
+	c.buries(letters...)
 	c.b.Start()
 	out := c.wantLetters(0, []string{"note: 1050 of them may have arrived before", "2100 dead letters: 2100 done"}, "replay", "-all")
 	if lines := strings.Count(out, "\n"); lines != 2 {

@@ -135,14 +135,14 @@ var replayChecks = []check{
 		v := db.visit(t)
 		request(t, v, store.ActionReplay, 2)
 		tr = transaction(pdu("!a", "$1"))
-		tr.Dead = []store.DeadLetter{bad}
+		tr.Dead = []store.DeadLetter{bad, {Kind: "pdu", Body: []byte("6"), Cause: "another"}}
 		Commit(t, s, func(tx *store.Tx) error {
 			_, err := tx.Replay(2, tr)
 			return err
 		})
-		expect(t, "letters", letters(t, s), []int64{1, 3})
+		expect(t, "letters", letters(t, s), []int64{1, 3, 4})
 		expect(t, "waiting", waiting(t, s), []string{"!a $1"})
-		expect(t, "cause", answer(t, v, 2).Cause, "parts of it cannot be taken in, and are dead letters of their own: 3")
+		expect(t, "cause", answer(t, v, 2).Cause, "parts of it cannot be taken in, and are dead letters of their own: 3, 4")
 	}},
 	{"ReplayOutgoing_IsTheSameRequestWithNoAttempts", func(t *testing.T, db *database) {
 		s := db.open(t)
