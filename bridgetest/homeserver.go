@@ -39,13 +39,13 @@ type Homeserver struct {
 	services map[string]*appService
 	filters  map[string]syncFilter
 	people   map[string]*User
-	txnCache map[string]cached // dies with a restart
-	txnStore map[string]string // survives it
-	arrival  int64             // of the last event, in unix nanoseconds
-	sequence int               // of appservice transactions, shared by all appservices
-	buckets  map[bucketID]*bucket
-	leaks    []string // requests whose URL held a token
-	started  bool     // whether recoverers run; false after a restart until something happens
+	txnCache map[string]cached      // dies with a restart
+	txnStore map[string]string      // survives it
+	arrival  int64                  // of the last event, in unix nanoseconds
+	sequence int                    // of appservice transactions, shared by all appservices
+	buckets  map[bucketID]time.Time // of rate limits
+	leaks    []string               // requests whose URL held a token
+	started  bool                   // whether recoverers run; false after a restart until something happens
 }
 
 // StartHomeserver starts a homeserver; the caller ends it with Close.
@@ -73,7 +73,7 @@ func StartHomeserver(opts Options) (*Homeserver, error) {
 		people:   make(map[string]*User),
 		txnCache: make(map[string]cached),
 		txnStore: make(map[string]string),
-		buckets:  make(map[bucketID]*bucket),
+		buckets:  make(map[bucketID]time.Time),
 	}
 	hs.routes = hs.routeTable()
 	hs.pusher = newPushClient(opts.PushTimeout, hs.traits.keepAlive)

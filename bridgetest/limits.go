@@ -1,9 +1,6 @@
 package bridgetest
 
-import (
-	"math"
-	"time"
-)
+import "time"
 
 // Rate is a limit as Synapse has it: Burst at once, and PerSecond in the long run. The zero Rate is no limit.
 type Rate struct {
@@ -28,31 +25,23 @@ func TightLimits() Limits {
 	}
 }
 
-// bucket is what is left of a rate.
-type bucket struct {
-	left float64
-	at   time.Time
-}
-
 type bucketID struct{ kind, owner string }
 
-// spend takes one of what is left to an owner, or refuses with the time until there is one again.
+// spend takes one of what an owner may do, or refuses with the time until there is one again. What is refused costs nothing.
 func (hs *Homeserver) spend(rate Rate, kind, owner string) error {
 	if rate.PerSecond <= 0 {
 		return nil
 	}
 	now, id := hs.opts.Clock.Now(), bucketID{kind, owner}
-	b := hs.buckets[id]
-	if b == nil {
-		b = &bucket{left: float64(rate.Burst), at: now}
-		hs.buckets[id] = b
+	each := time.Duration(float64(time.Second) / rate.PerSecond)
+	full := hs.buckets[id] // when everything that was spent will have come back
+	if full.Before(now) {
+		full = now
 	}
-	b.left = math.Min(float64(rate.Burst), b.left+now.Sub(b.at).Seconds()*rate.PerSecond)
-	b.at = now
-	if b.left < 1 {
-		return limited(time.Duration(math.Ceil((1-b.left)/rate.PerSecond*1000)) * time.Millisecond)
+	if wait := full.Add(-each * time.Duration(rate.Burst-1)).Sub(now); wait > 0 {
+		return limited((wait + time.Millisecond - 1).Truncate(time.Millisecond))
 	}
-	b.left--
+	hs.buckets[id] = full.Add(each)
 	return nil
 }
 
