@@ -29,7 +29,7 @@ const (
 )
 
 // CommitSoon is [Store.Commit] for a job that nobody is in a hurry for: it waits a few milliseconds for others of its
-// kind, runs when the writer has nothing to do for Commit, and becomes durable with the next job of Commit or, if none
+// kind, runs when the writer has nothing to do for Commit or has just committed, and becomes durable with the next job of Commit or, if none
 // comes, a little later. So who is in a hurry waits for no commit but his own. Many short jobs are better than a long one,
 // because between them the writer turns to Commit.
 func (s *Store) CommitSoon(ctx context.Context, epoch Epoch, job func(tx *Tx) error) error {

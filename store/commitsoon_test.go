@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/trestle-bridge/trestle/store"
 )
@@ -151,4 +153,49 @@ func TestCommitSoon_UnderCommitsWithoutEnd_ComesToItsTurn(t *testing.T) {
 	}
 	cancel()
 	all.Wait()
+}
+
+// However many are in a hurry, and although one of them always waits already when the writer has committed.
+func TestCommitSoon_WhileSomebodyAlwaysWaitsForCommit_ComesToItsTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := openAt(t, filepath.Join(t.TempDir(), "s.db"))
+		defer s.Close()
+		ctx := context.Background()
+		over := make(chan struct{})
+		go func() {
+			defer close(over)
+			if err := s.CommitSoon(ctx, s.Epoch(), put("soon")); err != nil {
+				t.Error(err)
+			}
+		}()
+		synctest.Wait()
+		const enough = 3000 // a dozen groups
+		ran, ended := 0, make(chan struct{})
+		var hurry func(tx *store.Tx) error
+		hurry = func(tx *store.Tx) error {
+			select {
+			case <-over:
+				close(ended)
+				return nil
+			default:
+			}
+			if ran++; ran == enough {
+				t.Errorf("%d jobs of Commit went before a job of CommitSoon", ran)
+				close(ended)
+				return nil
+			}
+			go func() {
+				if err := s.Commit(ctx, s.Epoch(), hurry); err != nil {
+					t.Error(err)
+				}
+			}()
+			time.Sleep(time.Millisecond) // of the bubble's time, which passes when the next one waits
+			return put("hurry")(tx)
+		}
+		if err := s.Commit(ctx, s.Epoch(), hurry); err != nil {
+			t.Error(err)
+		}
+		<-ended
+		<-over
+	})
 }

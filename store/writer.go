@@ -100,8 +100,7 @@ func (w *writer) leisure() {
 	for len(w.waiting) > 0 && !time.Now().Before(w.gathered) {
 		select {
 		case r := <-w.store.jobs:
-			w.hurry(r)
-			continue
+			w.hurry(r) // and then one of those that wait: another of Commit may always be there already
 		default:
 		}
 		r := w.waiting[0]
