@@ -13,8 +13,9 @@
 // # Files
 //
 // The journey of an event: router.go (token and path), intake.go (body to commit), split.go and envelope.go (taking apart), worker.go
-// (handler, effects, backoff, dead letters), decode.go. Beside it: ephemeral.go, membership.go. What the homeserver asks: question.go (time and
-// panics), query.go (users and aliases), thirdparty.go. Outwards: intent.go,
+// (handler, effects, backoff, dead letters), shared.go (its commit), decode.go. After a crash: heads.go, crashes.go, replay.go.
+// Beside it: ephemeral.go, membership.go. What the homeserver asks: question.go (time and panics), query.go (users and
+// aliases), thirdparty.go. Outwards: intent.go,
 // device.go, room.go, profile.go, media.go, transport.go (rate limits, redirects), ping.go. The registration file:
 // registration.go, registration_generate.go.
 //
@@ -24,10 +25,12 @@
 //   - The store's writer calls back after a commit and puts the new events into their lanes. It only takes a lock there.
 //   - Workers, at most Config.Workers, exist while lanes have work (package lanes). A worker owns a lane for one turn of up
 //     to 64 events; an [Event] belongs to it and to the handler for as long as HandleEvent runs. A lane in backoff holds no
-//     worker.
+//     worker, nor does one that waits for the commit of its turn: turns of up to 512 lanes share one, which a goroutine of
+//     its own makes while there are any.
 //   - A query of the homeserver has the handler in a goroutine of its own, at most 64 at once, which Stop waits for; the
 //     request does not wait for it beyond Config.QueryTimeout.
 //   - The reader and the caller of ephemeral events run from Start to Stop. The caller alone knows who is typing.
+//   - The proof of a start waits until what was found waiting has been tried and a minute has passed; see [AppService.Careful].
 //   - The greeter registers the bot and pings the homeserver from Start on, until it succeeds.
 //
 // Intents have no goroutines: they work in the caller's. A lock for each user, and for each user and room, sees to it that

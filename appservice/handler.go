@@ -32,7 +32,7 @@ type Handler interface {
 	// A plain error after Doubt, and one of Later, says that nothing has left: the mark is taken back. A handler that does
 	// not know whether something has left, and must not do it again, returns a Permanent error. After a panic, and after
 	// the end of the process, the event comes again with InDoubt set; when five processes in a row end so, it becomes a
-	// dead letter.
+	// dead letter. So does one that ends the process without a call of Doubt, once it is found out: see [AppService.Careful].
 	//
 	// ctx ends when the appservice stops. An error after that is no attempt: the event is found again at the next start,
 	// not in doubt when the error is a plain one.

@@ -55,12 +55,14 @@
 //	retention     commits deletions, a minute after the start and every hour
 //
 // [Store.Close] ends all three. Reads run on the caller's goroutine and on reading connections, which cannot write; bodies
-// of inbox rows go through a cache of 16 MiB.
+// of inbox rows go through a cache of 5 MiB. The progress of rows with 65,536 events is in memory, that of others is read
+// when it is needed: a longer backlog takes no more.
 //
 // # Retention
 //
-//	inbox, outbox     until done
-//	seen keys         the newest 200,000 (Options.SeenEvents)
+//	inbox, outbox     until done, however old; who works on them gives up and buries after a time
+//	seen keys         the newest 200,000 (Options.SeenEvents) by number, not by age: a homeserver that comes back after a
+//	                  week repeats nothing. Older ones go when 64 transactions' keys are too many
 //	dead letters      90 days since burial, or until replayed or dropped (Retention.DeadLetters)
 //	requests for them until carried out, and a day more
 //	message map       365 days since the message (Retention.Messages)
