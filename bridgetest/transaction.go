@@ -19,6 +19,7 @@ type transaction struct {
 
 // takeTransaction makes a transaction of the oldest of what waits.
 func (hs *Homeserver) takeTransaction(as *appService) *transaction {
+	defer hs.notify()
 	t := &transaction{more: make(map[string]any)}
 	room := hs.traits.batch // in what is left of the transaction
 	t.events = cut(&as.events, room)
