@@ -12,7 +12,7 @@ const (
 	// overwriting blocks that are there costs less than growing or cutting the file.
 	checkpointAfter = 24 << 20
 	// pagesPerGroup is about what a commit writes besides its data.
-	pagesPerGroup = 8 * 4096
+	pagesPerGroup = 8 * pageSize
 	// maxWAL is the size above which the WAL is cut when it starts over.
 	maxWAL = 64 << 20
 	// checkpointIdle: what waits in the WAL of a quiet store is written back after so long.
@@ -70,7 +70,7 @@ func (e *sqliteEngine) settle(w *writer, bytes int) {
 		if err != nil {
 			e.log.Warn().Err(err).Msg("Writing back the end of the WAL failed; it is tried again")
 		} else {
-			e.walBytes = left * 4096
+			e.walBytes = left * pageSize
 		}
 	} else if e.walBytes > checkpointAfter {
 		select {

@@ -177,6 +177,15 @@ func TestOpen_SQLiteIsDurable_AndLessIsRefused(t *testing.T) {
 	}
 }
 
+func TestOpen_NewSQLiteDatabase_HasPagesOf8KiB(t *testing.T) {
+	conn := store.WriteConnection(t, storetest.New(t))
+	defer conn.Close()
+	var size int
+	if err := conn.QueryRowContext(context.Background(), "PRAGMA page_size").Scan(&size); err != nil || size != 8<<10 {
+		t.Errorf("%d bytes, %v", size, err)
+	}
+}
+
 func TestReader_CannotWrite(t *testing.T) {
 	s := storetest.New(t)
 	if _, err := store.Reader(s).Exec("DELETE FROM epoch"); err == nil {

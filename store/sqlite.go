@@ -57,6 +57,9 @@ func openSQLite(ctx context.Context, path string, log zerolog.Logger) (_ *sqlite
 			err = fmt.Errorf("opening the database %s: %w", path, err)
 		}
 	}()
+	if err = setPageSize(ctx, path); err != nil {
+		return nil, err
+	}
 	if e.write, err = sql.Open(sqliteDriver, sqliteDSN(path, false)); err != nil {
 		return nil, err
 	}
@@ -91,6 +94,23 @@ func prepareFile(path string) error {
 		return fmt.Errorf("keeping the database %s private: %w", path, err)
 	}
 	return nil
+}
+
+// pageSize is that of new databases; others keep theirs. A transaction of the homeserver takes dozens of pages, and each
+// costs system calls; larger ones would cost small commits more.
+const pageSize = 8 << 10
+
+// setPageSize comes before the first connection that sets WAL mode, with which it is fixed.
+func setPageSize(ctx context.Context, path string) error {
+	if info, err := os.Stat(path); err != nil || info.Size() > 0 {
+		return err
+	}
+	db, err := sql.Open(sqliteDriver, fileURI(path))
+	if err != nil {
+		return err
+	}
+	_, err = db.ExecContext(ctx, fmt.Sprintf("PRAGMA page_size = %d; PRAGMA journal_mode = WAL", pageSize))
+	return errors.Join(err, db.Close())
 }
 
 func busyFor(readOnly bool) int {
