@@ -231,7 +231,7 @@ func (b *Bridge) prepareBot(ctx context.Context) error {
 			return err
 		}
 		wait := retryDelay(attempt)
-		b.log.Warn().Err(err).Dur("wait", wait).Msg("The homeserver is not ready; trying again")
+		b.log.Warn().Err(err).Stringer("wait", wait).Msg("The homeserver is not ready; trying again. The subcommand check says what is wrong")
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)

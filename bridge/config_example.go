@@ -85,7 +85,8 @@ homeserver:
   # Its server name: what user IDs have after the colon.
   domain: example.org
 
-# How the homeserver and the bridge meet. After a change of address, id, bot or ghosts make a new registration.
+# How the homeserver and the bridge meet. A change of address, id, bot, ghosts or the domain needs a
+# new registration: remove the file, make it again, and restart the homeserver with it.
 appservice:
   # The registration file, which holds the secrets that the two share.
   #registration: registration.yaml

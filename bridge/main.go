@@ -42,6 +42,7 @@ type program struct {
 	stdout  io.Writer
 	stderr  io.Writer
 	config  string   // path of the configuration file
+	called  []string // the subcommand's name, behind those of the ones it is below
 	args    []string // what is no option; only where a subcommand takes such
 }
 
@@ -103,29 +104,44 @@ func (p *program) choose(list []subcommand, name string, args []string) int {
 }
 
 func (p *program) subcommand(c subcommand, args []string) int {
+	p.called = append(p.called, c.name)
 	if c.below != nil {
 		return p.subcommandBelow(c, args)
 	}
 	flags := flag.NewFlagSet(c.name, flag.ContinueOnError)
 	flags.SetOutput(p.stderr)
+	flags.Usage = func() {} // printed below: to stdout when it was asked for
 	flags.StringVar(&p.config, "config", "config.yaml", "the configuration `FILE`")
 	work := c.flags(p, flags)
 	for {
 		switch err := flags.Parse(args); {
 		case errors.Is(err, flag.ErrHelp):
+			p.usageOf(c, flags, p.stdout)
 			return exitOK
 		case err != nil:
+			p.usageOf(c, flags, p.stderr)
 			return exitWrong
 		case flags.NArg() == 0:
 			return work()
 		case c.args == "":
-			fmt.Fprintf(p.stderr, "%s takes no argument %q; write options with a - before them, such as -config FILE\n", c.name, flags.Arg(0))
+			fmt.Fprintf(p.stderr, "%s takes no argument %q; write options with a - before them, such as -config FILE\n", strings.Join(p.called, " "), flags.Arg(0))
 			return exitWrong
 		}
 		// Options may stand behind arguments, as people write them.
 		p.args = append(p.args, flags.Arg(0))
 		args = flags.Args()[1:]
 	}
+}
+
+// usageOf prints what a subcommand does, and its options.
+func (p *program) usageOf(c subcommand, flags *flag.FlagSet, w io.Writer) {
+	usage := append([]string{"Usage:", programName()}, p.called...)
+	if c.args != "" {
+		usage = append(usage, c.args)
+	}
+	fmt.Fprintf(w, "%s [options]\n\n  %s\n\n", strings.Join(usage, " "), c.help)
+	flags.SetOutput(w)
+	flags.PrintDefaults()
 }
 
 // subcommandBelow chooses by the next argument.
@@ -138,7 +154,7 @@ func (p *program) subcommandBelow(c subcommand, args []string) int {
 	if !help {
 		status, w = exitWrong, p.stderr
 	}
-	fmt.Fprintf(w, "Usage: %s %s SUBCOMMAND [options]\n\n", programName(), c.name)
+	fmt.Fprintf(w, "Usage: %s %s SUBCOMMAND [options]\n\n", programName(), strings.Join(p.called, " "))
 	for _, b := range c.below {
 		fmt.Fprintf(w, "  %-14s%s\n", strings.TrimSpace(b.name+" "+b.args), b.help)
 	}
@@ -189,7 +205,7 @@ func (p *program) load() (*Config, int) {
 func (p *program) explain(err error) {
 	fmt.Fprintln(p.stderr, err)
 	if mistakes := (*ConfigError)(nil); errors.As(err, &mistakes) {
-		fmt.Fprintf(p.stderr, "%s; nothing was started\n", count(len(mistakes.Mistakes), "mistake"))
+		fmt.Fprintf(p.stderr, "%s; nothing was done\n", count(len(mistakes.Mistakes), "mistake"))
 	} else if errors.Is(err, fs.ErrNotExist) {
 		fmt.Fprintf(p.stderr, "write it with: %s config -config %s\n", programName(), p.config)
 	}

@@ -177,8 +177,10 @@ func withoutPassword(text, uri string) string {
 
 func checkMediaURL(f *findings, cfg *Config) {
 	switch u, err := url.Parse(cfg.Media.PublicURL); {
-	case cfg.Media.Listen == "":
-		f.note("media", "there are no media links, because media.listen is empty")
+	case cfg.Media.PublicURL == "":
+		f.note("media", "there are no media links, because media.public_url is empty")
+	case cfg.Media.Listen == "" && err == nil:
+		f.ok("media", "links begin with %s/m/; media.listen is empty, so the subcommand proxy must answer them", strings.TrimRight(u.String(), "/"))
 	case err != nil:
 		f.wrong("media", "media.public_url is not a URL")
 	default:

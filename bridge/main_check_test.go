@@ -158,6 +158,12 @@ note  network       the connection to Tin Can is not tried here; the first run s
 	}
 }
 
+func TestCheck_MediaLinks_SaysWhoAnswersThem(t *testing.T) {
+	c := newChecked(t, "media: {public_url: https://media.trestle.test}\n")
+	c.check(t).want(t, exitOK, "links begin with https://media.trestle.test/m/; media.listen is empty, so the subcommand proxy must answer them", "")
+	newChecked(t, "").check(t).want(t, exitOK, "there are no media links, because media.public_url is empty", "")
+}
+
 // A transaction that comes while the bridge is only being checked must stay with the homeserver.
 func TestCheck_TransactionDuringPing_IsRefused(t *testing.T) {
 	c := newChecked(t, "")

@@ -80,18 +80,25 @@ func (p *program) visit(work func(ctx context.Context, v *store.Visitor) (int, e
 	ctx := context.Background()
 	opening, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
-	v, err := store.Visit(opening, cfg.Database)
+	v, err := openBeside(opening, cfg)
 	if err == nil {
 		status, err = work(ctx, v)
 		err = errors.Join(err, v.Close())
-	} else if errors.Is(err, store.ErrNotFound) {
-		err = fmt.Errorf("%w: the bridge has not run yet, or the setting database names another file than the bridge's", err)
 	}
 	if err != nil {
 		fmt.Fprintln(p.stderr, err) // it tells no password
 		return exitFailed
 	}
 	return status
+}
+
+// openBeside opens the database of a bridge that may be running.
+func openBeside(ctx context.Context, cfg *Config) (*store.Visitor, error) {
+	v, err := store.Visit(ctx, cfg.Database)
+	if errors.Is(err, store.ErrNotFound) {
+		err = fmt.Errorf("%w: the bridge has not run yet, or the setting database names another file than the bridge's", err)
+	}
+	return v, err
 }
 
 func (p *program) lettersList(f *flag.FlagSet) func() int {

@@ -19,7 +19,6 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/trestle-bridge/trestle/appservice"
-	"github.com/trestle-bridge/trestle/store"
 )
 
 // proxyCommand answers media links beside the bridge, from the same configuration and database. It takes nothing over, keeps nothing that
@@ -67,7 +66,7 @@ type mediaProxy struct {
 func (m *mediaProxy) Run(ctx context.Context) (err error) {
 	opening, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	v, err := store.Visit(opening, m.cfg.Database)
+	v, err := openBeside(opening, m.cfg)
 	if err != nil {
 		return errors.New(withoutPassword(err.Error(), m.cfg.Database))
 	}

@@ -29,7 +29,7 @@ func (p *program) runCommand(*flag.FlagSet) func() int {
 			for _, m := range mistakes {
 				fmt.Fprintln(p.stderr, m)
 			}
-			fmt.Fprintf(p.stderr, "%s; nothing was started\n", count(len(mistakes), "mistake"))
+			fmt.Fprintf(p.stderr, "%s; nothing was done\n", count(len(mistakes), "mistake"))
 			return exitWrong
 		}
 		for _, n := range registrationNotes(cfg, p.network) {

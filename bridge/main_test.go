@@ -52,6 +52,7 @@ func TestMain_NoOrUnknownSubcommand_IsWrongUsage(t *testing.T) {
 	invoke(plainNetwork{}, nil, "chekc").want(t, exitWrong, "", `there is no subcommand "chekc"; write check`)
 	invoke(plainNetwork{}, nil, "frobnicate").want(t, exitWrong, "", "write one of config, registration, check, run, deadletters, media, proxy, version")
 	invoke(plainNetwork{}, nil, "run", "config.yaml").want(t, exitWrong, "", `run takes no argument "config.yaml"`)
+	invoke(plainNetwork{}, nil, "media", "list", "17").want(t, exitWrong, "", `media list takes no argument "17"`)
 	invoke(plainNetwork{}, nil, "run", "-cofnig", "x").want(t, exitWrong, "", "-cofnig")
 }
 
@@ -65,7 +66,13 @@ func TestMain_Help_NamesEverySubcommandAndStatus(t *testing.T) {
 			}
 		}
 	}
-	invoke(plainNetwork{}, nil, "registration", "-help").want(t, exitOK, "", "-out FILE")
+	invoke(plainNetwork{}, nil, "registration", "-help").want(t, exitOK, "-out FILE", "")
+	for _, c := range []struct{ args, usage string }{
+		{"run", "run [options]"}, {"media keys", "media keys SUBCOMMAND [options]"},
+		{"media list", "media list [options]"}, {"media keys retire", "media keys retire ID… [options]"},
+	} {
+		invoke(plainNetwork{}, nil, append(strings.Fields(c.args), "-help")...).want(t, exitOK, "Usage: "+programName()+" "+c.usage, "")
+	}
 }
 
 func TestMain_Version_SaysWhatItIsMadeOf(t *testing.T) {
@@ -121,7 +128,7 @@ func TestMain_MissingConfiguration_SaysHowToMakeOne(t *testing.T) {
 func TestMain_Run_WrongConfiguration_StartsNothing(t *testing.T) {
 	path := writeConfig(t, "log: {level: loud}\nmedia: {lifetme: 1d}\n")
 	got := invoke(&settledNetwork{}, []string{"TRESTLE_NONSENSE=1"}, "run", "-config", path)
-	got.want(t, exitWrong, "", "3 mistakes; nothing was started")
+	got.want(t, exitWrong, "", "3 mistakes; nothing was done")
 	if entries, err := os.ReadDir(filepath.Dir(path)); err != nil || len(entries) != 1 {
 		t.Errorf("files were made: %v, %v", entries, err)
 	}
@@ -133,6 +140,13 @@ func TestMain_Run_WithoutOrWithAnotherRegistration_StartsNothing(t *testing.T) {
 	invoke(&settledNetwork{}, nil, "registration", "-config", path).want(t, exitOK, "", "")
 	invoke(&settledNetwork{}, []string{"TRESTLE_APPSERVICE_BOT=other"}, "run", "-config", path).
 		want(t, exitWrong, "", `sender_localpart: is "tinbot", and the configuration has "other" in appservice.bot`)
+}
+
+func TestMain_Proxy_BeforeTheFirstRun_SaysWhatIsMissing(t *testing.T) {
+	path := writeConfig(t, "media: {public_url: https://media.trestle.test}\n")
+	invoke(&settledNetwork{}, nil, "registration", "-config", path).want(t, exitOK, "", "")
+	invoke(&settledNetwork{}, nil, "proxy", "-config", path).want(t, exitWrong, "", "write where to listen: proxy -listen 127.0.0.1:29401")
+	invoke(&settledNetwork{}, nil, "proxy", "-config", path, "-listen", "127.0.0.1:0").want(t, exitFailed, "", "the bridge has not run yet")
 }
 
 func TestRegistration_Written_IsReadBackAndNeverReplaced(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"strings"
+	"syscall"
 
 	"github.com/ergochat/irc-go/ircmsg"
 )
@@ -96,6 +97,8 @@ func reason(err error) string {
 		return " (its certificate is not accepted: network.tls)"
 	case errors.As(err, &record):
 		return " (it does not speak TLS there: network.address, network.tls)"
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return " (nothing listens there: network.address)"
 	case errors.Is(err, errSilent), errors.As(err, &slow) && slow.Timeout():
 		return " (it does not answer)"
 	}
