@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -245,6 +246,36 @@ func TestReadyz_StoreThatWasNotWrittenToLately_IsTried(t *testing.T) {
 	}
 	close(gate)
 	w.expect(t, "/readyz")
+}
+
+func TestTrial_WhileOneIsUnderWay_NoOtherBegins(t *testing.T) {
+	var tries atomic.Int32
+	gate, ended := make(chan struct{}), make(chan struct{})
+	spawn := func(f func()) bool { go f(); return true }
+	try := func() error { tries.Add(1); <-gate; return errStopping }
+	slow := &trial{patience: time.Nanosecond}
+	for range 3 {
+		if err := slow.run(t.Context(), spawn, try); err == nil || !strings.Contains(err.Error(), "has not ended") {
+			t.Error(err)
+		}
+	}
+	slow.mu.Lock()
+	slow.patience = time.Hour
+	slow.mu.Unlock()
+	go func() {
+		defer close(ended)
+		if err := slow.run(t.Context(), spawn, try); !errors.Is(err, errStopping) {
+			t.Error(err)
+		}
+	}()
+	close(gate)
+	<-ended
+	if n := tries.Load(); n > 2 { // the last may have come after the first had ended
+		t.Errorf("%d at once", n)
+	}
+	if err := slow.run(t.Context(), func(func()) bool { return false }, try); !errors.Is(err, errStopping) {
+		t.Error(err)
+	}
 }
 
 func TestHealthz_StoreLost_IsWorthARestart(t *testing.T) {
