@@ -18,6 +18,8 @@ import (
 const (
 	ephemeralQueue    = 10_000           // things that may wait for the handler; the oldest are dropped
 	ephemeralRaw      = 10_000           // events that may wait to be read
+	ephemeralBytes    = 16 << 20         // and how large they may be together
+	maxStatus         = 1 << 10          // bytes of a status message that are passed on
 	typingRooms       = 10_000           // rooms whose typing users are remembered
 	typingLifetime    = 2 * time.Minute  // after that a user has stopped typing, whether that was said or not
 	ephemeralPatience = 30 * time.Second // a handler that takes longer loses its context
@@ -73,16 +75,23 @@ func (e *ephemerals) offer(list [][]byte) {
 	if len(list) == 0 {
 		return
 	}
-	list = list[max(0, len(list)-ephemeralRaw):]
 	e.mu.Lock()
-	for _, raw := range list {
+	for _, raw := range list[tooMany(list):] {
 		e.raw = append(e.raw, slices.Clone(raw))
 	}
-	if over := len(e.raw) - ephemeralRaw; over > 0 {
-		e.raw = slices.Delete(e.raw, 0, over)
-	}
+	e.raw = slices.Delete(e.raw, 0, tooMany(e.raw))
 	e.mu.Unlock()
 	signal(e.toRead)
+}
+
+// tooMany says how many of a list, from the first on, have no room beside those after them.
+func tooMany(list [][]byte) int {
+	n, room := len(list), ephemeralBytes
+	for n > 0 && len(list)-n < ephemeralRaw && len(list[n-1]) <= room {
+		n--
+		room -= len(list[n])
+	}
+	return n
 }
 
 func signal(c chan struct{}) {
@@ -158,7 +167,8 @@ func (e *ephemerals) take(raw []byte) {
 		}
 		for eventID, byType := range receipts.Content {
 			for user, r := range byType["m.read"] { // m.read.private is nobody's business but the reader's
-				if !e.own(user) {
+				// What is longer than any ID is not kept: strangers write these, and many wait.
+				if !e.own(user) && max(len(user), len(eventID), len(r.ThreadID)) <= maxID {
 					e.put(ephemeralKey{"m.receipt", room, user, r.ThreadID}, Receipt{user, eventID, r.ThreadID, time.UnixMilli(int64(r.TS))})
 				}
 			}
@@ -170,12 +180,14 @@ func (e *ephemerals) take(raw []byte) {
 			return
 		}
 		if typ.Type == "m.typing" {
-			users := slices.DeleteFunc(ev.Content.UserIDs, e.own)
+			users := slices.DeleteFunc(ev.Content.UserIDs, func(user id.UserID) bool { return len(user) > maxID || e.own(user) })
 			slices.Sort(users)
 			e.put(ephemeralKey{typ: "m.typing", room: room}, slices.Compact(users))
-		} else if ev.Sender != "" && !e.own(ev.Sender) {
+		} else if ev.Sender != "" && len(ev.Sender) <= maxID && !e.own(ev.Sender) {
+			status := ev.Content.StatusMessage
+			status = strings.ToValidUTF8(status[:min(len(status), maxStatus)], "")
 			e.put(ephemeralKey{typ: "m.presence", user: ev.Sender}, &Presence{
-				ev.Sender, ev.Content.Presence, ev.Content.StatusMessage,
+				ev.Sender, ev.Content.Presence, strings.Clone(status),
 				time.Duration(ev.Content.LastActiveAgo) * time.Millisecond, ev.Content.CurrentlyActive,
 			})
 		}

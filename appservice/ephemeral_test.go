@@ -167,6 +167,37 @@ func TestA20_ManyEphemerals_AreBoundedAndCoalesced(t *testing.T) {
 	})
 }
 
+func TestA20_LargeEphemerals_AreBoundedInBytesToo(t *testing.T) {
+	e := newEphemerals(nil, func(id.UserID) bool { return false }, zerolog.Nop(), func(string) {})
+	large := make([]byte, 1<<20)
+	for range 3 {
+		e.offer(slices.Repeat([][]byte{large}, 10))
+	}
+	e.offer([][]byte{[]byte("{}"), make([]byte, ephemeralBytes+1), []byte("[]")})
+	if n, most := len(e.raw), ephemeralBytes/len(large); n != most || string(e.raw[n-1]) != "[]" || len(e.raw[0]) != len(large) {
+		t.Errorf("%d wait beside one that was too large", n)
+	}
+	e.offer(slices.Repeat([][]byte{large}, 20))
+	if n := len(e.raw); n != ephemeralBytes/len(large) {
+		t.Errorf("%d of 1 MiB wait to be read", n)
+	}
+}
+
+func TestA20_LongTextOfStrangers_IsNotKept(t *testing.T) {
+	runEphemerals(t, func(e *ephemerals, got func() string) {
+		long := strings.Repeat("x", maxID)
+		receipt := func(event, user, thread string) string {
+			return fmt.Sprintf(`{"type":"m.receipt","room_id":%q,"content":{%q:{"m.read":{%q:{"ts":1,"thread_id":%q}}}}}`, testRoom, event, user, thread)
+		}
+		offer(e, receipt("$"+long, "@a:x", ""), receipt("$1", "@"+long, ""), receipt("$1", "@a:x", "$"+long), typing("@a:x", "@"+long),
+			strings.Replace(present("@a:x"), `"online"`, `"online","status_msg":"`+strings.Repeat("é", maxStatus)+`"`, 1), present("@"+long))
+		want := fmt.Sprintf("presence @a:x online %q; typing %s +[@a:x] -[]", strings.Repeat("é", maxStatus/2), testRoom)
+		if g := got(); g != want {
+			t.Errorf("got %q", g)
+		}
+	})
+}
+
 func TestEphemeral_PanickingHandler_GoesOn(t *testing.T) {
 	f := newFixture(t, nil)
 	first := true
