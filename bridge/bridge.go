@@ -309,7 +309,18 @@ func (b *Bridge) end(stop context.CancelFunc) {
 			b.log.Error().Err(err).Msg("Outbox workers do not end")
 		}
 	}
-	b.goroutines.Wait()
+	ended := make(chan struct{})
+	go func() {
+		b.goroutines.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-time.After(drainTimeout):
+		// What they wait for is a commit, of which a database that is away has not said what became: closing ends that.
+		_ = b.store.Close() // Run says what it has to say
+		<-ended
+	}
 }
 
 // retryDelay grows from one second to five minutes.
