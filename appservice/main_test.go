@@ -169,6 +169,7 @@ func (f *fixture) start(change ...func(*Config)) {
 		f.t.Fatal(err)
 	}
 	f.as = as
+	as.replay.pause = 0
 	if f.prepare != nil {
 		f.prepare(as)
 	}

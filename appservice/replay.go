@@ -19,6 +19,10 @@ const (
 	// does so whatever still waits.
 	provenAfter  = time.Minute
 	provenWithin = 10 * time.Minute
+	// suspectPause is how long after the start an event waits over which a process has ended before, alone or twice in a
+	// row; twice as long for each time more. A process that is killed from outside, again and again and soon after each
+	// start, so ends without it, and it is not blamed.
+	suspectPause = 2 * time.Second
 	// slowTurn is how long a turn of the careful replay may hold the others up.
 	slowTurn = 30 * time.Second
 )
@@ -54,13 +58,16 @@ func (t triedTurn) is(ref store.Ref) bool { return t.Alone && t.Seq == ref.Seq &
 // found waiting has been tried, as far as it can have been under way when the process before ended, and a minute has
 // passed. After three that were not, lanes take their turns one at a time, each with a mark in the store: the first turn
 // of each lane is of its head alone. When the process ends again the mark says over what. Over one event: that counts
-// against it, and after three times it becomes a dead letter. Over a turn of several: the next process gives that lane
+// against it (it is then tried some seconds after the start, lest it be blamed for what kills the process from
+// outside), and after three times it becomes a dead letter. Over a turn of several: the next process gives that lane
 // one event at a time, before all others.
 type replay struct {
 	as      *AppService
 	slow    time.Duration // slowTurn
 	proven  time.Duration // provenAfter
-	last    startRecord   // of the process before
+	pause   time.Duration // suspectPause
+	began   time.Time
+	last    startRecord // of the process before
 	careful atomic.Bool
 	waits   atomic.Bool // events that were found at the start have not been tried
 	through chan struct{}
@@ -79,7 +86,7 @@ type laneTry struct {
 }
 
 func newReplay(as *AppService) *replay {
-	return &replay{as: as, slow: slowTurn, proven: provenAfter, through: make(chan struct{}), found: map[string]laneTry{}}
+	return &replay{as: as, slow: slowTurn, proven: provenAfter, pause: suspectPause, began: time.Now(), through: make(chan struct{}), found: map[string]laneTry{}}
 }
 
 // isCareful says whether this start replays with care.
@@ -239,6 +246,15 @@ func without(list []triedTurn, t triedTurn) (others []triedTurn) {
 		}
 	}
 	return others
+}
+
+// pausing says how long a lane waits yet because of what its head may have done to processes before this one.
+func (r *replay) pausing(h head) time.Duration {
+	times := max(h.alone, h.crashes-1)
+	if times <= 0 || h.isCulprit() {
+		return 0
+	}
+	return time.Until(r.began.Add(r.pause << (times - 1)))
 }
 
 // ended is told what became of every turn: so many events of a lane are over, and perhaps the next has to wait.

@@ -58,6 +58,7 @@ func runChild(uri string) error {
 	if err != nil {
 		return err
 	}
+	as.replay.pause = 20 * time.Millisecond
 	if err := as.Start(ctx); err != nil {
 		return err
 	}

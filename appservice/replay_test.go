@@ -192,6 +192,44 @@ func TestReplay_NeighbourInDoubt_IsNotBlamed(t *testing.T) {
 	f.stopShort()
 }
 
+// A process is killed from outside, again and again and soon after its start. What it was once killed over waits a while
+// from then on, so that it is not blamed for the others.
+func TestReplay_KilledFromOutside_NobodyIsBlamed(t *testing.T) {
+	f := newFixture(t, nil)
+	f.rec.handle = func(ctx context.Context, _ *Event) ([]Effect, error) { <-ctx.Done(); return nil, ctx.Err() }
+	threeRooms(f)
+	alone := make(chan Event, 10)
+	f.crashUntilCareful(untilCrash(t, alone))
+	if ev := <-alone; ev.ID != "$a1" {
+		t.Fatalf("%s is tried first", ev.ID)
+	}
+	f.prepare = func(as *AppService) { as.replay.pause = time.Hour }
+	f.crashTo(nil)
+	if got := f.rec.waitEvents(2); got[0].ID != "$b1" || got[1].ID != "$c1" {
+		t.Errorf("beside $a1, %s and %s are tried", got[0].ID, got[1].ID)
+	}
+	for waiting := 0; waiting != 3; waiting, _ = f.as.lanes.Len() { // until it is durable that these two are over
+		time.Sleep(time.Millisecond)
+	}
+	for range maxAlone + 1 {
+		select {
+		case <-f.as.replay.through:
+			t.Error("the replay is over, and $a1 was not tried")
+		default:
+		}
+		f.crash()
+	}
+	f.prepare = nil
+	f.crash()
+	f.idle()
+	if got := f.rec.ids(); got != "$a1 $a2 $a3" {
+		t.Errorf("handled %s", got)
+	}
+	if dead := f.deadLetters(); len(dead) != 0 {
+		t.Errorf("%+v", dead)
+	}
+}
+
 func TestReplay_EndsEvenOverTheBurial_IsBuriedWithoutTheHandler(t *testing.T) {
 	for alone, told := range map[int]int{maxAlone: 1, maxAlone + 1: 0} {
 		f := newFixture(t, nil)

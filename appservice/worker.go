@@ -90,9 +90,13 @@ func (as *AppService) work(ctx context.Context, lane string, refs []store.Ref) (
 	if as.fatalError() != nil {
 		return 0, time.Minute // nothing can be committed any more: touch nothing
 	}
-	if wait := time.Until(as.heads.get(lane).nextAt); wait > 0 {
+	known := as.heads.get(lane)
+	if wait := time.Until(known.nextAt); wait > 0 {
 		as.replay.ended(lane, 0, true)
 		return 0, wait
+	}
+	if wait := as.replay.pausing(known); wait > 0 {
+		return 0, wait // it has not been tried: the replay waits for it
 	}
 	as.later.forget(lane)
 	refs = nearby(refs)
