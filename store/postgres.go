@@ -91,8 +91,8 @@ func (e *postgresEngine) placeholders(query string) string { return query }
 
 func (e *postgresEngine) reader() *sql.DB { return e.read }
 
-// connect: a process that is stopped in the middle of a transaction must not hold its locks for ever, and a commit
-// must be on disk when it returns.
+// connect: a process that is stopped in the middle of a transaction must not hold its locks for ever, a commit must be on
+// disk when it returns, and the writer's few statements, which go by keys, need not be planned anew for each value.
 func (e *postgresEngine) connect(ctx context.Context) (*sql.Conn, error) {
 	conn, err := e.write.Conn(ctx)
 	if err != nil {
@@ -104,7 +104,7 @@ func (e *postgresEngine) connect(ctx context.Context) (*sql.Conn, error) {
 		_, err = conn.ExecContext(ctx, "SET synchronous_commit = on")
 	}
 	if err == nil {
-		_, err = conn.ExecContext(ctx, "SET idle_in_transaction_session_timeout = '30s'")
+		_, err = conn.ExecContext(ctx, "SET idle_in_transaction_session_timeout = '30s'; SET plan_cache_mode = force_generic_plan")
 	}
 	if err != nil {
 		_ = conn.Close()
