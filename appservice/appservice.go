@@ -37,6 +37,7 @@ type AppService struct {
 	lanes      *lanes.Lanes[store.Ref]
 	heads      heads
 	shared     *sharedCommits
+	abreast    *abreast
 	replay     *replay
 	later      laterLanes
 	ephemeral  *ephemerals
@@ -111,6 +112,7 @@ func New(cfg Config) (*AppService, error) {
 	}
 	as.http = newHTTPClient(cfg.HTTPClient, as.log)
 	as.shared, as.replay = newSharedCommits(as), newReplay(as)
+	as.abreast = newAbreast()
 	as.lanes = lanes.NewBatch(packedRefs, cfg.Workers, batchSize, as.work)
 	as.ephemeral = newEphemerals(cfg.Handler.HandleEphemeral, as.isOwn, as.log, func(outcome string) { as.metrics.ephemeral(outcome) })
 	if as.metrics, err = newMetrics(cfg.Metrics, as.lanes.Len); err != nil {

@@ -13,7 +13,7 @@
 // # Files
 //
 // The journey of an event: router.go (token and path), intake.go (body to commit), split.go and envelope.go (taking
-// apart), worker.go (handler, effects), shared.go (its commit), failure.go (backoff, dead letters), decode.go. After a
+// apart), worker.go (handler, effects), abreast.go, shared.go (its commit), failure.go (backoff, dead letters), decode.go. After a
 // crash: heads.go, crashes.go, replay.go. Beside it: ephemeral.go, membership.go. What the homeserver asks: question.go
 // (time and panics), query.go (users and aliases), thirdparty.go. Outwards: intent.go, device.go, room.go, profile.go,
 // media.go, transport.go (rate limits, redirects), ping.go. The registration file: registration.go,

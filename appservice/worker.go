@@ -13,7 +13,6 @@ import (
 
 const (
 	batchSize  = 64                    // events of one lane that may share a commit
-	batchRows  = 32                    // rows of the inbox that they may be spread over: see nearby
 	batchTime  = 20 * time.Millisecond // and how long the first of them waits for the others at most
 	maxPanics  = 5                     // attempts of an event that panics
 	maxCrashes = 5                     // and of one that ends the process
@@ -98,8 +97,13 @@ func (as *AppService) work(ctx context.Context, lane string, refs []store.Ref) (
 	if wait := as.replay.pausing(known); wait > 0 {
 		return 0, wait // it has not been tried: the replay waits for it
 	}
+	if waiting, _ := as.lanes.Len(); waiting > longBacklog {
+		if as.abreast.ahead(refs[0]) {
+			return 0, 0
+		}
+		refs = nearby(refs)
+	}
 	as.later.forget(lane)
-	refs = nearby(refs)
 	end, careful := func() {}, as.replay.careful.Load()
 	if careful {
 		var err error
@@ -142,16 +146,6 @@ func (b *batch) end() (done int, retryAfter time.Duration) {
 		return b.over(b.settle())
 	}
 	return b.over(b.committed, 0)
-}
-
-// nearby gives those of a turn's events that lie close together in the inbox. In a backlog lanes take their turns one after
-// the other, and go through the same rows together: each row is read once, and not again for each lane.
-func nearby(refs []store.Ref) []store.Ref {
-	n := 1
-	for n < len(refs) && refs[n].Seq < refs[0].Seq+batchRows {
-		n++
-	}
-	return refs[:n]
 }
 
 // one takes one event through the handler. ok is false when the turn is over.

@@ -168,15 +168,6 @@ func TestWorker_MaxAgeOver_IsADeadLetter(t *testing.T) {
 	}
 }
 
-func TestNearby_GivesEventsOfRowsThatLieTogether(t *testing.T) {
-	refs := []store.Ref{{Seq: 100}, {Seq: 100, Pos: 1}, {Seq: 100 + batchRows - 1}, {Seq: 100 + batchRows}, {Seq: 5000}}
-	for first, want := range []int{3, 2, 2, 1, 1} {
-		if got := nearby(refs[first:]); len(got) != want || got[0] != refs[first] {
-			t.Errorf("from %d on: %v", first, got)
-		}
-	}
-}
-
 func TestBackoff_DoublesToFiveMinutesAndADayIsReached(t *testing.T) {
 	var sum time.Duration
 	for n := 1; n < 400; n++ {

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"fmt"
@@ -91,7 +92,12 @@ func (s *Store) Element(ctx context.Context, ref Ref) (Element, error) {
 	if int64(ref.Pos) >= int64(len(row.index.elements)) {
 		return Element{}, fmt.Errorf("reading inbox row %d: it has no event %d", ref.Seq, ref.Pos)
 	}
-	return row.index.element(row.body, ref.Pos), nil
+	e := row.index.element(row.body, ref.Pos)
+	if row.loaded {
+		// It may be read again for another lane: elements must not keep a copy of the whole row each.
+		e.Raw = bytes.Clone(e.Raw)
+	}
+	return e, nil
 }
 
 func (s *Store) loadRow(ctx context.Context, seq int64) (*cachedRow, error) {
@@ -106,7 +112,7 @@ func (s *Store) loadRow(ctx context.Context, seq int64) (*cachedRow, error) {
 	if index.body != uint64(len(body)) {
 		return nil, fmt.Errorf("%w: the body has %d bytes, the index says %d", errIndex, len(body), index.body)
 	}
-	return &cachedRow{seq: seq, index: index, body: body}, nil
+	return &cachedRow{seq: seq, index: index, body: body, loaded: true}, nil
 }
 
 // InboxStats says how full the inbox is.

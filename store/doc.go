@@ -55,7 +55,7 @@
 //	retention     commits deletions, a minute after the start and every hour
 //
 // [Store.Close] ends all three. Reads run on the caller's goroutine and on reading connections, which cannot write; bodies
-// of inbox rows go through a cache of 5 MiB. The progress of rows with 65,536 events is in memory, that of others is read
+// of inbox rows go through a cache of 4 MiB. The progress of rows with 65,536 events is in memory, that of others is read
 // when it is needed: a longer backlog takes no more.
 //
 // # Retention

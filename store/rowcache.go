@@ -6,13 +6,15 @@ import (
 )
 
 // rowCacheBytes bounds the bodies of inbox rows kept in memory. Lanes of one row read it one after the other.
-const rowCacheBytes = 5 << 20
+const rowCacheBytes = 4 << 20
 
 // cachedRow is an inbox row as workers read it.
 type cachedRow struct {
 	seq   int64
 	index *rowIndex
 	body  []byte
+	// loaded: from the database, as opposed to what has just come in.
+	loaded bool
 }
 
 func (r *cachedRow) size() int {
