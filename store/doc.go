@@ -68,6 +68,8 @@
 //	message map       365 days since the message (Retention.Messages)
 //	remote keys       30 days since Enqueue (Retention.Remote)
 //	media records     30 days since their expiry; for ever when they do not expire (Retention.Media)
+//	media pages       until their message is redacted, within an hour after their link's end, or 30 days after its
+//	                  revocation (Retention.Media); for ever when it does not expire
 //	media revocations for ever: a self-contained link may live as long, and one is about 200 bytes
 //	media keys        for ever; there can be 255
 //	rooms, members, notices, ghosts, portals, settings: for ever, or until deleted

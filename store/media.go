@@ -35,7 +35,7 @@ func (tx MediaTx) AddMedia(m *Media) error {
 	err := ErrNotFound
 	if m.Event != "" {
 		err = tx.db.row([]any{&m.ID, moment{&m.Created}, moment{&m.Expires}}, `SELECT id, created, expires FROM media
-			WHERE room = $1 AND event = $2 AND server = $3 AND media_id = $4 AND name = $5 AND mime = $6 AND info = $8 AND revoked = 0
+			WHERE room = $1 AND event = $2 AND server = $3 AND media_id = $4 AND name = $5 AND mime = $6 AND info = $8 AND kind = '' AND revoked = 0
 			AND (expires = 0 OR expires > $7) ORDER BY id DESC LIMIT 1`,
 			toColumn(m.Room), toColumn(m.Event), toColumn(m.Server), toColumn(m.MediaID), toColumn(m.Name), toColumn(m.MIME), toMillis(m.Created),
 			toBlob(m.Info))
@@ -43,9 +43,14 @@ func (tx MediaTx) AddMedia(m *Media) error {
 	if !errors.Is(err, ErrNotFound) {
 		return doing(err, "looking for the link to mxc://%s/%s", m.Server, m.MediaID)
 	}
+	return tx.insert(m)
+}
+
+// insert writes a new record. Of an event that was redacted it is revoked from the start.
+func (tx MediaTx) insert(m *Media) error {
 	if m.Event != "" {
 		var there int64
-		err = tx.db.row([]any{&there}, `SELECT COUNT(*) FROM media_revocation WHERE event = $1 AND room = $2 AND final = 1`, toColumn(m.Event), toColumn(m.Room))
+		err := tx.db.row([]any{&there}, `SELECT COUNT(*) FROM media_revocation WHERE event = $1 AND room = $2 AND final = 1`, toColumn(m.Event), toColumn(m.Room))
 		if err != nil {
 			return doing(err, "looking whether event %s was redacted", m.Event)
 		}
@@ -53,18 +58,26 @@ func (tx MediaTx) AddMedia(m *Media) error {
 			m.Revoked = m.Created
 		}
 	}
-	err = tx.db.row([]any{&m.ID}, `INSERT INTO media (server, media_id, room, event, name, mime, size, created, expires, revoked, info, sender)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) RETURNING id`,
+	err := tx.db.row([]any{&m.ID}, `INSERT INTO media (server, media_id, room, event, name, mime, size, created, expires, revoked, info, sender, kind)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) RETURNING id`,
 		toColumn(m.Server), toColumn(m.MediaID), toColumn(m.Room), toColumn(m.Event), toColumn(m.Name), toColumn(m.MIME), m.Size,
-		toMillis(m.Created), toMillis(m.Expires), toMillis(m.Revoked), toBlob(m.Info), toColumn(m.Sender))
-	return doing(err, "writing the link to mxc://%s/%s", m.Server, m.MediaID)
+		toMillis(m.Created), toMillis(m.Expires), toMillis(m.Revoked), toBlob(m.Info), toColumn(m.Sender), m.Kind)
+	return doing(err, "writing the link to %s", m.what())
 }
 
-const mediaColumns = `SELECT id, server, media_id, room, event, name, mime, size, created, expires, revoked, info, sender FROM media `
+const mediaColumns = `SELECT id, server, media_id, room, event, name, mime, size, created, expires, revoked, info, sender, kind FROM media `
+
+// what names it in errors.
+func (m *Media) what() string {
+	if m.Kind != "" {
+		return "a page of kind " + m.Kind
+	}
+	return "mxc://" + m.Server + "/" + m.MediaID
+}
 
 func (m *Media) columns() []any {
 	return []any{&m.ID, text{&m.Server}, text{&m.MediaID}, text{&m.Room}, text{&m.Event}, text{&m.Name}, text{&m.MIME},
-		&m.Size, moment{&m.Created}, moment{&m.Expires}, moment{&m.Revoked}, blob{&m.Info}, text{&m.Sender}}
+		&m.Size, moment{&m.Created}, moment{&m.Expires}, moment{&m.Revoked}, blob{&m.Info}, text{&m.Sender}, &m.Kind}
 }
 
 // Media reads what a short link stands for; ErrNotFound when its record is gone. Expires and Revoked are for the caller

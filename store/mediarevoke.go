@@ -22,7 +22,8 @@ func (r *MediaRevocation) Covers(m *Media) bool {
 		same(r.Server, m.Server) && same(r.MediaScope.Media, m.MediaID) && (r.Final || toMillis(m.Created) <= toMillis(r.Made))
 }
 
-// RevokeMedia ends all links of an event, now and for ever: it was redacted. n is the number of records.
+// RevokeMedia ends all links of an event, now and for ever: it was redacted. What their pages showed is
+// deleted. n is the number of records.
 func (tx MediaTx) RevokeMedia(room, event string) (n int64, err error) {
 	return tx.revoke(MediaScope{Room: room, Event: event}, true)
 }
@@ -35,6 +36,9 @@ func (tx MediaTx) revoke(sc MediaScope, final bool) (n int64, err error) {
 	now := tx.db.now()
 	condition, args := sc.where(1)
 	n, err = tx.db.exec(`UPDATE media SET revoked = $1 WHERE revoked = 0 AND `+condition, append([]any{toMillis(now)}, args...)...)
+	if err == nil && final {
+		err = tx.dropPages(sc)
+	}
 	if err == nil {
 		_, err = tx.db.exec(`INSERT INTO media_revocation (made, final, record, room, event, sender, server, media_id)
 			SELECT CAST($1 AS BIGINT), CAST($2 AS BIGINT), CAST($3 AS BIGINT), CAST($4 AS TEXT), CAST($5 AS TEXT), CAST($6 AS TEXT), CAST($7 AS TEXT), CAST($8 AS TEXT)

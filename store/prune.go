@@ -28,6 +28,10 @@ func (s *Store) Prune(ctx context.Context) error {
 		{"messages", `DELETE FROM message WHERE (channel, remote_id, part) IN
 			(SELECT channel, remote_id, part FROM message WHERE happened < $1 LIMIT $2)`, now.Add(-keep.Messages)},
 		{"remote keys", `DELETE FROM seen_remote WHERE hash IN (SELECT hash FROM seen_remote WHERE added < $1 LIMIT $2)`, now.Add(-keep.Remote)},
+		{"pages of links that ended", `DELETE FROM media_page WHERE record IN
+			(SELECT p.record FROM media_page p JOIN media m ON m.id = p.record WHERE m.expires < $1 AND m.expires > 0 LIMIT $2)`, now},
+		{"pages of revoked links", `DELETE FROM media_page WHERE record IN
+			(SELECT p.record FROM media_page p JOIN media m ON m.id = p.record WHERE m.revoked < $1 AND m.revoked > 0 LIMIT $2)`, now.Add(-keep.Media)},
 		{"media records", `DELETE FROM media WHERE id IN (SELECT id FROM media WHERE expires < $1 AND expires > 0 LIMIT $2)`, now.Add(-keep.Media)},
 		{"requests", `DELETE FROM letter_request WHERE letter IN
 			(SELECT letter FROM letter_request WHERE answered > 0 AND answered < $1 LIMIT $2)`, now.Add(-keepAnswers)},

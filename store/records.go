@@ -135,4 +135,6 @@ type Media struct {
 	Revoked time.Time // zero: it was not revoked
 	Info    []byte
 	Sender  string // of the event; empty: not known
+	// Kind is what the link leads to: a file, when it is empty, or a page of that kind, which has no Server and MediaID, and shows a [MediaPage].
+	Kind string
 }

@@ -361,4 +361,82 @@ var recordChecks = []check{
 		_, err := s.Media(ctx(), 1<<40)
 		expectError(t, "Media", err, store.ErrNotFound)
 	}},
+	{"MediaPage_IsEditedByItsSenderAloneAndGoesWithTheMessage", func(t *testing.T, db *database) {
+		s := db.open(t)
+		record := func(event string) store.Media {
+			return store.Media{Room: "!a", Event: event, Name: "text", Kind: "text", Sender: "@alice:x", Expires: start.Add(time.Hour)}
+		}
+		add := func(event, body string, written time.Time) (m store.Media) {
+			m = record(event)
+			Commit(t, s, func(tx *store.Tx) error {
+				return tx.AddPage(&m, &store.MediaPage{Body: []byte(body), Written: written})
+			})
+			return m
+		}
+		edit := func(sender, body string, written time.Time) (n int64) {
+			Commit(t, s, func(tx *store.Tx) (err error) {
+				n, err = tx.EditPages("!a", "$e", sender, "text", []byte(body), written)
+				return err
+			})
+			return n
+		}
+		shows := func(id int64) string {
+			p, err := s.MediaPage(ctx(), id)
+			if err != nil {
+				return err.Error()
+			}
+			return string(p.Body)
+		}
+		first, other := add("$e", "one", start), add("$f", "other", start)
+		expect(t, "the record's kind", first.Kind, "text")
+		expect(t, "a second page of the event", add("$e", "two", start.Add(time.Second)).ID, first.ID)
+		expect(t, "page", shows(first.ID), "two")
+		add("$e", "one", start) // tried again, late
+		expect(t, "page after what is older", shows(first.ID), "two")
+		expect(t, "pages that a stranger edits", edit("@mallory:x", "forged", start.Add(time.Minute)), int64(0))
+		expect(t, "pages that an old edit changes", edit("@alice:x", "old", start), int64(0))
+		expect(t, "edited pages", edit("@alice:x", "three", start.Add(time.Minute)), int64(1))
+		expect(t, "edited page", shows(first.ID), "three")
+		Commit(t, s, func(tx *store.Tx) error { _, err := tx.RevokeLinks(store.MediaScope{Record: other.ID}); return err })
+		expect(t, "the page of a revoked link, to be signed again", shows(other.ID), "other")
+		Commit(t, s, func(tx *store.Tx) error { _, err := tx.RevokeMedia("!a", "$e"); return err })
+		_, err := s.MediaPage(ctx(), first.ID)
+		expectError(t, "the page of a redacted message", err, store.ErrNotFound)
+		late := add("$e", "four", start.Add(time.Hour))
+		expect(t, "a page after the redaction is revoked", late.Revoked.IsZero(), false)
+		_, err = s.MediaPage(ctx(), late.ID)
+		expectError(t, "a page after the redaction", err, store.ErrNotFound)
+	}},
+	{"MediaPage_GoesWithItsLinksEnd", func(t *testing.T, db *database) {
+		s := db.open(t)
+		var ids [3]int64
+		for i, expires := range []time.Time{start.Add(time.Hour), start.Add(72 * 24 * time.Hour), {}} {
+			m := store.Media{Room: "!a", Event: fmt.Sprint("$", i), Kind: "text", Expires: expires}
+			Commit(t, s, func(tx *store.Tx) error { return tx.AddPage(&m, &store.MediaPage{Body: []byte("x"), Written: start}) })
+			ids[i] = m.ID
+		}
+		Commit(t, s, func(tx *store.Tx) error { _, err := tx.RevokeLinks(store.MediaScope{Record: ids[1]}); return err })
+		for _, at := range []struct {
+			after   time.Duration
+			page    [3]bool
+			records [3]bool
+		}{
+			{0, [3]bool{true, true, true}, [3]bool{true, true, true}},
+			{2 * time.Hour, [3]bool{false, true, true}, [3]bool{true, true, true}},
+			{31 * 24 * time.Hour, [3]bool{false, false, true}, [3]bool{false, true, true}},
+		} {
+			shut(t, s)
+			db.now = start.Add(at.after)
+			s = db.open(t)
+			if err := s.Prune(ctx()); err != nil {
+				t.Fatal(err)
+			}
+			for i, id := range ids {
+				_, err := s.MediaPage(ctx(), id)
+				expect(t, fmt.Sprint("page ", i, " is there after ", at.after), err == nil, at.page[i])
+				_, err = s.Media(ctx(), id)
+				expect(t, fmt.Sprint("record ", i, " is there after ", at.after), err == nil, at.records[i])
+			}
+		}
+	}},
 }
