@@ -40,6 +40,9 @@ func (d *deviceSupport) lack() {
 	d.until = time.Now().Add(noDevicesFor)
 }
 
+// deviceName is what people see in the list of a ghost's devices.
+const deviceName = "Trestle"
+
 // newDeviceID gives 12 random characters of A-Z and 2-7.
 func newDeviceID() string { return rand.Text()[:12] }
 
@@ -90,7 +93,7 @@ func (i *Intent) makeDevice(ctx context.Context) (id.DeviceID, error) {
 	}
 	device := id.DeviceID(g.DeviceID)
 	cli := i.client("") // the device does not exist yet: to act as it would fail
-	_, err = cli.MakeRequest(ctx, http.MethodPut, cli.BuildClientURL("v3", "devices", device), map[string]string{"display_name": "Trestle"}, nil)
+	_, err = cli.MakeRequest(ctx, http.MethodPut, cli.BuildClientURL("v3", "devices", device), map[string]string{"display_name": deviceName}, nil)
 	if err != nil {
 		if status := errorStatus(err); status == http.StatusNotFound || status == http.StatusMethodNotAllowed ||
 			errorCode(err) == codeUnrecognized || status == http.StatusUnauthorized && errorCode(err) == "" {
