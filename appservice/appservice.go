@@ -110,7 +110,12 @@ func New(cfg Config) (*AppService, error) {
 		}
 		as.aliases = append(as.aliases, re)
 	}
-	as.http = newHTTPClient(cfg.HTTPClient, as.log)
+	as.http = newHTTPClient(cfg.HTTPClient, &transport{
+		log:      as.log,
+		limits:   newLimits(as.botID, as.quit, func(c class, outcome string) { as.metrics.limit(c, outcome) }),
+		troubles: newTroubles(as.log, func(reason string) { as.metrics.refusal(reason) }),
+		secrets:  []string{cfg.Registration.ASToken, cfg.Registration.HSToken},
+	})
 	as.shared, as.replay = newSharedCommits(as), newReplay(as)
 	as.abreast = newAbreast()
 	as.lanes = lanes.NewBatch(packedRefs, cfg.Workers, batchSize, as.work)

@@ -16,8 +16,34 @@
 // apart), worker.go (handler, effects), abreast.go, shared.go (its commit), failure.go (backoff, dead letters), decode.go. After a
 // crash: heads.go, crashes.go, replay.go. Beside it: ephemeral.go, membership.go. What the homeserver asks: question.go
 // (time and panics), query.go (users and aliases), thirdparty.go. Outwards: intent.go, device.go, room.go, profile.go,
-// media.go, transport.go (rate limits, redirects), ping.go. The registration file: registration.go,
+// media.go, ping.go; every request goes through transport.go, which asks act.go what it is, limits.go whether it may go now,
+// and tells refused.go what it was refused; redirect.go, retryafter.go. The registration file: registration.go,
 // registration_generate.go.
+//
+// # Rate limits
+//
+// A 429 is waited out for as long as it says: Retry-After in seconds or as a date (MSC4041), else retry_after_ms, else 1, 2,
+// 4 … seconds; at least 100 ms. Until then nothing is sent that is known to be refused: a 429 for a ghost holds that ghost's
+// requests of the same class (messages, joins, invites, other, as Synapse counts them), one for the bot or for a registration
+// or a device holds that class for all, and one without an error code, which comes from a proxy that knows addresses alone,
+// holds everything. After it, requests under the limit go one at a time for a minute. Registrations and new devices always
+// go one at a time. A hold ends after ten minutes at the latest, when one request asks again.
+//
+// A request is held back for 30 s in all; then, and at once for events and under [Impatient], its caller gets an
+// M_LIMIT_EXCEEDED with the time that is left, which [RetryAfter] reads.
+//
+// # What is repeated
+//
+// After a 429, up to 8 requests for one are made when doing it twice is doing it once: every GET, PUT and DELETE but those that
+// send events; POST of register (a user that exists is recognised), join (who is in stays in) and leave. Not repeated:
+//
+//   - events (send, state, redact), although their transaction IDs make that safe: their order is the caller's;
+//   - createRoom: it makes another room, and a suspended user's failed one may have left one behind;
+//   - uploads: the bytes are gone; asking for a URL of one; login, which makes another token;
+//   - invite, kick, ping, and all other POSTs.
+//
+// After any other failure, such as an answer that was lost, nothing is repeated here at all. An effect of package bridge is an
+// outbox row, tried again until it is done or a dead letter; it never makes a room.
 //
 // # Goroutines
 //

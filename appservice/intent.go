@@ -178,17 +178,6 @@ func (i *Intent) forgetLost(ctx context.Context) (bool, error) {
 	return true, i.update(ctx, func(g *store.Ghost) { g.Registered, g.DeviceMade, g.DisplayName, g.AvatarURL = false, false, "", "" })
 }
 
-// explain puts words to errors that a person has to mend.
-func (as *AppService) explain(err error) error {
-	switch errorCode(err) {
-	case "M_EXCLUSIVE":
-		return Permanent(fmt.Errorf("the homeserver does not count this user to the bridge; its copy of the registration must have the same namespaces: %w", err))
-	case "M_UNKNOWN_TOKEN", codeMissingToken:
-		return fmt.Errorf("the homeserver does not take the as_token; give it the same registration as the bridge, and restart it: %w", err)
-	}
-	return err
-}
-
 // SendMessage sends an event and returns its ID. content is anything that encodes to a JSON object. txnID must be the
 // same when the same event is sent again, and different for all others of all ghosts: Synapse does not keep the
 // transactions of ghosts apart.
@@ -203,7 +192,7 @@ func (i *Intent) SendMessage(ctx context.Context, room id.RoomID, evType event.T
 		return err
 	})
 	if err != nil {
-		return "", fmt.Errorf("%s: %w", what, err)
+		return "", fmt.Errorf("%s: %w", what, i.as.explain(err))
 	}
 	return resp.EventID, nil
 }
@@ -216,7 +205,7 @@ func (i *Intent) SendState(ctx context.Context, room id.RoomID, evType event.Typ
 		return err
 	})
 	if err != nil {
-		return "", fmt.Errorf("set %s in %s as %s: %w", evType.Type, room, i.user, err)
+		return "", fmt.Errorf("set %s in %s as %s: %w", evType.Type, room, i.user, i.as.explain(err))
 	}
 	return resp.EventID, nil
 }
@@ -233,7 +222,7 @@ func (i *Intent) Redact(ctx context.Context, room id.RoomID, ev id.EventID, reas
 		return err
 	})
 	if err != nil {
-		return "", fmt.Errorf("%s: %w", what, err)
+		return "", fmt.Errorf("%s: %w", what, i.as.explain(err))
 	}
 	return resp.EventID, nil
 }

@@ -50,7 +50,7 @@ func (i *Intent) Upload(ctx context.Context, r io.Reader, size int64, mime, name
 	}
 	resp, err := i.client("").UploadMedia(ctx, mautrix.ReqUploadMedia{Content: r, ContentLength: size, ContentType: mime, FileName: name})
 	if err != nil {
-		return id.ContentURI{}, fmt.Errorf("upload as %s: %w", i.user, err)
+		return id.ContentURI{}, fmt.Errorf("upload as %s: %w", i.user, i.as.explain(err))
 	}
 	return resp.ContentURI, nil
 }
@@ -62,7 +62,7 @@ func (i *Intent) Download(ctx context.Context, uri id.ContentURI) (*http.Respons
 	}
 	resp, err := i.client("").Download(ctx, uri)
 	if err != nil {
-		return nil, fmt.Errorf("download %s: %w", uri, err)
+		return nil, fmt.Errorf("download %s: %w", uri, i.as.explain(err))
 	}
 	return resp, nil
 }

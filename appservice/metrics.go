@@ -21,6 +21,8 @@ type metrics struct {
 	handSeconds   prometheus.Histogram // part of commitSeconds
 	holdSeconds   prometheus.Histogram
 	deadLetters   prometheus.Counter
+	limits        *prometheus.CounterVec
+	refusals      *prometheus.CounterVec
 }
 
 func newMetrics(to prometheus.Registerer, backlog func() (items, lanes int)) (*metrics, error) {
@@ -71,6 +73,14 @@ func newMetrics(to prometheus.Registerer, backlog func() (items, lanes int)) (*m
 			Name: prefix + "dead_letters_total",
 			Help: "Dead letters written.",
 		}),
+		limits: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: prefix + "rate_limits_total",
+			Help: "Rate limits of the homeserver met by requests, by class (messages, joins, invites, logins, other) and outcome (refused: answered 429; waited: held back until it may go; held: given back to its caller unsent).",
+		}, []string{"class", "outcome"}),
+		refusals: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: prefix + "refusals_total",
+			Help: "Requests that the homeserver refused for the sake of who made them, by reason (suspended, locked, deactivated, server_limit, token).",
+		}, []string{"reason"}),
 	}
 	m.begin()
 	if to == nil {
@@ -79,6 +89,7 @@ func newMetrics(to prometheus.Registerer, backlog func() (items, lanes int)) (*m
 	var errs []error
 	for _, c := range []prometheus.Collector{
 		m.transactions, m.events, m.ephemerals, m.queries, m.bodyBytes, m.parseSeconds, m.commitSeconds, m.handSeconds, m.holdSeconds, m.deadLetters,
+		m.limits, m.refusals,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: prefix + "backlog_events", Help: "Events that wait for their handler, or are under way.",
 		}, func() float64 { items, _ := backlog(); return float64(items) }),
@@ -107,6 +118,14 @@ func (m *metrics) begin() {
 			m.events.WithLabelValues(kindLabel(kind), outcome)
 		}
 	}
+	for _, c := range classes {
+		for _, outcome := range []string{"refused", "waited", "held"} {
+			m.limits.WithLabelValues(string(c), outcome)
+		}
+	}
+	for _, reason := range []string{"suspended", "locked", "deactivated", "server_limit", "token"} {
+		m.refusals.WithLabelValues(reason)
+	}
 	for _, outcome := range []string{"handled", "dropped"} {
 		m.ephemerals.WithLabelValues(outcome)
 	}
@@ -119,7 +138,12 @@ func (m *metrics) begin() {
 
 func (m *metrics) transaction(outcome string) { m.transactions.WithLabelValues(outcome).Inc() }
 func (m *metrics) ephemeral(outcome string)   { m.ephemerals.WithLabelValues(outcome).Inc() }
+func (m *metrics) refusal(reason string)      { m.refusals.WithLabelValues(reason).Inc() }
 func (m *metrics) dead(n int)                 { m.deadLetters.Add(float64(n)) }
+
+func (m *metrics) limit(c class, outcome string) {
+	m.limits.WithLabelValues(string(c), outcome).Inc()
+}
 
 func (m *metrics) query(kind, outcome string) { m.queries.WithLabelValues(kind, outcome).Inc() }
 

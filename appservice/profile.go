@@ -28,7 +28,7 @@ func (i *Intent) setDisplayName(ctx context.Context, name string) error {
 		return err
 	}
 	if err := i.client("").SetDisplayName(ctx, name); err != nil {
-		return fmt.Errorf("set the name of %s: %w", i.user, err)
+		return fmt.Errorf("set the name of %s: %w", i.user, i.as.explain(err))
 	}
 	return i.update(ctx, func(g *store.Ghost) { g.DisplayName = name })
 }
@@ -40,7 +40,7 @@ func (i *Intent) Profile(ctx context.Context, user id.UserID) (*mautrix.RespUser
 	}
 	resp, err := i.client("").GetProfile(ctx, user)
 	if err != nil {
-		return nil, fmt.Errorf("read the profile of %s: %w", user, err)
+		return nil, fmt.Errorf("read the profile of %s: %w", user, i.as.explain(err))
 	}
 	return resp, nil
 }

@@ -27,7 +27,7 @@ func (i *Intent) setMember(ctx context.Context, room id.RoomID, user id.UserID, 
 func (i *Intent) isMember(ctx context.Context, room id.RoomID) (bool, error) {
 	membership, err := i.as.store.Member(ctx, string(room), string(i.user))
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
-		return false, fmt.Errorf("read the membership of %s in %s: %w", i.user, room, err)
+		return false, fmt.Errorf("read the membership of %s in %s: %w", i.user, room, i.as.explain(err))
 	}
 	return membership == "join", nil
 }
@@ -49,14 +49,14 @@ func (i *Intent) EnsureJoined(ctx context.Context, room id.RoomID) error {
 		_, err := i.client("").JoinRoom(withRepeat(ctx), room.String(), nil)
 		return err
 	})
-	if errorStatus(err) == http.StatusForbidden && i.user != i.as.botID {
+	if errorStatus(err) == http.StatusForbidden && !isRefusal(err) && i.user != i.as.botID {
 		if inviteErr := i.as.Bot().Invite(ctx, room, i.user); inviteErr != nil {
-			return fmt.Errorf("join %s as %s: %w, and the bot cannot invite: %w", room, i.user, err, inviteErr)
+			return fmt.Errorf("join %s as %s: %w, and the bot cannot invite: %w", room, i.user, i.as.explain(err), inviteErr)
 		}
 		_, err = i.client("").JoinRoom(withRepeat(ctx), room.String(), nil)
 	}
 	if err != nil {
-		return fmt.Errorf("join %s as %s: %w", room, i.user, err)
+		return fmt.Errorf("join %s as %s: %w", room, i.user, i.as.explain(err))
 	}
 	return i.setMember(ctx, room, i.user, "join")
 }
@@ -68,7 +68,7 @@ func (i *Intent) JoinByIDOrAlias(ctx context.Context, roomOrAlias string, via ..
 	}
 	resp, err := i.client("").JoinRoom(withRepeat(ctx), roomOrAlias, &mautrix.ReqJoinRoom{Via: via})
 	if err != nil {
-		return "", fmt.Errorf("join %s as %s: %w", roomOrAlias, i.user, err)
+		return "", fmt.Errorf("join %s as %s: %w", roomOrAlias, i.user, i.as.explain(err))
 	}
 	return resp.RoomID, i.setMember(ctx, resp.RoomID, i.user, "join")
 }
@@ -88,7 +88,7 @@ func (i *Intent) Leave(ctx context.Context, room id.RoomID, reason string) error
 		return err
 	}
 	if _, err := i.client("").LeaveRoom(withRepeat(ctx), room, &mautrix.ReqLeave{Reason: reason}); err != nil {
-		return fmt.Errorf("leave %s as %s: %w", room, i.user, err)
+		return fmt.Errorf("leave %s as %s: %w", room, i.user, i.as.explain(err))
 	}
 	return i.setMember(ctx, room, i.user, "leave")
 }
@@ -100,7 +100,7 @@ func (i *Intent) CreateRoom(ctx context.Context, req *mautrix.ReqCreateRoom) (id
 	}
 	resp, err := i.client("").CreateRoom(ctx, req)
 	if err != nil {
-		return "", fmt.Errorf("create a room as %s: %w", i.user, err)
+		return "", fmt.Errorf("create a room as %s: %w", i.user, i.as.explain(err))
 	}
 	return resp.RoomID, i.setMember(ctx, resp.RoomID, i.user, "join")
 }
@@ -111,7 +111,7 @@ func (i *Intent) Invite(ctx context.Context, room id.RoomID, user id.UserID) err
 		return err
 	}
 	if _, err := i.client("").InviteUser(ctx, room, &mautrix.ReqInviteUser{UserID: user}); err != nil {
-		return fmt.Errorf("invite %s to %s as %s: %w", user, room, i.user, err)
+		return fmt.Errorf("invite %s to %s as %s: %w", user, room, i.user, i.as.explain(err))
 	}
 	return nil
 }
@@ -122,7 +122,7 @@ func (i *Intent) Kick(ctx context.Context, room id.RoomID, user id.UserID, reaso
 		return err
 	}
 	if _, err := i.client("").KickUser(ctx, room, &mautrix.ReqKickUser{UserID: user, Reason: reason}); err != nil {
-		return fmt.Errorf("kick %s from %s as %s: %w", user, room, i.user, err)
+		return fmt.Errorf("kick %s from %s as %s: %w", user, room, i.user, i.as.explain(err))
 	}
 	return nil
 }
@@ -133,7 +133,7 @@ func (i *Intent) Typing(ctx context.Context, room id.RoomID, typing bool, timeou
 		return err
 	}
 	if _, err := i.client("").UserTyping(ctx, room, typing, timeout); err != nil {
-		return fmt.Errorf("typing in %s as %s: %w", room, i.user, err)
+		return fmt.Errorf("typing in %s as %s: %w", room, i.user, i.as.explain(err))
 	}
 	return nil
 }
@@ -144,7 +144,7 @@ func (i *Intent) State(ctx context.Context, room id.RoomID, evType event.Type, s
 		return err
 	}
 	if err := i.client("").StateEvent(ctx, room, evType, stateKey, out); err != nil {
-		return fmt.Errorf("read %s of %s as %s: %w", evType.Type, room, i.user, err)
+		return fmt.Errorf("read %s of %s as %s: %w", evType.Type, room, i.user, i.as.explain(err))
 	}
 	return nil
 }
@@ -157,7 +157,7 @@ func (i *Intent) PowerLevels(ctx context.Context, room id.RoomID) (*event.PowerL
 	}
 	create, err := i.client("").FullStateEvent(ctx, room, event.StateCreate, "")
 	if err != nil {
-		return nil, fmt.Errorf("read who created %s as %s: %w", room, i.user, err)
+		return nil, fmt.Errorf("read who created %s as %s: %w", room, i.user, i.as.explain(err))
 	}
 	levels := &event.PowerLevelsEventContent{}
 	if err := i.State(ctx, room, event.StatePowerLevels, "", levels); err != nil && !errors.Is(err, mautrix.MNotFound) {
@@ -174,7 +174,7 @@ func (i *Intent) Members(ctx context.Context, room id.RoomID) (map[id.UserID]mau
 	}
 	resp, err := i.client("").JoinedMembers(ctx, room)
 	if err != nil {
-		return nil, fmt.Errorf("read the members of %s as %s: %w", room, i.user, err)
+		return nil, fmt.Errorf("read the members of %s as %s: %w", room, i.user, i.as.explain(err))
 	}
 	return resp.Joined, nil
 }

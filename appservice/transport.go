@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -13,18 +12,7 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
-	"maunium.net/go/mautrix"
 )
-
-const (
-	minLimitWait = 100 * time.Millisecond
-	maxLimitWait = 30 * time.Second // all waits for one request
-	limitTries   = 8                // requests made for one, when each is answered 429
-	maxRedirects = 5
-)
-
-// errRedirect says that a homeserver sent a request that carries the token, and must be made there, elsewhere.
-var errRedirect = errors.New("redirect to another host refused: the request would carry the token there")
 
 type repeatable struct{}
 
@@ -34,14 +22,13 @@ func withRepeat(ctx context.Context) context.Context {
 }
 
 // newHTTPClient makes the client of all intents. Connections are kept: ghosts speak in bursts.
-func newHTTPClient(given *http.Client, log zerolog.Logger) *http.Client {
-	client := &http.Client{CheckRedirect: checkRedirect}
-	var base http.RoundTripper
+func newHTTPClient(given *http.Client, t *transport) *http.Client {
+	client := &http.Client{CheckRedirect: checkRedirect, Transport: t}
 	if given != nil {
-		base, client.Jar, client.Timeout = given.Transport, given.Jar, given.Timeout
+		t.base, client.Jar, client.Timeout = given.Transport, given.Jar, given.Timeout
 	}
-	if base == nil {
-		base = &http.Transport{
+	if t.base == nil {
+		t.base = &http.Transport{
 			Proxy:                 http.ProxyFromEnvironment,
 			DialContext:           (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
 			ForceAttemptHTTP2:     true,
@@ -53,44 +40,19 @@ func newHTTPClient(given *http.Client, log zerolog.Logger) *http.Client {
 			ResponseHeaderTimeout: 3 * time.Minute, // creating a large room takes that long
 		}
 	}
-	client.Transport = &transport{base: base, log: log}
 	return client
 }
 
-// checkRedirect lets requests go on at the same scheme, host and port. A media download may go elsewhere, to a content
-// delivery network, but without the token.
-func checkRedirect(req *http.Request, via []*http.Request) error {
-	if len(via) >= maxRedirects {
-		return errors.New("too many redirects")
-	}
-	first := via[0].URL
-	if req.URL.Scheme == first.Scheme && hostPort(req.URL.Scheme, req.URL.Host) == hostPort(first.Scheme, first.Host) {
-		return nil
-	}
-	if req.Method != http.MethodGet || !strings.Contains(first.Path, "/media/") {
-		return errRedirect
-	}
-	// net/http drops the header for another host, and keeps it for another port of the same one.
-	req.Header.Del("Authorization")
-	return nil
-}
-
-func hostPort(scheme, host string) string {
-	if h, p, err := net.SplitHostPort(host); err == nil {
-		return strings.ToLower(h) + ":" + p
-	}
-	if scheme == "https" {
-		return strings.ToLower(host) + ":443"
-	}
-	return strings.ToLower(host) + ":80"
-}
-
-// transport waits out short rate limits. A request that is answered 429 was not done; it is repeated only when doing it
-// twice would do no harm, because a proxy in between may have answered late. Events that are sent are never repeated here:
-// who sends them has a queue and a policy, and learns from [RetryAfter] how long to wait.
+// transport carries every request to the homeserver: it keeps to rate limits, notes what users are refused, and takes
+// tokens out of what a homeserver writes into its errors. A request that is answered 429 was not done; it is repeated only
+// when doing it twice would do no harm, because a proxy in between may have answered late. Events that are sent are never
+// repeated here, nor do they wait: who sends them has a queue and a policy, and learns from [RetryAfter] how long to wait.
 type transport struct {
-	base http.RoundTripper
-	log  zerolog.Logger
+	base     http.RoundTripper
+	log      zerolog.Logger
+	limits   *limits
+	troubles *troubles
+	secrets  []string
 }
 
 func (t *transport) CloseIdleConnections() {
@@ -101,21 +63,27 @@ func (t *transport) CloseIdleConnections() {
 
 // RoundTrip implements http.RoundTripper.
 func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
-	waited := time.Duration(0)
+	if req.Header.Get("Authorization") == "" {
+		return t.base.RoundTrip(req) // to somewhere else than the homeserver: see checkRedirect
+	}
+	a := actOf(req)
+	if t.troubles.locked(a.user, a.name) {
+		return lockedAnswer(req), nil
+	}
+	patience := patienceOf(req, a)
 	for try := 1; ; try++ {
-		begin := time.Now()
-		resp, err := t.base.RoundTrip(req)
-		if err != nil {
-			t.log.Debug().Err(err).Str("method", req.Method).Str("path", req.URL.Path).Msg("Request failed")
+		leave, wait, err := t.limits.enter(req.Context(), a, &patience)
+		switch {
+		case err != nil:
 			return nil, err
+		case wait > 0:
+			t.log.Debug().Str("method", req.Method).Str("path", req.URL.Path).Dur("wait", wait).Msg("Not sent: the homeserver has asked to wait")
+			return limitAnswer(req, wait), nil
 		}
-		t.log.Debug().Str("method", req.Method).Str("path", req.URL.Path).Int("status", resp.StatusCode).Dur("took", time.Since(begin)).Msg("Request")
-		if resp.StatusCode != http.StatusTooManyRequests || try >= limitTries || !mayRepeat(req) {
-			return resp, nil
-		}
-		wait := limitWait(resp, try)
-		if waited += wait; waited > maxLimitWait {
-			return resp, nil
+		resp, limited, err := t.ask(req, a)
+		leave()
+		if err != nil || !limited || try >= limitTries || !mayRepeat(req, a) {
+			return resp, err
 		}
 		again := req.Clone(req.Context())
 		if req.GetBody != nil {
@@ -123,22 +91,100 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 				return resp, nil
 			}
 		}
-		_ = resp.Body.Close()
-		t.log.Debug().Str("path", req.URL.Path).Dur("wait", wait).Msg("Rate limited")
-		select {
-		case <-req.Context().Done():
-			return nil, req.Context().Err()
-		case <-time.After(wait):
+		if t.limits.held(a) > patience {
+			return resp, nil
 		}
+		_ = resp.Body.Close()
 		req = again
 	}
 }
 
-func mayRepeat(req *http.Request) bool {
+// ask makes a request once, and learns from the answer.
+func (t *transport) ask(req *http.Request, a act) (resp *http.Response, limited bool, err error) {
+	begin, method, path := time.Now(), req.Method, t.redact(req.URL.Path)
+	cancel := context.CancelFunc(func() {})
+	if a.class == classLogins {
+		var ctx context.Context
+		ctx, cancel = context.WithTimeout(req.Context(), loginTimeout)
+		req = req.WithContext(ctx)
+	}
+	resp, err = t.base.RoundTrip(req)
+	if err != nil {
+		cancel()
+		t.log.Debug().Str("error", t.redact(err.Error())).Str("method", method).Str("path", path).Msg("Request failed")
+		return nil, false, err
+	}
+	resp.Body = &endingBody{resp.Body, cancel}
+	t.log.Debug().Str("method", method).Str("path", path).Int("status", resp.StatusCode).Dur("took", time.Since(begin)).Msg("Request")
+	if location := resp.Header.Get("Location"); location != "" {
+		resp.Header.Set("Location", t.redact(location)) // errors show where a redirect leads
+	}
+	if resp.StatusCode < 400 {
+		t.limits.passed(a)
+		t.troubles.worked(a.user, a.name)
+		return resp, false, nil
+	}
+	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxRefusalBytes))
+	_ = resp.Body.Close()
+	body = []byte(t.redact(string(body), bearerOf(req)))
+	resp.Body, resp.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+	resp.Header.Del("Content-Length")
+	var matrix struct {
+		Code string `json:"errcode"`
+	}
+	_ = json.Unmarshal(body, &matrix)
+	if resp.StatusCode == http.StatusTooManyRequests {
+		wait := t.limits.refused(a, resp, matrix.Code != "", body)
+		t.log.Debug().Str("method", method).Str("path", path).Dur("wait", wait).Msg("Rate limited")
+		return resp, true, nil
+	}
+	t.limits.passed(a)
+	t.troubles.refused(a.user, a.name, matrix.Code)
+	return resp, false, nil
+}
+
+// endingBody ends the time limit of a request with its answer.
+type endingBody struct {
+	io.ReadCloser
+	end context.CancelFunc
+}
+
+func (b *endingBody) Close() error {
+	defer b.end()
+	return b.ReadCloser.Close()
+}
+
+func bearerOf(req *http.Request) string {
+	_, token, _ := strings.Cut(req.Header.Get("Authorization"), " ")
+	return token
+}
+
+// redact takes tokens out of text that is logged, or shown in an error.
+func (t *transport) redact(text string, more ...string) string {
+	for _, secrets := range [][]string{t.secrets, more} {
+		for _, secret := range secrets {
+			if secret != "" {
+				text = strings.ReplaceAll(text, secret, "(token)")
+			}
+		}
+	}
+	return text
+}
+
+// patienceOf says how long a request may be held back by limits.
+func patienceOf(req *http.Request, a act) time.Duration {
+	if hasNone, _ := req.Context().Value(impatient{}).(bool); hasNone || a.sendsEvent() {
+		return 0
+	}
+	return maxLimitWait
+}
+
+// mayRepeat says whether doing it twice is doing it once: see "What is repeated" in the package's documentation.
+func mayRepeat(req *http.Request, a act) bool {
 	if req.Body != nil && req.Body != http.NoBody && req.GetBody == nil {
 		return false // the body is read and gone
 	}
-	if sendsEvent(req) {
+	if a.sendsEvent() {
 		return false
 	}
 	switch req.Method {
@@ -149,70 +195,22 @@ func mayRepeat(req *http.Request) bool {
 	return marked
 }
 
-// sendsEvent says whether a request sends an event into a room.
-func sendsEvent(req *http.Request) bool {
-	if req.Method != http.MethodPut {
-		return false
-	}
-	_, path, _ := strings.Cut(req.URL.EscapedPath(), "/rooms/")
-	_, path, _ = strings.Cut(path, "/")
-	what, _, _ := strings.Cut(path, "/")
-	return what == "send" || what == "state" || what == "redact"
+// limitAnswer is what the homeserver would answer to a request that it is known to refuse.
+func limitAnswer(req *http.Request, wait time.Duration) *http.Response {
+	return ownAnswer(req, http.StatusTooManyRequests, map[string]any{
+		"errcode": "M_LIMIT_EXCEEDED", "error": "not sent: the homeserver has asked to wait", "retry_after_ms": (wait + time.Millisecond - 1).Milliseconds(),
+	})
 }
 
-// limitWait says how long a 429 asks to wait: by Retry-After (seconds or a date), else by retry_after_ms, else our own
-// backoff, and at least 100 ms. The body stays readable.
-func limitWait(resp *http.Response, try int) time.Duration {
-	wait, known := retryAfter(resp.Header.Get("Retry-After"), time.Now())
-	if !known {
-		body, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
-		_ = resp.Body.Close()
-		resp.Body = io.NopCloser(bytes.NewReader(body))
-		if wait, known = retryAfterMS(body); !known {
-			wait = backoff(try)
-		}
+// ownAnswer answers in the homeserver's place. The request is not made.
+func ownAnswer(req *http.Request, status int, content map[string]any) *http.Response {
+	if req.Body != nil {
+		_ = req.Body.Close()
 	}
-	return max(wait, minLimitWait)
-}
-
-func retryAfterMS(body []byte) (time.Duration, bool) {
-	var limit struct {
-		MS *float64 `json:"retry_after_ms"`
+	body, _ := json.Marshal(content) // strings and numbers: it cannot fail
+	return &http.Response{
+		Status: strconv.Itoa(status) + " " + http.StatusText(status), StatusCode: status, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: http.Header{"Content-Type": {"application/json"}}, ContentLength: int64(len(body)),
+		Body: io.NopCloser(bytes.NewReader(body)), Request: req,
 	}
-	if json.Unmarshal(body, &limit) != nil || limit.MS == nil {
-		return 0, false
-	}
-	return milliseconds(*limit.MS), true
-}
-
-func milliseconds(ms float64) time.Duration {
-	return time.Duration(max(min(ms, 1e12), 0)) * time.Millisecond
-}
-
-// RetryAfter says how long the homeserver asked to wait before the request that failed with err is made again: by
-// Retry-After, or by retry_after_ms of M_LIMIT_EXCEEDED. It is 0 when the homeserver asked for nothing.
-func RetryAfter(err error) time.Duration {
-	var httpErr mautrix.HTTPError
-	if !errors.As(err, &httpErr) || httpErr.Response == nil {
-		return 0
-	}
-	wait, known := retryAfter(httpErr.Response.Header.Get("Retry-After"), time.Now())
-	if !known && httpErr.RespError != nil {
-		ms, _ := httpErr.RespError.ExtraData["retry_after_ms"].(float64)
-		wait = milliseconds(ms)
-	}
-	return max(wait, 0)
-}
-
-func retryAfter(header string, now time.Time) (time.Duration, bool) {
-	if header == "" {
-		return 0, false
-	}
-	if seconds, err := strconv.ParseFloat(header, 64); err == nil && seconds == seconds {
-		return time.Duration(max(min(seconds, 1e9), 0) * float64(time.Second)), true
-	}
-	if date, err := http.ParseTime(header); err == nil {
-		return date.Sub(now), true
-	}
-	return 0, false
 }

@@ -3,19 +3,14 @@ package appservice
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/rs/zerolog"
 	"maunium.net/go/mautrix"
 	"maunium.net/go/mautrix/event"
-	"maunium.net/go/mautrix/id"
 )
 
 func TestD1_D2_RateLimit_WaitsAsTheHomeserverSays(t *testing.T) {
@@ -40,15 +35,13 @@ func waitsAsTheHomeserverSays(t *testing.T) {
 		{"", `nonsense`, time.Second, time.Second},
 		{"", `{"retry_after_ms":1e300}`, time.Hour, 1e18},
 	} {
-		resp := &http.Response{Header: http.Header{}, Body: io.NopCloser(strings.NewReader(c.body))}
+		resp := &http.Response{Header: http.Header{}}
 		if c.header != "" {
 			resp.Header.Set("Retry-After", c.header)
 		}
-		if wait := limitWait(resp, 1); wait < c.min || wait > c.max {
+		l := newLimits("", nil, func(class, string) {})
+		if wait := l.refused(act{user: ghostA, class: classJoins}, resp, true, []byte(c.body)); wait < c.min || wait > c.max {
 			t.Errorf("%q %q: %v", c.header, c.body, wait)
-		}
-		if rest, _ := io.ReadAll(resp.Body); string(rest) != c.body {
-			t.Errorf("the body is gone: %q", rest)
 		}
 	}
 }
@@ -118,25 +111,6 @@ func TestRateLimit_OfWhatIsSent_IsTheCallersAtOnce(t *testing.T) {
 	}
 }
 
-func TestRateLimit_LongerThanHalfAMinuteInAll_IsTheCallers(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		requests := 0
-		tr := &transport{log: zerolog.Nop(), base: roundTripper(func(*http.Request) (*http.Response, error) {
-			requests++
-			return &http.Response{StatusCode: 429, Header: http.Header{"Retry-After": {"14"}}, Body: http.NoBody}, nil
-		})}
-		begin := time.Now()
-		req, err := http.NewRequest(http.MethodGet, "http://hs.test/_matrix/client/v3/devices", nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp, err := tr.RoundTrip(req)
-		if err != nil || resp.StatusCode != 429 || requests != 3 || time.Since(begin) != 28*time.Second {
-			t.Errorf("%d requests in %v, then %v %v", requests, time.Since(begin), resp, err)
-		}
-	})
-}
-
 type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
@@ -150,37 +124,4 @@ func (l limitHeader) RoundTrip(r *http.Request) (*http.Response, error) {
 		resp.Header.Set("Retry-After", "0")
 	}
 	return resp, err
-}
-
-func TestRedirect_ToAnotherPort_NeverCarriesTheToken(t *testing.T) {
-	var seen []string
-	elsewhere := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		seen = append(seen, r.Method+" "+r.Header.Get("Authorization"))
-		_, _ = w.Write([]byte("data"))
-	}))
-	defer elsewhere.Close()
-	hs := newFakeHS(t)
-	hs.override = func(w http.ResponseWriter, r *http.Request, _ string) bool {
-		if strings.Contains(r.URL.Path, "/send/") || strings.Contains(r.URL.Path, "/download/") || strings.Contains(r.URL.Path, "/joined_members") {
-			http.Redirect(w, r, elsewhere.URL+r.URL.Path, http.StatusTemporaryRedirect)
-			return true
-		}
-		return false
-	}
-	f := newFixture(t, hs)
-	if _, err := f.send(ghostA, "t"); !errors.Is(err, errRedirect) {
-		t.Errorf("%v", err)
-	}
-	if _, err := f.as.Bot().Members(t.Context(), testRoom); !errors.Is(err, errRedirect) {
-		t.Errorf("%v", err)
-	}
-	resp, err := f.as.Bot().Download(t.Context(), id.ContentURI{Homeserver: "hs.test", FileID: "x"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	data, _ := io.ReadAll(resp.Body)
-	_ = resp.Body.Close()
-	if string(data) != "data" || fmt.Sprint(seen) != "[GET ]" {
-		t.Errorf("%q, elsewhere saw %q", data, seen)
-	}
 }

@@ -81,7 +81,7 @@ func (b *Bridge) carry(ctx context.Context, row *store.Outgoing, crashes int) (r
 	err := json.Unmarshal(row.Payload, &o)
 	if err == nil {
 		o.Op = row.Op
-		commit, err = b.try(ctx, row, &o, crashes)
+		commit, err = b.try(appservice.Impatient(ctx), row, &o, crashes) // the row waits for rate limits, and the worker does not
 	} else {
 		err = appservice.Permanent(fmt.Errorf("reading outbox row %d: %w", rowID, err))
 	}
@@ -115,7 +115,10 @@ func (b *Bridge) carry(ctx context.Context, row *store.Outgoing, crashes int) (r
 		return 0, true
 	}
 	b.metrics.attempt("retried")
-	wait := max(retryDelay(row.Attempts), appservice.RetryAfter(err))
+	wait := retryDelay(row.Attempts)
+	if asked := appservice.RetryAfter(err); asked > 0 {
+		wait = min(asked, longestWait) // it knows better than a delay that grows
+	}
 	log.Warn().Err(err).Int("attempt", row.Attempts+1).Dur("wait", wait).Msg("Could not do this on Matrix; trying again")
 	if err := b.store.Commit(ctx, b.store.Epoch(), func(tx *store.Tx) error {
 		return tx.OutgoingAttempt(rowID, err.Error(), time.Now().Add(wait))
@@ -249,6 +252,9 @@ func (b *Bridge) withReply(ctx context.Context, o *outgoing) (json.RawMessage, e
 	return mustJSON(&content), nil
 }
 
+// longestWait is how long a row waits for a rate limit before it is tried again, whatever the homeserver says.
+const longestWait = time.Hour
+
 // refusalAttempts is how often a refusal that may be passing (a proxy in between, a homeserver that is starting) is tried
 // again before it counts as one for good.
 const refusalAttempts = 8
@@ -256,7 +262,7 @@ const refusalAttempts = 8
 // isRefusal says whether the homeserver refused, rather than failed.
 func isRefusal(err error) bool {
 	var http mautrix.HTTPError
-	if !errors.As(err, &http) || http.Response == nil || http.Response.StatusCode/100 != 4 {
+	if !errors.As(err, &http) || http.Response == nil || http.Response.StatusCode/100 != 4 || errors.Is(err, appservice.ErrServerLimit) {
 		return false
 	}
 	switch http.Response.StatusCode {
@@ -277,7 +283,7 @@ func isPermanent(err error) bool {
 	}
 	switch http.RespError.ErrCode {
 	case "M_FORBIDDEN", "M_TOO_LARGE", "M_BAD_JSON", "M_NOT_JSON", "M_INVALID_PARAM", "M_BAD_STATE", "M_NOT_FOUND",
-		"M_EXCLUSIVE", "M_USER_DEACTIVATED", "M_USER_SUSPENDED", "ORG.MATRIX.MSC3823.USER_SUSPENDED", "M_UNSUPPORTED_ROOM_VERSION":
+		"M_EXCLUSIVE", "M_UNSUPPORTED_ROOM_VERSION":
 		return true
 	}
 	return false

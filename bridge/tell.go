@@ -10,6 +10,7 @@ import (
 	"maunium.net/go/mautrix"
 	"maunium.net/go/mautrix/id"
 
+	"github.com/trestle-bridge/trestle/appservice"
 	"github.com/trestle-bridge/trestle/crypto"
 )
 
@@ -110,6 +111,14 @@ func shortCause(err error) string {
 	switch {
 	case isEncrypted(err):
 		return crypto.ErrEncrypted.Error()
+	case errors.Is(err, appservice.ErrSuspended):
+		return "the homeserver has suspended the Matrix user that stands for them"
+	case errors.Is(err, appservice.ErrLocked):
+		return "the homeserver has locked the Matrix user that stands for them"
+	case errors.Is(err, appservice.ErrDeactivated):
+		return "the homeserver has deactivated the Matrix user that stands for them"
+	case errors.Is(err, appservice.ErrServerLimit):
+		return "the homeserver is over its limit of users"
 	case errors.As(err, &http) && http.RespError != nil:
 		return "the homeserver refused it (" + http.RespError.ErrCode + ")"
 	}

@@ -1,0 +1,63 @@
+package appservice
+
+import (
+	"net/http"
+	"strings"
+
+	"maunium.net/go/mautrix/id"
+)
+
+// class is what homeservers count together when they limit rates.
+type class string
+
+const (
+	classMessages class = "messages" // what is sent, and rooms that are made (Synapse: rc_message)
+	classJoins    class = "joins"    // rc_joins
+	classInvites  class = "invites"  // rc_invites
+	classLogins   class = "logins"   // registrations and new devices (rc_registration, rc_login): counted by address, so for all
+	classOther    class = "other"
+)
+
+var classes = []class{classMessages, classJoins, classInvites, classLogins, classOther}
+
+// act is what a request wants, as far as limits and refusals are concerned.
+type act struct {
+	user  id.UserID // in whose name
+	name  string    // such as "PUT send" and "POST join"
+	class class
+}
+
+// actOf reads a request of the client-server API. Paths of other kinds are of class other.
+func actOf(req *http.Request) act {
+	a := act{user: id.UserID(req.URL.Query().Get("user_id")), class: classOther}
+	path := req.URL.EscapedPath()
+	_, path, found := strings.Cut(path, "/_matrix/client/")
+	if !found {
+		if strings.Contains(req.URL.Path, "/media/") {
+			path = "/media"
+		}
+	}
+	_, path, _ = strings.Cut(path, "/") // the version
+	what, rest, _ := strings.Cut(path, "/")
+	if what == "rooms" {
+		_, rest, _ = strings.Cut(rest, "/")
+		what, _, _ = strings.Cut(rest, "/")
+	}
+	a.name = req.Method + " " + what
+	switch a.name {
+	case "PUT send", "PUT state", "PUT redact", "POST createRoom", "POST leave", "POST kick", "POST ban", "POST unban", "PUT profile":
+		a.class = classMessages
+	case "POST join", "POST knock":
+		a.class = classJoins
+	case "POST invite":
+		a.class = classInvites
+	case "POST register", "POST login", "PUT devices":
+		a.class = classLogins
+	}
+	return a
+}
+
+// sendsEvent says whether the act puts an event into a room, for which the caller has a queue and a policy.
+func (a act) sendsEvent() bool {
+	return a.name == "PUT send" || a.name == "PUT state" || a.name == "PUT redact"
+}
