@@ -18,6 +18,7 @@ import (
 type ServerConfig struct {
 	HomeserverURL string   // the only server that media is asked of
 	Token         string   // the as_token; sent to HomeserverURL in the Authorization header, and nowhere else
+	PublicURL     string   // the signer's: the absolute links of pages begin with it; "": previews of pages have no picture
 	Store         Links    // where records, keys and revocations are; nil: self-contained links only, and Keys is needed
 	Keys          *KeyRing // nil: opened from Store. In one process with a Signer, give its Keys
 

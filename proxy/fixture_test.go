@@ -40,7 +40,7 @@ var (
 type homeserver struct {
 	*httptest.Server
 	mu     sync.Mutex
-	files  map[string]file // by "server/mediaID"
+	files  map[string]file // by "server/mediaID", thumbnails by "server/mediaID 320x240"
 	asked  []*http.Request
 	handle http.HandlerFunc
 }
@@ -74,7 +74,10 @@ func (h *homeserver) answer(w http.ResponseWriter, r *http.Request) {
 		matrixError(w, http.StatusUnauthorized, "M_MISSING_TOKEN")
 		return
 	}
-	name, ok := strings.CutPrefix(r.URL.Path, authenticatedPath)
+	name, ok := strings.CutPrefix(r.URL.Path, downloads.authenticated)
+	if small, is := strings.CutPrefix(r.URL.Path, thumbnails.authenticated); is {
+		name, ok = small+" "+r.URL.Query().Get("width")+"x"+r.URL.Query().Get("height"), true
+	}
 	h.mu.Lock()
 	f, found := h.files[name]
 	h.mu.Unlock()

@@ -26,6 +26,7 @@ const (
 type Links interface {
 	MediaKeys(ctx context.Context) ([]store.MediaKey, error)
 	Media(ctx context.Context, id int64) (*store.Media, error)
+	MediaPage(ctx context.Context, record int64) (*store.MediaPage, error)
 	MediaLinks(ctx context.Context, sc store.MediaScope, after int64, limit int) ([]store.Media, error)
 	MediaRevocations(ctx context.Context, after int64, since time.Time) ([]store.MediaRevocation, error)
 	LinkRevoked(ctx context.Context, m *store.Media) (bool, error)
@@ -306,6 +307,13 @@ func (r *KeyRing) signing() (id uint8, secret []byte, ok bool) {
 		}
 	}
 	return id, set.secrets[id], ok
+}
+
+// path signs a link: its path, and its query if it has one; false when there is no key to sign with.
+func (r *KeyRing) path(c *claims, display string) (string, bool) {
+	key, secret, ok := r.signing()
+	c.key = key
+	return c.path(c.sum(secret), display), ok
 }
 
 // verify tells whether the MAC of a link holds under a key of the ring. It asks nobody.

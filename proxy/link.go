@@ -19,8 +19,12 @@ const (
 // path is the link's path and query, with the MAC in it. display is the name for people.
 func (c *claims) path(m mac, display string) string {
 	var b strings.Builder
-	if c.purpose == purposeShort {
+	if c.purpose != purposeSelfContained {
 		b.WriteString(shortPrefix)
+		if z := c.purpose.thumbnail(); z != nil {
+			b.WriteString(z.segment)
+			b.WriteByte('/')
+		}
 		b.WriteString(formatToken(c.key, c.record, m))
 	} else {
 		b.WriteString(selfContainedPrefix)
@@ -75,11 +79,15 @@ func parseLink(escapedPath, rawQuery string) (c claims, m mac, ok bool) {
 
 // parseShort does not look at the query: it has no meaning, and sites that pass links on add to it.
 func parseShort(rest string) (c claims, m mac, ok bool) {
-	token, name, _ := strings.Cut(rest, "/")
+	c.purpose = purposeShort
+	token, name, found := strings.Cut(rest, "/")
+	if z := thumbnailAt(token); z != nil && found {
+		c.purpose = z.purpose
+		token, name, _ = strings.Cut(name, "/")
+	}
 	if !validSegment(name) {
 		return c, m, false
 	}
-	c.purpose = purposeShort
 	c.key, c.record, m, ok = parseToken(token)
 	return c, m, ok
 }

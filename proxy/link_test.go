@@ -180,6 +180,8 @@ func FuzzParseLink(f *testing.F) {
 	f.Add(path, query)
 	short := claims{purpose: purposeShort, key: 1, record: 9}
 	f.Add(short.path(m, "a.jpg"), "")
+	short.purpose = thumbnailSizes[0].purpose
+	f.Add(short.path(m, "a.jpg"), "")
 	f.Add("/media/../../etc/passwd", "mac=x")
 	f.Add("/media/a%2fb/c", "k=1&mac=AAAAAAAAAAAAAAAAAAAAAA")
 	f.Fuzz(func(t *testing.T, path, query string) {
@@ -188,7 +190,7 @@ func FuzzParseLink(f *testing.F) {
 			return
 		}
 		switch c.purpose {
-		case purposeShort:
+		case purposeShort, thumbnailSizes[0].purpose, thumbnailSizes[1].purpose:
 			if c.record <= 0 || c.server != "" {
 				t.Errorf("%+v", c)
 			}

@@ -45,4 +45,11 @@ type Media struct {
 
 	// Encrypted is the `file` of an encrypted event; nil for media that is not encrypted.
 	Encrypted *event.EncryptedFileInfo
+
+	// Thumbnail is the `info.thumbnail_file` of an encrypted event, and ThumbnailMIME the type that its sender gave: small sizes show it, and without one
+	// the file itself, because no homeserver can make a thumbnail of what is encrypted.
+	Thumbnail     *event.EncryptedFileInfo
+	ThumbnailMIME string
+
+	Width, Height int // pixels, as the sender gave them; 0 when unknown. Only pages say them
 }

@@ -25,7 +25,8 @@ type Server struct {
 	gate        *gate
 	meters      *meters
 	bad         badMedia
-	verifyFirst int64 // maxVerifyFirst
+	verifyFirst int64  // maxVerifyFirst
+	public      string // PublicURL without a slash at its end; "": not known
 
 	liveMu sync.Mutex
 	live   map[*exchange]*stream // what is being sent
@@ -69,6 +70,12 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 	if cfg.MaxSize < 0 || cfg.Streams < 0 || cfg.StreamsPerIP < 0 || cfg.StreamsPerRoom < 0 || cfg.CacheSize < 0 || cfg.CacheAge < 0 || cfg.FirstByte < 0 || cfg.Stall < 0 || cfg.Total < 0 {
 		return nil, errors.New("the limits of the media proxy may not be negative")
 	}
+	public := ""
+	if cfg.PublicURL != "" {
+		if public, err = publicBase(cfg.PublicURL); err != nil {
+			return nil, err
+		}
+	}
 	transport := homeserverTransport(cfg.HTTPClient)
 	s := &Server{
 		keys:        cfg.Keys,
@@ -77,6 +84,7 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 		meters:      newMeters(cfg.Rates, cfg.Now),
 		decrypter:   cfg.Decrypter,
 		verifyFirst: maxVerifyFirst,
+		public:      public,
 		log:         cfg.Log,
 		trusted:     cfg.TrustedProxies,
 		stall:       or(cfg.Stall, 30*time.Second),
@@ -192,6 +200,10 @@ func (s *Server) answerLink(x *exchange, path string) {
 		return
 	}
 	defer s.gate.leaveRoom(t.room)
+	if t.page {
+		s.servePage(ctx, x, t)
+		return
+	}
 	s.serve(ctx, x, t)
 }
 
@@ -219,11 +231,12 @@ func (s *Server) finish(x *exchange) {
 		entry = s.log.Warn()
 	}
 	// The path stays out of the log: it is the key to the file.
-	switch x.link.purpose {
-	case purposeShort:
-		entry.Int64("record", x.link.record).Uint8("key", x.link.key)
+	switch c := &x.link; c.purpose {
+	case "":
 	case purposeSelfContained:
-		entry.Str("media", "mxc://"+x.link.server+"/"+x.link.mediaID).Uint8("key", x.link.key)
+		entry.Str("media", "mxc://"+c.server+"/"+c.mediaID).Uint8("key", c.key)
+	default:
+		entry.Int64("record", c.record).Str("size", c.purpose.thumbnail().variant()).Uint8("key", c.key)
 	}
 	if x.cut != "" {
 		entry.Str("cut", x.cut)

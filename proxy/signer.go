@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"maunium.net/go/mautrix/id"
+
 	"github.com/trestle-bridge/trestle/store"
 )
 
@@ -81,10 +83,7 @@ func (s *Signer) Short(ctx context.Context, m Media) (string, error) {
 	if s.store == nil {
 		return "", ErrNoStore
 	}
-	if err := m.check(); err != nil {
-		return "", err
-	}
-	info, err := s.encryption(m)
+	record, err := s.record(m, m.Room, m.Event, m.Sender, s.expiry(m))
 	if err != nil {
 		return "", err
 	}
@@ -92,21 +91,28 @@ func (s *Signer) Short(ctx context.Context, m Media) (string, error) {
 	if err := s.keys.refresh(ctx, staleAfter); err != nil {
 		return "", err
 	}
-	name := cleanName(m.Name)
-	record := store.Media{
-		Server: m.URI.Homeserver, MediaID: m.URI.FileID, Room: string(m.Room), Event: string(m.Event),
-		Name: name, MIME: baseType(m.MIME), Size: m.Size, Created: s.now(), Expires: s.expiry(m),
-		Info: info, Sender: string(m.Sender),
-	}
 	err = s.store.ChangeMedia(ctx, func(tx store.MediaTx) error { return tx.AddMedia(&record) })
 	if err != nil {
 		return "", fmt.Errorf("write the record of a link to %s: %w", m.URI, err)
 	}
-	return s.sign(&claims{purpose: purposeShort, record: record.ID}, name)
+	return s.sign(&claims{purpose: purposeShort, record: record.ID}, record.Name)
+}
+
+// record is what a link to media stands for.
+func (s *Signer) record(m Media, room id.RoomID, event id.EventID, sender id.UserID, expires time.Time) (store.Media, error) {
+	if err := m.check(); err != nil {
+		return store.Media{}, err
+	}
+	info, err := s.encryption(m)
+	return store.Media{
+		Server: m.URI.Homeserver, MediaID: m.URI.FileID, Room: string(room), Event: string(event),
+		Name: cleanName(m.Name), MIME: baseType(m.MIME), Size: m.Size, Created: s.now(), Expires: expires,
+		Info: info, Sender: string(sender),
+	}, err
 }
 
 // Again makes a new short link to what a record leads to, with a lifetime of its own, whatever became of the old one. A message that was redacted
-// gets none: [ErrRedacted]. A record that is gone is store.ErrNotFound.
+// gets none: [ErrRedacted]. A record that is gone is store.ErrNotFound, and so is a page whose time was over: nothing is kept of it.
 func (s *Signer) Again(ctx context.Context, record int64) (string, error) {
 	if s.store == nil {
 		return "", ErrNoStore
@@ -119,7 +125,12 @@ func (s *Signer) Again(ctx context.Context, record int64) (string, error) {
 		return "", fmt.Errorf("sign record %d again: %w", record, err)
 	}
 	m.ID, m.Created, m.Revoked, m.Expires = 0, s.now(), time.Time{}, s.expiry(Media{})
-	if err = s.store.ChangeMedia(ctx, func(tx store.MediaTx) error { return tx.AddMedia(m) }); err != nil {
+	if m.Kind != "" {
+		err = s.pageAgain(ctx, record, m)
+	} else {
+		err = s.store.ChangeMedia(ctx, func(tx store.MediaTx) error { return tx.AddMedia(m) })
+	}
+	if err != nil {
 		return "", fmt.Errorf("sign record %d again: %w", record, err)
 	}
 	if !m.Revoked.IsZero() {
@@ -170,12 +181,11 @@ func (s *Signer) expiry(m Media) time.Time {
 }
 
 func (s *Signer) sign(c *claims, name string) (string, error) {
-	key, secret, ok := s.keys.signing()
+	path, ok := s.keys.path(c, displayName(name))
 	if !ok {
 		return "", ErrNoKey
 	}
-	c.key = key
-	return s.base + c.path(c.sum(secret), displayName(name)), nil
+	return s.base + path, nil
 }
 
 // encryption is what the record keeps of the keys of encrypted media. They are in the store and nowhere else.
@@ -189,7 +199,7 @@ func (s *Signer) encryption(m Media) ([]byte, error) {
 	if _, _, err := s.decrypter.Attachment(m.Encrypted); err != nil {
 		return nil, fmt.Errorf("link to %s: %w: %w", m.URI, ErrBadMedia, err)
 	}
-	info, err := json.Marshal(m.Encrypted.EncryptedFile)
+	info, err := json.Marshal(&encryption{m.Encrypted.EncryptedFile, s.encryptedThumbnail(m)})
 	if err != nil {
 		return nil, fmt.Errorf("link to %s: the keys cannot be written down", m.URI)
 	}

@@ -97,6 +97,9 @@ func (s *Server) serve(ctx context.Context, x *exchange, t *target) {
 // headers where those decide.
 func (s *Server) begin(ctx context.Context, x *exchange, t *target, buffer []byte) (m content, head []byte, size int64, err error) {
 	fetch := func(ctx context.Context) (*media, error) {
+		if t.size != nil {
+			return s.upstream.thumbnail(ctx, t.server, t.mediaID, t.size)
+		}
 		return s.upstream.open(ctx, http.MethodGet, t.server, t.mediaID)
 	}
 	if x.r.Method == http.MethodHead {
@@ -175,7 +178,7 @@ func (s *Server) maxAge(t *target) int64 {
 // headers opens the media for its length and type only; nil when its bytes are needed for that, or an error hangs on them: an answer to HEAD has no
 // body that would say which endpoint the homeserver knows.
 func (s *Server) headers(ctx context.Context, t *target) content {
-	if t.file != nil && s.decrypter == nil || needsBytes(t.mime) {
+	if t.file != nil && s.decrypter == nil || t.size != nil || needsBytes(t.mime) {
 		return nil
 	}
 	m := s.cache.peek(ctx, t.key())

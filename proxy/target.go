@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -25,20 +24,33 @@ type target struct {
 	expires         time.Time
 	room            string
 	link            store.Media              // what revocations are compared with
+	page            bool                     // it is no media, but a page of the bridge's own
 	file            *event.EncryptedFileInfo // of encrypted media
+	size            *thumbnailSize           // that the homeserver is asked for; nil: the file itself
 
 	// revoked tells whether the link still stands.
 	revoked func(ctx context.Context) (bool, error)
 }
 
 // key names the bytes that the homeserver has.
-func (t *target) key() cacheKey { return keyOf(t.server, t.mediaID, "") }
+func (t *target) key() cacheKey { return keyOf(t.server, t.mediaID, t.size.variant()) }
+
+// counted names what requests and bytes are counted against.
+func (t *target) counted() string {
+	if t.page {
+		return fmt.Sprint("page ", t.link.ID)
+	}
+	return t.server + "/" + t.mediaID
+}
 
 // etag is strong: the bytes behind an mxc:// address never change, nor do the keys of one record.
 func (t *target) etag() string {
 	text := fmt.Appendf(nil, "%d:%s:%s", len(t.server), t.server, t.mediaID)
 	if t.file != nil {
 		text = fmt.Appendf(text, ":%d:%s:%s", len(t.file.InitVector), t.file.InitVector, t.file.Hashes.SHA256)
+	}
+	if t.size != nil {
+		text = fmt.Appendf(text, ":%s", t.size.variant())
 	}
 	sum := sha256.Sum256(text)
 	return `"` + hex.EncodeToString(sum[:16]) + `"`
@@ -64,7 +76,7 @@ var (
 // resolve settles what a link whose MAC holds leads to. The record is read each time, so that a revocation holds at once.
 func (s *Server) resolve(ctx context.Context, c *claims) (*target, error) {
 	t := &target{disposition: inline}
-	if c.purpose == purposeShort {
+	if c.purpose != purposeSelfContained {
 		if s.links == nil {
 			return nil, failed(http.StatusNotFound, "a short link, and no store to look its record up")
 		}
@@ -75,18 +87,24 @@ func (s *Server) resolve(ctx context.Context, c *claims) (*target, error) {
 		case err != nil:
 			return nil, fmt.Errorf("read record %d: %w", c.record, err)
 		case !record.Revoked.IsZero():
-			s.cache.discard(keyOf(record.Server, record.MediaID, ""), "revoked")
+			s.discard(record, "revoked")
 			return nil, errGone
+		case record.Kind != "" && c.purpose != purposeShort:
+			return nil, failed(http.StatusNotFound, "record %d: a page has no thumbnail", c.record)
+		case record.Kind != "":
+			t.page = true
 		case !validServerName(record.Server) || !validMediaID(record.MediaID):
 			return nil, failed(http.StatusNotFound, "record %d: %w", c.record, ErrBadMedia)
 		}
 		t.server, t.mediaID, t.name, t.mime, t.expires = record.Server, record.MediaID, record.Name, record.MIME, record.Expires
 		t.room, t.link = record.Room, *record
-		if len(record.Info) > 0 {
-			t.file = new(event.EncryptedFileInfo)
-			if err := json.Unmarshal(record.Info, t.file); err != nil { // which would repeat a part of the keys
-				return nil, failed(http.StatusBadGateway, "record %d: what is kept of its encryption cannot be read", c.record)
-			}
+		size := c.purpose.thumbnail()
+		if e, err := readEncryption(record); err != nil {
+			return nil, err
+		} else if e != nil {
+			e.open(t, size != nil)
+		} else if t.size = size; size != nil {
+			t.mime = "" // a thumbnail is what the homeserver makes it
 		}
 		t.revoked = func(ctx context.Context) (bool, error) {
 			record, err := s.links.Media(ctx, c.record)
@@ -124,7 +142,7 @@ func (s *Server) resolve(ctx context.Context, c *claims) (*target, error) {
 			return nil, fmt.Errorf("ask whether event %s was revoked: %w", c.event, err)
 		}
 		if revoked {
-			s.cache.discard(t.key(), "revoked")
+			s.discard(&t.link, "revoked")
 			return nil, errGone
 		}
 	}

@@ -14,10 +14,15 @@ import (
 	"time"
 )
 
-const (
-	authenticatedPath = "/_matrix/client/v1/media/download/" // MSC3916
-	legacyPath        = "/_matrix/media/v3/download/"
+// endpoint is where a homeserver gives media out: for a token (MSC3916), and where one does that does not know those.
+type endpoint struct{ authenticated, legacy string }
 
+var (
+	downloads  = endpoint{"/_matrix/client/v1/media/download/", "/_matrix/media/v3/download/"}
+	thumbnails = endpoint{"/_matrix/client/v1/media/thumbnail/", "/_matrix/media/v3/thumbnail/"}
+)
+
+const (
 	legacyFor     = time.Hour // how long a homeserver that knows only the legacy endpoint is asked there first
 	maxErrorBody  = 4 << 10
 	upstreamAgent = "Trestle-Media"
@@ -27,6 +32,7 @@ var (
 	errSlow    = errors.New("the homeserver took too long")
 	errTotal   = errors.New("the answer took too long in all")
 	errTooLong = errors.New("the file is larger than the limit")
+	errStatus  = errors.New("the homeserver answers with another status")
 )
 
 // failure is an answer other than the media: the status for the reader, and the cause for the log. Nothing of the homeserver's answer is in it.
@@ -69,11 +75,20 @@ type media struct {
 	left        int64 // bytes until the size limit is passed
 }
 
-// open asks for media. method is GET or HEAD. The time limit until the answer covers redirects and the second endpoint.
+// open asks for media. method is GET or HEAD.
 func (u *upstream) open(ctx context.Context, method, server, mediaID string) (*media, error) {
+	return u.get(ctx, method, downloads, mediaPath(server, mediaID))
+}
+
+func mediaPath(server, mediaID string) string {
+	return url.PathEscape(server) + "/" + url.PathEscape(mediaID)
+}
+
+// get asks an endpoint. The time limit until the answer covers redirects and the second path.
+func (u *upstream) get(ctx context.Context, method string, e endpoint, suffix string) (*media, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	watch := startWatchdog(u.firstByte, func() { cancel(errSlow) })
-	m, err := u.find(ctx, method, url.PathEscape(server)+"/"+url.PathEscape(mediaID))
+	m, err := u.find(ctx, method, e, suffix)
 	if err != nil {
 		watch.stop()
 		cause := context.Cause(ctx)
@@ -109,12 +124,12 @@ func (u *upstream) explain(err, cause error) error {
 	return failed(http.StatusBadGateway, "ask the homeserver: %w", err)
 }
 
-// find tries the two endpoints, the one that worked last first. A homeserver that was upgraded meanwhile no longer finds new media on the
+// find tries the two paths, the one that worked last first. A homeserver that was upgraded meanwhile no longer finds new media on the
 // legacy one, so neither answers for the other.
-func (u *upstream) find(ctx context.Context, method, suffix string) (*media, error) {
-	paths := [2]string{authenticatedPath, legacyPath}
+func (u *upstream) find(ctx context.Context, method string, e endpoint, suffix string) (*media, error) {
+	paths := [2]string{e.authenticated, e.legacy}
 	if u.now().UnixNano() < u.legacyUntil.Load() {
-		paths = [2]string{legacyPath, authenticatedPath}
+		paths = [2]string{e.legacy, e.authenticated}
 	}
 	var missing error
 	for i, p := range paths {
@@ -123,16 +138,16 @@ func (u *upstream) find(ctx context.Context, method, suffix string) (*media, err
 			return nil, err
 		}
 		if resp.StatusCode != http.StatusNotFound {
-			if i == 1 && p == legacyPath && resp.StatusCode == http.StatusOK {
+			if i == 1 && p == e.legacy && resp.StatusCode == http.StatusOK {
 				u.legacyUntil.Store(u.now().Add(legacyFor).UnixNano())
-			} else if p == authenticatedPath {
+			} else if p == e.authenticated {
 				u.legacyUntil.Store(0)
 			}
 			return u.accept(resp)
 		}
 		code := errorCode(resp)
 		missing = failed(http.StatusNotFound, "the homeserver does not have the media")
-		if p == authenticatedPath && (code != "M_UNRECOGNIZED" || i == 1) {
+		if p == e.authenticated && (code != "M_UNRECOGNIZED" || i == 1) {
 			return nil, missing
 		}
 	}
@@ -202,7 +217,7 @@ func (u *upstream) accept(resp *http.Response) (*media, error) {
 	case code == http.StatusTooManyRequests:
 		return fail(http.StatusServiceUnavailable, "the homeserver limits the bridge's requests")
 	default:
-		return fail(http.StatusBadGateway, "the homeserver answers with status %d", code)
+		return fail(http.StatusBadGateway, "%w: %d", errStatus, code)
 	}
 	if e := resp.Header.Get("Content-Encoding"); e != "" && !strings.EqualFold(e, "identity") {
 		return fail(http.StatusBadGateway, "the homeserver sends the media in an encoding nobody asked for")

@@ -113,7 +113,7 @@ func TestProxy11_Upstream_OldHomeserver_IsAskedAtTheLegacyEndpointAndRemembered(
 		if r.Header.Get("Authorization") != "Bearer "+testToken {
 			t.Error("asked without the token")
 		}
-		if r.URL.Path == legacyPath+"example.org/photo" {
+		if r.URL.Path == downloads.legacy+"example.org/photo" {
 			w.Write(png)
 			return
 		}
@@ -159,7 +159,7 @@ func TestProxy10_Redirect_TokenGoesNowhere(t *testing.T) {
 		s.hs.answerWith(func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Set-Cookie", "session=1")
 			switch r.URL.Path {
-			case authenticatedPath + "example.org/photo":
+			case downloads.authenticated + "example.org/photo":
 				http.Redirect(w, r, "/again", status) // the same host and port
 			case "/again":
 				http.Redirect(w, r, other.URL+"/file?signature=x", status)

@@ -144,8 +144,8 @@ func (s *Server) purge(ctx context.Context, r *store.MediaRevocation) error {
 		return nil
 	}
 	if r.Server != "" && r.MediaScope.Media != "" {
-		s.cache.discard(keyOf(r.Server, r.MediaScope.Media, ""), "revoked")
-		return nil
+		// Links without a record lead there too.
+		s.discard(&store.Media{Server: r.Server, MediaID: r.MediaScope.Media}, "revoked")
 	}
 	for after := int64(0); ; {
 		links, err := s.links.MediaLinks(ctx, r.MediaScope, after, 1000)
@@ -154,7 +154,7 @@ func (s *Server) purge(ctx context.Context, r *store.MediaRevocation) error {
 		}
 		for _, m := range links {
 			if after = m.ID; r.Covers(&m) {
-				s.cache.discard(keyOf(m.Server, m.MediaID, ""), "revoked")
+				s.discard(&m, "revoked")
 			}
 		}
 		if len(links) < 1000 {
