@@ -135,7 +135,8 @@ func (r *Registration) YAML() []byte {
 	flag := func(name string, value bool) { field(name, strconv.FormatBool(value)) }
 
 	b.WriteString("# Tells the homeserver about the bridge. Synapse: name this file in app_service_config_files of homeserver.yaml.\n" +
-		"# Dendrite: in app_service_api.config_files. Then restart the homeserver. Keep it secret: it holds both tokens.\n")
+		"# Dendrite: in app_service_api.config_files of dendrite.yaml. Then restart the homeserver. Continuwuity, Tuwunel:\n" +
+		"# !admin appservices register in the admin room. Keep it secret: it holds both tokens.\n")
 	section("The name of this bridge, unique among the homeserver's appservices.")
 	field("id", quote(r.ID))
 	section("Where the homeserver reaches the bridge.")

@@ -2,11 +2,16 @@ package bridge
 
 import (
 	"context"
+	"io"
+	"time"
 
 	"github.com/rs/zerolog"
 
 	"github.com/trestle-bridge/trestle/store"
 )
+
+// UpdateGolden is the flag that writes golden files anew.
+var UpdateGolden = update
 
 // RunCommand is [Main] without the process around it.
 var RunCommand = run
@@ -21,4 +26,9 @@ func TryOfNothing(attempts int) error {
 	b := &Bridge{}
 	_, err := b.try(context.Background(), &store.Outgoing{Attempts: attempts}, &outgoing{Op: opJoin}, 0)
 	return err
+}
+
+// RunPatient is [RunCommand] with another time that check waits for what may never come.
+func RunPatient(n Network, patience time.Duration, env []string, stdout, stderr io.Writer, args ...string) int {
+	return (&program{network: n, env: env, stdout: stdout, stderr: stderr, patience: patience}).run(args)
 }

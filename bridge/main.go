@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 )
 
 // The exit statuses of [Main].
@@ -44,6 +45,8 @@ type program struct {
 	config  string   // path of the configuration file
 	called  []string // the subcommand's name, behind those of the ones it is below
 	args    []string // what is no option; only where a subcommand takes such
+
+	patience time.Duration // checkPatience, except in tests
 }
 
 // subcommand is what the first argument names.
@@ -69,15 +72,18 @@ func subcommands() []subcommand {
 
 // run is [Main] without the process around it.
 func run(n Network, args, env []string, _ io.Reader, stdout, stderr io.Writer) int {
-	p := &program{network: n, env: env, stdout: stdout, stderr: stderr}
+	return (&program{network: n, env: env, stdout: stdout, stderr: stderr, patience: checkPatience}).run(args)
+}
+
+func (p *program) run(args []string) int {
 	if len(args) == 0 {
-		p.usage(stderr)
+		p.usage(p.stderr)
 		return exitWrong
 	}
 	name := args[0]
 	switch name {
 	case "help", "-h", "-help", "--help":
-		p.usage(stdout)
+		p.usage(p.stdout)
 		return exitOK
 	case "-version", "--version":
 		name = "version"

@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"flag"
-	"fmt"
-	"io"
 	"net/url"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/trestle-bridge/trestle/appservice"
@@ -19,66 +19,55 @@ import (
 // checkTimeout is for everything that check tries.
 const checkTimeout = time.Minute
 
-// findings are what check prints: one line each.
-type findings struct {
-	out    io.Writer
-	failed bool
-}
-
-func (f *findings) ok(what, format string, args ...any) { f.line("ok", what, format, args...) }
-
-// note is for what could not be tried, and for what works and is probably not wanted.
-func (f *findings) note(what, format string, args ...any) { f.line("note", what, format, args...) }
-
-func (f *findings) wrong(what, format string, args ...any) {
-	f.failed = true
-	f.line("WRONG", what, format, args...)
-}
-
-func (f *findings) line(verdict, what, format string, args ...any) {
-	fmt.Fprintf(f.out, "%-6s%-14s%s\n", verdict, what, fmt.Sprintf(format, args...))
-}
+// checkPatience is how long check waits for what may never come, because the homeserver does not send it.
+const checkPatience = 5 * time.Second
 
 // checkCommand first looks for every mistake in both files, and when there is none tries what the bridge needs.
-func (p *program) checkCommand(*flag.FlagSet) func() int {
+func (p *program) checkCommand(flags *flag.FlagSet) func() int {
+	asJSON := flags.Bool("json", false, "one JSON object a line, for programs")
 	return func() int {
-		f := &findings{out: p.stdout}
+		f := &findings{out: p.stdout, asJSON: *asJSON}
 		cfg, err := readConfig(p.config, p.env, p.network)
 		if mistakes := (*ConfigError)(nil); errors.As(err, &mistakes) {
 			for _, m := range mistakes.Mistakes {
-				f.wrong("configuration", "%s", m)
+				text, _ := strings.CutSuffix(m.String(), "; "+m.Mend)
+				f.fail("configuration", m.Mend, "%s", text)
 			}
 			checkRegistrationBeside(f, cfg, mistakes)
 			return exitWrong
 		} else if err != nil {
-			f.wrong("configuration", "%v", err)
+			f.fail("configuration", "", "%v", err)
 			return exitWrong
 		}
 		f.ok("configuration", "%s", p.config)
 		for _, w := range cfg.Warnings() {
-			f.note("configuration", "%s", w)
+			f.warn("configuration", "", "%s", w)
 		}
 		if mistakes := registrationMistakes(cfg, nil); len(mistakes) > 0 {
 			for _, m := range mistakes {
-				f.wrong("registration", "%v", m)
+				f.mistake("registration", m)
 			}
 			checkDatabase(f, cfg)
 			return exitWrong
 		}
 		registration, err := appservice.LoadRegistration(cfg.Appservice.Registration)
 		if err != nil {
-			f.wrong("registration", "%v", err)
+			f.fail("registration", "", "%v", err)
 			return exitWrong
 		}
 		f.ok("registration", "%s agrees with the configuration", cfg.Appservice.Registration)
 		for _, n := range registrationNotes(cfg, p.network) {
-			f.note("registration", "%s", n)
+			text, _ := strings.CutSuffix(n.Error(), "; "+n.Mend)
+			f.warn("registration", n.Mend, "%s", text)
 		}
+		// Who interrupts a check leaves nothing behind either.
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+		defer stop()
 		checkModes(f, p.config, cfg)
 		checkDatabase(f, cfg)
 		checkMediaURL(f, cfg)
-		checkHomeserver(f, cfg, registration)
-		checkNetwork(f, p.network)
+		p.checkHomeserver(ctx, f, cfg, registration)
+		checkNetwork(ctx, f, p.network)
 		if f.failed {
 			return exitFailed
 		}
@@ -90,11 +79,11 @@ func (p *program) checkCommand(*flag.FlagSet) func() int {
 // right in the configuration.
 func checkRegistrationBeside(f *findings, cfg *Config, mistakes *ConfigError) {
 	if mistakes.concerns("appservice.registration") {
-		f.note("registration", "not looked at, because the configuration does not say where it is")
+		f.warn("registration", "", "not looked at, because the configuration does not say where it is")
 		return
 	}
 	for _, err := range registrationMistakes(cfg, mistakes.concerns) {
-		f.wrong("registration", "%v", err)
+		f.mistake("registration", err)
 	}
 }
 
@@ -103,23 +92,23 @@ func checkModes(f *findings, config string, cfg *Config) {
 	for _, path := range []string{config, cfg.Appservice.Registration} {
 		info, err := os.Stat(path)
 		if err == nil && info.Mode().Perm()&0o004 != 0 {
-			f.note("secrets", "%s can be read by everybody on this machine; write: chmod o= %s", path, path)
+			f.warn("secrets", "write: chmod o= "+path, "%s can be read by everybody on this machine", path)
 		}
 	}
 }
 
 // checkNetwork connects to the remote network, if the network can try that.
-func checkNetwork(f *findings, n Network) {
+func checkNetwork(ctx context.Context, f *findings, n Network) {
 	name := n.Info().Name
 	checker, ok := n.(Checker)
 	if !ok {
-		f.note("network", "the connection to %s is not tried here; the first run shows whether it works", name)
+		f.warn("network", "the first run shows whether it works", "the connection to %s is not tried here", name)
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), checkTimeout)
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
 	if err := checker.CheckConnection(ctx); err != nil {
-		f.wrong("network", "%s: %v", name, err)
+		f.fail("network", "", "%s: %v", name, err)
 		return
 	}
 	f.ok("network", "%s lets the bridge in", name)
@@ -135,7 +124,7 @@ func checkDatabase(f *findings, cfg *Config) {
 			dir := filepath.Dir(path)
 			probe, err := os.CreateTemp(dir, ".trestle-check-*")
 			if err != nil {
-				f.wrong("database", "%s cannot be made: %v; make the directory %s, and let the bridge write there", path, err, dir)
+				f.fail("database", "make the directory "+dir+", and let the bridge write there", "%s cannot be made: %v", path, err)
 				return
 			}
 			probe.Close()
@@ -150,7 +139,7 @@ func checkDatabase(f *findings, cfg *Config) {
 	case errors.Is(err, store.ErrInUse):
 		f.ok("database", "%s is in use, by the bridge if it is running", shown)
 	case err != nil:
-		f.wrong("database", "%s; look at the setting database, and whether the database is there", withoutPassword(err.Error(), cfg.Database))
+		f.fail("database", "look at the setting database, and whether the database is there", "%s", withoutPassword(err.Error(), cfg.Database))
 	default:
 		f.ok("database", "%s opens", shown)
 	}
@@ -178,11 +167,11 @@ func withoutPassword(text, uri string) string {
 func checkMediaURL(f *findings, cfg *Config) {
 	switch u, err := url.Parse(cfg.Media.PublicURL); {
 	case cfg.Media.PublicURL == "":
-		f.note("media", "there are no media links, because media.public_url is empty")
+		f.ok("media", "there are no media links, because media.public_url is empty")
 	case cfg.Media.Listen == "" && err == nil:
 		f.ok("media", "links begin with %s/m/; media.listen is empty, so the subcommand proxy must answer them", strings.TrimRight(u.String(), "/"))
 	case err != nil:
-		f.wrong("media", "media.public_url is not a URL")
+		f.fail("media", "write one that leads to media.listen", "media.public_url is not a URL")
 	default:
 		f.ok("media", "links begin with %s/m/ and are answered on %s", strings.TrimRight(u.String(), "/"), cfg.Media.Listen)
 	}

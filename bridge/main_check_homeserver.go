@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
-	"crypto/subtle"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,6 +11,9 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -26,33 +28,59 @@ type homeserverProbe struct {
 	cfg          *Config
 	registration *appservice.Registration
 	client       *http.Client
+	brand        brand
+	bot          string         // user ID
+	name         string         // of what this check makes and sends: nobody else has it
+	listener     *checkListener // nil when the bridge runs, or its address cannot be listened on
+	reached      bool           // the homeserver calls back
+	patience     time.Duration  // how long something is waited for that may never come
+}
+
+// serverIdentity is how a homeserver calls itself.
+type serverIdentity struct {
+	Name    string `json:"name"`
+	Version string `json:"version"`
 }
 
 // matrixAnswer holds what the questions are asked for. Errors follow the client-server API, "Standard error response".
 type matrixAnswer struct {
 	status   int
-	Code     string   `json:"errcode"`
-	Error    string   `json:"error"`
-	Versions []string `json:"versions"`
-	UserID   string   `json:"user_id"`
-	Duration int64    `json:"duration_ms"`
+	header   string         // Server
+	Code     string         `json:"errcode"`
+	Error    string         `json:"error"`
+	Versions []string       `json:"versions"`
+	Server   serverIdentity `json:"server"`                   // federation API, "GET /_matrix/federation/v1/version"
+	Unstable serverIdentity `json:"net.zemos.msc4383.server"` // MSC4383, in versions
+	UserID   string         `json:"user_id"`
+	DeviceID string         `json:"device_id"`
+	Token    string         `json:"access_token"`
+	Duration int64          `json:"duration_ms"`
+	Upload   int64          `json:"m.upload.size"`
 }
 
-// checkHomeserver asks whether the homeserver is there, whether it knows the bridge, and whether it reaches it. What
-// depends on an answer that did not come is not asked.
-func checkHomeserver(f *findings, cfg *Config, r *appservice.Registration) {
+// checkHomeserver asks whether the homeserver is there, whether it knows the bridge, whether it reaches it, and what it can
+// do. What depends on an answer that did not come is not asked.
+func (p *program) checkHomeserver(ctx context.Context, f *findings, cfg *Config, r *appservice.Registration) {
 	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, DialContext: (&net.Dialer{Timeout: 10 * time.Second}).DialContext}
 	defer transport.CloseIdleConnections()
-	h := &homeserverProbe{cfg, r, &http.Client{
-		Transport: transport, Timeout: 30 * time.Second,
-		// A redirect could carry the token elsewhere.
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}
-	ctx, cancel := context.WithTimeout(context.Background(), checkTimeout)
-	defer cancel()
-	if h.versions(ctx, f) && h.token(ctx, f) {
-		h.ping(ctx, f)
+	h := &homeserverProbe{
+		cfg: cfg, registration: r, patience: p.patience, bot: "@" + cfg.Appservice.Bot + ":" + cfg.Homeserver.Domain,
+		name: "trestle-check-" + strings.ToLower(rand.Text()),
+		client: &http.Client{
+			Transport: transport, Timeout: 30 * time.Second,
+			// A redirect could carry the token elsewhere.
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
 	}
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	if !h.versions(ctx, f) || !h.token(ctx, f) {
+		return
+	}
+	defer h.listen(f)()
+	h.ping(ctx, f)
+	h.ghost(ctx, f)
+	h.features(ctx, f)
 }
 
 func (h *homeserverProbe) ask(ctx context.Context, method, path string, body []byte, token string) (*matrixAnswer, error) {
@@ -77,7 +105,7 @@ func (h *homeserverProbe) ask(ctx context.Context, method, path string, body []b
 	if err != nil {
 		return nil, err
 	}
-	answer := &matrixAnswer{status: response.StatusCode}
+	answer := &matrixAnswer{status: response.StatusCode, header: response.Header.Get("Server")}
 	if err := json.Unmarshal(content, answer); err != nil && response.StatusCode == http.StatusOK {
 		return nil, errors.New("the answer is not from a Matrix homeserver")
 	}
@@ -96,98 +124,160 @@ func (h *homeserverProbe) versions(ctx context.Context, f *findings) bool {
 	address := h.cfg.Homeserver.Address
 	switch {
 	case err != nil:
-		f.wrong("homeserver", "%s: %v; look whether it runs, and at homeserver.address", address, err)
+		f.fail("homeserver", "look whether it runs, and at homeserver.address", "%s: %v", address, err)
 	case answer.status >= 300 && answer.status < 400:
-		f.wrong("homeserver", "%s leads elsewhere (%v); write in homeserver.address where it leads to", address, answer)
+		f.fail("homeserver", "write in homeserver.address where it leads to", "%s leads elsewhere (%v)", address, answer)
 	case answer.status != http.StatusOK || len(answer.Versions) == 0:
-		f.wrong("homeserver", "%s/_matrix/client/versions answers with %v; write the homeserver's own URL in homeserver.address", address, answer)
+		f.fail("homeserver", "write the homeserver's own URL in homeserver.address", "%s/_matrix/client/versions answers with %v", address, answer)
 	default:
-		f.ok("homeserver", "%s answers, and knows Matrix up to %s", address, answer.Versions[len(answer.Versions)-1])
+		f.ok("homeserver", "%s answers, %s, and knows Matrix up to %s", address, h.identify(ctx, answer), answer.Versions[len(answer.Versions)-1])
 		return true
 	}
 	return false
+}
+
+// identify finds out what the homeserver is: by what it says of itself, and else by the Server header, which a reverse
+// proxy may have changed.
+func (h *homeserverProbe) identify(ctx context.Context, versions *matrixAnswer) (shown string) {
+	said := []serverIdentity{versions.Server, versions.Unstable}
+	if answer, err := h.ask(ctx, http.MethodGet, "/_matrix/federation/v1/version", nil, ""); err == nil && answer.status == http.StatusOK {
+		said = append(said, answer.Server)
+	}
+	name, version, _ := strings.Cut(versions.header, "/")
+	for _, s := range append(said, serverIdentity{name, version}) {
+		if h.brand = brandOf(s.Name); h.brand != brandUnknown {
+			return strings.TrimSpace(string(h.brand) + " " + printable(s.Version))
+		}
+	}
+	return "does not say what it is"
 }
 
 // token asks who the bridge is. Without user_id the homeserver says who it takes the bridge for.
 func (h *homeserverProbe) token(ctx context.Context, f *findings) bool {
 	answer, err := h.ask(ctx, http.MethodGet, "/_matrix/client/v3/account/whoami", nil, h.registration.ASToken)
-	bot := "@" + h.cfg.Appservice.Bot + ":" + h.cfg.Homeserver.Domain
 	switch {
 	case err != nil:
-		f.wrong("token", "%v; try again", err)
+		f.fail("token", "try again", "%v", err)
 	case answer.status == http.StatusUnauthorized, answer.status == http.StatusForbidden:
-		f.wrong("token", "the homeserver does not know it (%v); name %s in app_service_config_files (Synapse) or app_service_api.config_files (Dendrite), and restart the homeserver", answer, h.registrationPath())
+		f.fail("token", h.brand.register(h.path()), "%v does not know the as_token (%v): it has no registration of this bridge, or an older one", h.brand, answer)
 	case answer.status != http.StatusOK:
-		f.wrong("token", "the homeserver answers with %v; look at its log", answer)
-	case answer.UserID != bot:
+		f.fail("token", "look at its log", "the homeserver answers with %v", answer)
+	case answer.UserID != h.bot:
 		name, domain, _ := strings.Cut(answer.UserID, ":")
 		if name == "@"+h.cfg.Appservice.Bot {
-			f.wrong("token", "the homeserver is called %s, not %s; write homeserver.domain: %s, and make a new registration", domain, h.cfg.Homeserver.Domain, domain)
+			f.fail("token", "write homeserver.domain: "+domain+", and make a new registration", "the homeserver is called %s, not %s", domain, h.cfg.Homeserver.Domain)
 		} else {
-			f.wrong("token", "the homeserver takes the bridge for %s, not for %s; restart the homeserver, so that it reads %s again", answer.UserID, bot, h.registrationPath())
+			f.fail("token", h.brand.register(h.path()), "the homeserver takes the bridge for %s, not for %s: its copy of the registration is an older one", answer.UserID, h.bot)
 		}
 	default:
-		f.ok("token", "the homeserver knows the bridge, as %s", bot)
+		f.ok("token", "the homeserver knows the bridge, as %s", h.bot)
 		return true
 	}
 	return false
 }
 
-func (h *homeserverProbe) registrationPath() string { return h.cfg.Appservice.Registration }
-
-// ping lets the homeserver call back, to a listener that only answers pings, or to the bridge if that is running.
-func (h *homeserverProbe) ping(ctx context.Context, f *findings) {
-	listener, err := net.Listen("tcp", h.cfg.Appservice.Listen)
-	who := "the running bridge"
-	if err == nil {
-		who = "this check"
-		server := watchServer(pingHandler(h.registration.HSToken), zerolog.Nop())
-		served := make(chan struct{})
-		go func() { defer close(served); _ = server.Serve(listener) }()
-		defer func() { _ = server.Close(); <-served }()
-	} else if !isInUse(err) {
-		f.wrong("ping", "appservice.listen: %v; write an address of this machine", err)
-		return
+func (h *homeserverProbe) path() string {
+	if absolute, err := filepath.Abs(h.cfg.Appservice.Registration); err == nil {
+		return absolute
 	}
-	body, _ := json.Marshal(map[string]string{"transaction_id": "check-" + rand.Text()}) // strings cannot fail
+	return h.cfg.Appservice.Registration
+}
+
+// listen takes the bridge's place, unless that is running. What it returns ends that.
+func (h *homeserverProbe) listen(f *findings) (end func()) {
+	listener, err := net.Listen("tcp", h.cfg.Appservice.Listen)
+	if err != nil {
+		if !isInUse(err) {
+			f.fail("listen", "write an address of this machine in appservice.listen", "%v", err)
+		}
+		return func() {}
+	}
+	h.listener = newCheckListener(h.registration.HSToken, h.bot, h.name)
+	server := watchServer(h.listener, zerolog.Nop())
+	served := make(chan struct{})
+	go func() { defer close(served); _ = server.Serve(listener) }()
+	return func() { _ = server.Close(); <-served }
+}
+
+// heard is what came to the listener, if there is one.
+func (h *homeserverProbe) heard() heard {
+	if h.listener == nil {
+		return heard{}
+	}
+	now, _ := h.listener.state()
+	return now
+}
+
+// ping lets the homeserver call back, to a listener of this check, or to the bridge if that is running. A homeserver without
+// ping calls when somebody looks for an alias of the bridge's that is not there, which the others do as well: so the
+// namespaces in their copy of the registration are tried without anything being made.
+func (h *homeserverProbe) ping(ctx context.Context, f *findings) {
+	body, _ := json.Marshal(map[string]string{"transaction_id": h.name}) // strings cannot fail
 	answer, err := h.ask(ctx, http.MethodPost, "/_matrix/client/v1/appservice/"+url.PathEscape(h.registration.ID)+"/ping", body, h.registration.ASToken)
-	address := h.cfg.Appservice.Address
+	address, again := h.cfg.Appservice.Address, h.brand.register(h.path())
 	switch {
 	case err != nil:
-		f.wrong("ping", "%v; try again", err)
+		f.fail("ping", "try again", "%v", err)
+	case h.heard().wrongToken:
+		f.fail("ping", again, "the homeserver shows another hs_token than that of %s: its copy of the registration is an older one", h.path())
+	case answer.status == http.StatusOK && h.listener == nil:
+		f.ok("ping", "the homeserver reached the running bridge at %s in %d ms", address, answer.Duration)
+	case answer.status == http.StatusOK && !h.heard().ping:
+		f.fail("ping", "write in appservice.address what leads to "+h.cfg.Appservice.Listen+", or stop what answers there; "+again,
+			"somebody else answered the homeserver's ping, and not this check: its copy of the registration has another url than %s, or that leads elsewhere", address)
 	case answer.status == http.StatusOK:
-		f.ok("ping", "the homeserver reached %s at %s in %d ms", who, address, answer.Duration)
+		h.reached = true
+		f.ok("ping", "the homeserver reached this check at %s in %d ms", address, answer.Duration)
+		h.alias(ctx, f, true)
 	case answer.status == http.StatusNotFound, answer.Code == "M_UNRECOGNIZED":
-		f.note("ping", "the homeserver has no ping (Dendrite has none); write a message in a connected room to see whether it reaches %s", address)
+		h.alias(ctx, f, false)
 	case answer.Code == "M_CONNECTION_FAILED", answer.Code == "M_CONNECTION_TIMEOUT":
-		f.wrong("ping", "the homeserver does not reach %s (%s); write in appservice.address what leads from the homeserver's machine to %s, and make a new registration", address, answer.Code, h.cfg.Appservice.Listen)
+		f.fail("ping", "write in appservice.address what leads from the homeserver's machine to "+h.cfg.Appservice.Listen+", and make a new registration",
+			"the homeserver does not reach %s (%s)", address, answer.Code)
 	case answer.Code == "M_BAD_STATUS":
-		f.wrong("ping", "something else answered at %s, or it knows another hs_token; look at what listens there, and restart the homeserver, so that it reads %s again", address, h.registrationPath())
+		f.fail("ping", "look at what listens there; or "+again, "something else answered at %s, or it knows another hs_token", address)
 	case answer.Code == "M_URL_NOT_SET":
-		f.wrong("ping", "the homeserver's registration has no url; restart the homeserver, so that it reads %s again", h.registrationPath())
+		f.fail("ping", again, "the homeserver's copy of the registration has no url")
 	case answer.Code == "M_FORBIDDEN":
-		f.wrong("ping", "the homeserver knows the token under another id; restart the homeserver, so that it reads %s again", h.registrationPath())
+		f.fail("ping", again, "the homeserver knows the as_token under another id than %s: its copy of the registration is an older one", h.registration.ID)
 	default:
-		f.wrong("ping", "the homeserver answers with %v; look at its log", answer)
+		f.fail("ping", "look at its log", "the homeserver answers with %v", answer)
 	}
 }
 
-// pingHandler answers pings, and refuses transactions: they stay with the homeserver until the bridge runs.
-func pingHandler(token string) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		given := strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")
-		switch {
-		case subtle.ConstantTimeCompare([]byte(given), []byte(token)) != 1:
-			w.WriteHeader(http.StatusForbidden)
-			_, _ = io.WriteString(w, `{"errcode":"M_FORBIDDEN","error":"wrong token"}`)
-		case r.Method == http.MethodPost && r.URL.Path == "/_matrix/app/v1/ping":
-			_, _ = io.Copy(io.Discard, io.LimitReader(r.Body, 1<<16))
-			_, _ = io.WriteString(w, `{}`)
-		default:
-			w.WriteHeader(http.StatusServiceUnavailable)
-			_, _ = io.WriteString(w, `{"errcode":"M_UNKNOWN","error":"the bridge is being checked and does not run yet"}`)
-		}
+// alias looks for an alias that there is not.
+func (h *homeserverProbe) alias(ctx context.Context, f *findings, pinged bool) {
+	alias := "#" + h.cfg.Appservice.Ghosts + h.name + ":" + h.cfg.Homeserver.Domain
+	claimed := h.listener != nil && matchesAny(h.registration.Namespaces.Aliases, alias)
+	if claimed {
+		// The answer is 404 whoever was asked: what counts is who asks.
+		_, _ = h.ask(ctx, http.MethodGet, "/_matrix/client/v3/directory/room/"+url.PathEscape(alias), nil, h.registration.ASToken)
+	}
+	now, address := h.heard(), h.cfg.Appservice.Address
+	switch {
+	case now.wrongToken:
+		f.fail("ping", h.brand.register(h.path()), "the homeserver shows another hs_token than that of %s: its copy of the registration is an older one", h.path())
+	case now.alias && pinged:
+		f.ok("namespaces", "the homeserver asks the bridge for its aliases")
+	case now.alias:
+		h.reached = true
+		f.ok("ping", "%v has no ping, and reached this check at %s with a question", h.brand, address)
+	case claimed && pinged:
+		f.warn("namespaces", h.brand.register(h.path()), "the homeserver did not ask the bridge for %s: its copy of the registration has other namespaces", alias)
+	case claimed:
+		f.fail("ping", "look whether "+address+" leads from the homeserver's machine to "+h.cfg.Appservice.Listen+"; "+h.brand.register(h.path()),
+			"%v has no ping, and did not ask at %s for an alias of the bridge's", h.brand, address)
+	default:
+		f.warn("ping", "write a message in a connected room to see whether it reaches "+address, "%v has no ping", h.brand)
+	}
+}
+
+// matchesAny says whether an ID is in one of the namespaces, which match from the first character on.
+func matchesAny(spaces []appservice.Namespace, id string) bool {
+	return slices.ContainsFunc(spaces, func(ns appservice.Namespace) bool {
+		// LoadRegistration has compiled it before.
+		re, err := regexp.Compile("^(?:" + ns.Regex + ")")
+		return err == nil && re.MatchString(id)
 	})
 }
 

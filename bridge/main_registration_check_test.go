@@ -33,18 +33,18 @@ func TestRegistration_NetworkThatCanBeSearched_ListsItsProtocol(t *testing.T) {
 	if notes := registrationNotes(cfg, listed{&settledNetwork{}}); len(notes) != 0 {
 		t.Error(notes)
 	}
-	if notes := registrationNotes(cfg, plainNetwork{}); len(notes) != 1 || !strings.Contains(notes[0], `"tin" is listed, and this bridge has nothing`) {
+	if notes := registrationNotes(cfg, plainNetwork{}); len(notes) != 1 || !strings.Contains(notes[0].Error(), `"tin" is listed, and this bridge has nothing`) {
 		t.Error(notes)
 	}
 	text, _ := os.ReadFile(cfg.Appservice.Registration)
 	if err := os.WriteFile(cfg.Appservice.Registration, []byte(strings.Replace(string(text), "protocols: ['tin']", "protocols: []", 1)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if notes := registrationNotes(cfg, listed{&settledNetwork{}}); len(notes) != 1 || !strings.Contains(notes[0], "protocols: tin is not listed") || !strings.Contains(notes[0], `write protocols: ["tin"]; then restart`) {
+	if notes := registrationNotes(cfg, listed{&settledNetwork{}}); len(notes) != 1 || !strings.Contains(notes[0].Error(), "protocols: tin is not listed") || !strings.Contains(notes[0].Error(), `write protocols: ["tin"]; then restart`) {
 		t.Error(notes)
 	}
 	if list := registrationMistakes(cfg, nil); len(list) != 0 {
 		t.Error("it is no mistake: the bridge works without", list)
 	}
-	invoke(listed{&settledNetwork{}}, nil, "check", "-config", path).want(t, exitFailed, "note  registration", "") // nobody listens there
+	invoke(listed{&settledNetwork{}}, nil, "check", "-config", path).want(t, exitFailed, "WARN  registration", "") // nobody listens there
 }

@@ -49,6 +49,9 @@ const (
 type traits struct {
 	name   string
 	family family
+	// What it says that it is (GET /_matrix/federation/v1/version).
+	program, version string
+
 	server string // header Server of answers
 	agent  string // header User-Agent of requests to appservices; empty: Go's own, which is Dendrite's too
 
@@ -77,20 +80,20 @@ type traits struct {
 
 var personalities = [...]traits{
 	Synapse: {
-		name: "Synapse", server: serverName, agent: serverName,
+		name: "Synapse", program: "Synapse", version: "1.160.0", server: serverName, agent: serverName,
 		batch: 100, backoff: 9, timeout: time.Minute, keepAlive: true, needsJSON: true, asksUsers: true, ephemeral: true, toDevice: true,
 		extensions: true, oldCopies: true, pingWakes: true,
 		createdStatus: 201, profileFields: true, homeServer: true,
 	},
 	SynapseOAuth: {
-		name: "SynapseOAuth", server: serverName, agent: serverName,
+		name: "SynapseOAuth", program: "Synapse", version: "1.160.0", server: serverName, agent: serverName,
 		batch: 100, backoff: 9, timeout: time.Minute, keepAlive: true, needsJSON: true, asksUsers: true, ephemeral: true, toDevice: true,
 		extensions: true, oldCopies: true, pingWakes: true,
 		createdStatus: 201, profileFields: true,
 		lacks: []string{"login", "refresh", "logout", "delete_devices"},
 	},
 	Dendrite: {
-		name: "Dendrite", family: dendrite,
+		name: "Dendrite", program: "Dendrite", version: "0.15.2", family: dendrite,
 		batch: 50, backoff: 6, timeout: 30 * time.Second, only200: true, asksUsers: true,
 		legacyMedia: true,
 		lacks: []string{
@@ -99,12 +102,12 @@ var personalities = [...]traits{
 		},
 	},
 	Continuwuity: {
-		name: "Continuwuity", family: conduit, agent: "Continuwuity/26.8",
+		name: "Continuwuity", program: "continuwuity", version: "26.8", family: conduit, agent: "Continuwuity/26.8",
 		batch: 48, timeout: 35 * time.Second, keepAlive: true, queryToken: true,
 		createdStatus: 200, profileFields: true,
 	},
 	Tuwunel: {
-		name: "Tuwunel", family: conduit, agent: "Tuwunel/1.9",
+		name: "Tuwunel", program: "Tuwunel", version: "1.9", family: conduit, agent: "Tuwunel/1.9",
 		batch: 48, timeout: 35 * time.Second, keepAlive: true, queryToken: true, ephemeral: true, toDevice: true, extensions: true,
 		pingWakes: true, createdStatus: 200, profileFields: true,
 	},

@@ -15,6 +15,7 @@ func (hs *Homeserver) routeTable() []route {
 		serve        func(*call) (any, error)
 	}{
 		{"GET", "/_matrix/client/versions", open, hs.getVersions},
+		{"GET", "/_matrix/federation/v1/version", open, hs.getServerVersion},
 		{"GET", "capabilities", locked, hs.getCapabilities},
 		{"GET", v1 + "auth_metadata", open, hs.getAuthMetadata},
 
