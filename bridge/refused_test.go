@@ -63,8 +63,8 @@ func TestD3_LockedGhost_ItsMessageIsADeadLetter_AndOthersGoOn(t *testing.T) {
 	}
 	c.arrives("A message of bob did not reach Matrix: the homeserver has locked the Matrix user that stands for them.")
 	must(c.b.DeadLetters(c.ctx, 3))(t)
-	if n := len(c.bobSends()) - before; n != 1 {
-		t.Errorf("a locked user was tried %d times, want once", n)
+	if n := len(c.bobSends()) - before; n != 0 { // the one that met the fault is not among them
+		t.Errorf("a user that is known to be locked was tried %d times", n)
 	}
 	c.ok(c.net.Say(c.ctx, lobby, "carol", "nobody else is held up"))
 	c.sees(func(e bridgetest.Event) bool { return e.Body() == "nobody else is held up" })
@@ -77,8 +77,8 @@ func TestHomeserverOverItsLimit_MessagesWaitForIt(t *testing.T) {
 	c.hs.Fault(bridgetest.Fault{Path: sendsMessage, Status: http.StatusForbidden, ErrCode: "M_RESOURCE_LIMIT_EXCEEDED"})
 	c.ok(c.net.Say(c.ctx, lobby, "bob", "over the limit"))
 	c.sees(bridgetest.Message(c.bob(), "over the limit"))
-	if n := len(c.bobSends()); n != 3 {
-		t.Errorf("%d requests, want the first, the refused one and its repetition", n)
+	if n := len(c.bobSends()); n != 2 { // the one that met the fault is not among them
+		t.Errorf("%d requests, want the first and the repetition", n)
 	}
 }
 
