@@ -143,7 +143,7 @@ func TestMatrixRefusal_TellsTheNetwork(t *testing.T) {
 	c.says("marker") // the ban reached the bridge before this did
 	c.arrives("marker")
 	c.ok(c.net.Say(c.ctx, lobby, "bob", "am I banned?"))
-	c.arrives("A message of bob did not reach Matrix: the homeserver refused it (M_FORBIDDEN).")
+	c.arrives("A message of bob did not reach Matrix: the homeserver refused it (M_BAD_STATE).")
 }
 
 func TestStoreTakenOverByAnotherProcess_EndsTheBridge(t *testing.T) {

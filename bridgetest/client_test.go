@@ -6,6 +6,7 @@ import (
 	"image/png"
 	"io"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -276,7 +277,9 @@ func TestRules_OfMembershipAndPower_AreKept(t *testing.T) {
 	w.no(alice.Ban(w.ctx, room, bob.ID(), "enough"))
 	_, err = bob.SendText(w.ctx, room, "x")
 	forbidden("sending when banned", err)
-	forbidden("inviting the banned", alice.Invite(w.ctx, room, bob.ID()))
+	if err := alice.Invite(w.ctx, room, bob.ID()); err == nil || !strings.Contains(err.Error(), "403 M_BAD_STATE") {
+		t.Errorf("inviting the banned: got %v", err)
+	}
 	w.no(alice.Unban(w.ctx, room, bob.ID()))
 	_, err = bob.Join(w.ctx, string(room))
 	forbidden("joining after a ban without an invite", err)

@@ -73,14 +73,14 @@ func (hs *Homeserver) putAlias(c *call) (any, error) {
 	if r == nil {
 		return nil, badRequest("M_UNKNOWN", "Room does not exist")
 	}
+	if c.who.service == nil && !r.joined(c.user()) {
+		return nil, forbidden("You must be in the room to create an alias for it")
+	}
 	if err := hs.mayOwnAlias(c, id); err != nil {
 		return nil, err
 	}
 	if hs.aliases[id] != nil {
 		return nil, refuse(http.StatusConflict, "M_UNKNOWN", "Room alias %s already exists", id)
-	}
-	if c.who.service == nil && !r.joined(c.user()) {
-		return nil, forbidden("You must be in the room to create an alias for it")
 	}
 	hs.aliases[id] = &alias{r, c.user()}
 	return struct{}{}, nil
@@ -88,12 +88,18 @@ func (hs *Homeserver) putAlias(c *call) (any, error) {
 
 func (hs *Homeserver) deleteAlias(c *call) (any, error) {
 	id := c.vars["alias"]
+	if c.who.service != nil { // is not told whether there was one
+		if err := hs.mayOwnAlias(c, id); err != nil {
+			return nil, err
+		}
+		delete(hs.aliases, id)
+		return struct{}{}, nil
+	}
 	a := hs.aliases[id]
 	if a == nil {
 		return nil, notFound("Room alias %s not found", id)
 	}
-	owned := a.creator == c.user() || c.who.service != nil && c.who.service.aliases.match(id)
-	if !owned && a.room.powerLevel(c.user()) < a.room.neededToSend("m.room.canonical_alias", true) {
+	if a.creator != c.user() && a.room.powerLevel(c.user()) < a.room.neededToSend("m.room.canonical_alias", true) {
 		return nil, forbidden("You don't have permission to delete the alias.")
 	}
 	delete(hs.aliases, id)

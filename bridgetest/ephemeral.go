@@ -2,19 +2,23 @@ package bridgetest
 
 import (
 	"encoding/json"
+	"errors"
 	"time"
 )
 
 func (hs *Homeserver) putTyping(c *call) (any, error) {
 	var req struct {
-		Typing  bool  `json:"typing"`
+		Typing  *bool `json:"typing"`
 		Timeout int64 `json:"timeout"` // milliseconds
 	}
 	if err := c.json(&req); err != nil {
 		return nil, err
 	}
 	if c.vars["user"] != c.user() {
-		return nil, forbidden("Cannot set another user's typing state")
+		return nil, badRequest("M_FORBIDDEN", "Cannot set another user's typing state")
+	}
+	if req.Typing == nil {
+		return nil, errors.New("no typing") // 500, as in Synapse
 	}
 	r, err := hs.knownRoom(c)
 	if err != nil {
@@ -23,7 +27,7 @@ func (hs *Homeserver) putTyping(c *call) (any, error) {
 	if !r.joined(c.user()) {
 		return nil, forbidden("User %s not in room %s (%s)", c.user(), r.id, orNone(r.membership(c.user())))
 	}
-	if !req.Typing {
+	if !*req.Typing {
 		hs.endTyping(r, c.user())
 		return struct{}{}, nil
 	}

@@ -101,7 +101,7 @@ func (hs *Homeserver) getMessages(c *call) (any, error) {
 			more = true
 			break
 		}
-		chunk = append(chunk, p.client(c.user(), c.who.device))
+		chunk = append(chunk, hs.inTimeline(p, c.who))
 		end = p.at
 		if backwards {
 			end--
@@ -131,7 +131,7 @@ func (hs *Homeserver) getEvent(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return p.client(c.user(), c.who.device), nil
+	return hs.inTimeline(p, c.who), nil
 }
 
 func (hs *Homeserver) getContext(c *call) (any, error) {
@@ -149,22 +149,22 @@ func (hs *Homeserver) getContext(c *call) (any, error) {
 	i := slices.Index(p.room.timeline, p)
 	for _, q := range slices.Backward(p.room.timeline[:i]) {
 		if visible(q) && len(before) < half {
-			before = append(before, q.client(c.user(), c.who.device))
+			before = append(before, hs.inTimeline(q, c.who))
 			start = q.at - 1
 		}
 	}
 	for _, q := range p.room.timeline[i+1:] {
 		if visible(q) && len(after) < half {
-			after = append(after, q.client(c.user(), c.who.device))
+			after = append(after, hs.inTimeline(q, c.who))
 			end = q.at
 		}
 	}
 	state := []any{}
 	for _, q := range p.room.stateEvents() {
-		state = append(state, q.client(c.user(), c.who.device))
+		state = append(state, hs.outOfSync(q, c.who))
 	}
 	return map[string]any{
-		"event": p.client(c.user(), c.who.device), "events_before": before, "events_after": after, "state": state,
+		"event": hs.inTimeline(p, c.who), "events_before": before, "events_after": after, "state": state,
 		"start": token(start), "end": token(end),
 	}, nil
 }

@@ -110,7 +110,7 @@ func (hs *Homeserver) postKeysQuery(c *call) (any, error) {
 		for _, id := range acc.deviceIDs() {
 			d := acc.devices[id]
 			if d.keys != nil && (len(wanted) == 0 || slices.Contains(wanted, id)) {
-				keys[user][id] = d.describeKeys()
+				keys[user][id] = hs.describeKeys(acc, d)
 			}
 		}
 		for _, kind := range crossSigningKinds {
@@ -126,7 +126,7 @@ func (hs *Homeserver) postKeysQuery(c *call) (any, error) {
 }
 
 // describeKeys is the device's signed keys with its name in the unsigned part.
-func (d *device) describeKeys() json.RawMessage {
+func (hs *Homeserver) describeKeys(acc *account, d *device) json.RawMessage {
 	var out map[string]json.RawMessage
 	if json.Unmarshal(d.keys, &out) != nil {
 		return d.keys
@@ -136,6 +136,9 @@ func (d *device) describeKeys() json.RawMessage {
 		unsigned["device_display_name"] = *d.name
 	}
 	out["unsigned"] = mustJSON(unsigned)
+	if hs.traits.family == synapse {
+		return mergeSignatures(mustJSON(out), map[string]map[string]string{acc.id: nil})
+	}
 	return mustJSON(out)
 }
 

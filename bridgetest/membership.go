@@ -118,8 +118,11 @@ func (hs *Homeserver) moderate(c *call, to string, from ...string) (any, error) 
 		for _, f := range from {
 			fits = fits || f == is
 		}
-		if !fits {
-			return nil, forbidden("The target user is not in the room or not banned")
+		switch {
+		case !fits && from[0] == "ban":
+			return nil, refuse(http.StatusForbidden, "M_BAD_STATE", "Cannot unban user who was not banned (membership=%s)", is)
+		case !fits:
+			return nil, forbidden("The target user is not in the room")
 		}
 	}
 	return struct{}{}, hs.setMembership(c, r, req.User, to, req.Reason)

@@ -30,8 +30,8 @@ func (p *pdu) isState(typ, key string) bool {
 	return p.stateKey != nil && p.typ == typ && *p.stateKey == key
 }
 
-// client is the event as a client sees it.
-func (p *pdu) client(viewer, device string) map[string]any {
+// client is the event as a client sees it; the zero identity sees what everybody does.
+func (p *pdu) client(who identity) map[string]any {
 	unsigned := map[string]any{"age": max(p.room.clock.Now().UnixMilli()-p.timestamp, 0)}
 	if p.replaced != nil {
 		unsigned["prev_content"] = p.replaced.content
@@ -40,9 +40,9 @@ func (p *pdu) client(viewer, device string) map[string]any {
 	}
 	if p.redacted != nil {
 		unsigned["redacted_by"] = p.redacted.id
-		unsigned["redacted_because"] = p.redacted.client("", "")
+		unsigned["redacted_because"] = p.redacted.client(identity{})
 	}
-	if p.txnID != "" && viewer == p.sender && device != "" && device == p.txnDevice {
+	if p.txnID != "" && p.sentBy(who) {
 		unsigned["transaction_id"] = p.txnID
 	}
 	out := map[string]any{
@@ -58,12 +58,40 @@ func (p *pdu) client(viewer, device string) map[string]any {
 	return out
 }
 
-// legacy is the event in the older form that appservices get, with copies of things at its top.
-func (p *pdu) legacy() map[string]any {
-	out := p.client("", "")
+// sentBy tells whether a session sent the event. Those of an appservice are one, for what was sent without a device.
+func (p *pdu) sentBy(who identity) bool {
+	if who.account == nil || who.account.id != p.sender {
+		return false
+	}
+	return who.device != "" && who.device == p.txnDevice || who.service != nil && p.txnDevice == ""
+}
+
+// inTimeline is the event as one of a room's history, which tells what the viewer's membership was then (MSC4115).
+func (hs *Homeserver) inTimeline(p *pdu, who identity) map[string]any {
+	out := hs.outOfSync(p, who)
+	if hs.traits.oldCopies {
+		out["unsigned"].(map[string]any)["membership"] = p.room.membershipAt(who.account.id, p)
+	}
+	return out
+}
+
+// outOfSync is the event as every endpoint but /sync and a single piece of state has it: Synapse's are in the older form.
+func (hs *Homeserver) outOfSync(p *pdu, who identity) map[string]any {
+	if hs.traits.oldCopies {
+		return p.legacy(who)
+	}
+	return p.client(who)
+}
+
+// legacy is the event in the older form, with copies of things at its top.
+func (p *pdu) legacy(who identity) map[string]any {
+	out := p.client(who)
 	unsigned, _ := out["unsigned"].(map[string]any)
 	if p.inviteTo != nil {
 		unsigned["invite_room_state"] = p.inviteTo
+	}
+	if p.redacted != nil {
+		unsigned["redacted_because"] = p.redacted.legacy(identity{})
 	}
 	for _, key := range []string{"age", "prev_content", "replaces_state", "invite_room_state", "redacted_because"} {
 		if v, have := unsigned[key]; have {

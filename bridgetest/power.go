@@ -2,6 +2,8 @@ package bridgetest
 
 import (
 	"maps"
+	"math"
+	"net/http"
 	"slices"
 	"strings"
 )
@@ -92,8 +94,26 @@ func orNone(membership string) string {
 	return membership
 }
 
+// checkIntegers refuses power levels of users and events that are no whole numbers.
+func checkIntegers(levels map[string]any) error {
+	for _, key := range []string{"users", "events"} {
+		of, _ := levels[key].(map[string]any)
+		for name, level := range of {
+			_, whole := level.(int) // of levels that were written here
+			n, ok := level.(float64)
+			if !whole && (!ok || n != math.Trunc(n)) {
+				return badRequest("M_BAD_JSON", "'%v' is not of type 'integer' (%s of %s)", level, key, name)
+			}
+		}
+	}
+	return nil
+}
+
 // authoriseLevels lets nobody give or take more power than they have.
 func (r *room) authoriseLevels(d draft, have int) error {
+	if err := checkIntegers(d.content); err != nil {
+		return err
+	}
 	before := r.stateContent("m.room.power_levels", "")
 	if before == nil {
 		return nil
@@ -134,6 +154,11 @@ func (r *room) authoriseLevels(d draft, have int) error {
 	return nil
 }
 
+// badState refuses what cannot be done with whom is banned.
+func badState(what, user string) error {
+	return refuse(http.StatusForbidden, "M_BAD_STATE", "Cannot %s %s who was banned", what, user)
+}
+
 func (r *room) authoriseMember(d draft) error {
 	target := *d.stateKey
 	membership, _ := d.content["membership"].(string)
@@ -146,7 +171,7 @@ func (r *room) authoriseMember(d draft) error {
 		case d.sender != target:
 			return forbidden("Cannot force another user to join.")
 		case is == "ban":
-			return forbidden("You are banned from this room")
+			return badState("join", target)
 		case is == "join", is == "invite", rule == "public":
 			return nil
 		case len(r.members("join")) == 0 && target == r.creator && len(r.timeline) == 1:
@@ -158,7 +183,7 @@ func (r *room) authoriseMember(d draft) error {
 		case sender != "join":
 			return forbidden("%s not in room %s.", d.sender, r.id)
 		case is == "ban":
-			return forbidden("%s is banned from the room", target)
+			return badState("invite", target)
 		case is == "join":
 			return forbidden("%s is already in the room.", target)
 		case power < r.needed("invite", 0):

@@ -74,6 +74,20 @@ func (r *room) stateEvents() []*pdu {
 	return out
 }
 
+// membershipAt returns a user's as of an event, which may be the change itself; "leave" when there was none.
+func (r *room) membershipAt(user string, at *pdu) string {
+	membership := "leave"
+	for _, p := range r.timeline {
+		if p.at > at.at {
+			break
+		}
+		if p.isState("m.room.member", user) {
+			membership = p.membership()
+		}
+	}
+	return membership
+}
+
 // strippedState is what an invited user sees.
 func (r *room) strippedState(sender string) []map[string]any {
 	ids := []stateID{

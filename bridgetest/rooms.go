@@ -133,6 +133,9 @@ func (hs *Homeserver) furnish(r *room, req *createRequest, rule, guests string, 
 		}
 		levels["users"] = users
 	}
+	if req.Preset == "public_chat" {
+		levels["m.call.invite"] = 50 // beside the events, where it means nothing
+	}
 	if len(req.Levels) > 0 {
 		if err := json.Unmarshal(req.Levels, &levels); err != nil { // key by key over the defaults
 			return badRequest("M_BAD_JSON", "power_level_content_override is not an object")
@@ -160,7 +163,7 @@ func (hs *Homeserver) furnish(r *room, req *createRequest, rule, guests string, 
 		{"m.room.history_visibility", "", object{"history_visibility": "shared"}},
 		{"m.room.guest_access", "", object{"guest_access": guests}},
 	} {
-		if !initial[stateID{p.typ, p.key}] {
+		if !initial[stateID{p.typ, p.key}] && p.content["guest_access"] != "forbidden" {
 			pieces = append(pieces, p)
 		}
 	}
@@ -171,7 +174,9 @@ func (hs *Homeserver) furnish(r *room, req *createRequest, rule, guests string, 
 		pieces = append(pieces, piece{"m.room.name", "", object{"name": req.Name}})
 	}
 	if req.Topic != "" {
-		pieces = append(pieces, piece{"m.room.topic", "", object{"topic": req.Topic}})
+		pieces = append(pieces, piece{"m.room.topic", "", object{
+			"topic": req.Topic, "m.topic": object{"m.text": []any{object{"body": req.Topic}}},
+		}})
 	}
 	for _, p := range pieces {
 		if _, err := hs.emit(r, draft{typ: p.typ, sender: r.creator, stateKey: &p.key, content: p.content}); err != nil {
@@ -227,7 +232,7 @@ func (hs *Homeserver) getMembers(c *call) (any, error) {
 	chunk := []any{}
 	for _, p := range r.stateEvents() {
 		if p.typ == "m.room.member" && (want == "" || p.membership() == want) && (not == "" || p.membership() != not) {
-			chunk = append(chunk, p.client(c.user(), c.who.device))
+			chunk = append(chunk, hs.outOfSync(p, c.who))
 		}
 	}
 	return map[string]any{"chunk": chunk}, nil

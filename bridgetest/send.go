@@ -218,7 +218,7 @@ func (hs *Homeserver) getState(c *call) (any, error) {
 	}
 	out := []any{}
 	for _, p := range r.stateEvents() {
-		out = append(out, p.client(c.user(), c.who.device))
+		out = append(out, hs.outOfSync(p, c.who))
 	}
 	return out, nil
 }
@@ -233,7 +233,7 @@ func (hs *Homeserver) getStateEvent(c *call) (any, error) {
 		return nil, notFound("Event not found.")
 	}
 	if c.param("format") == "event" {
-		return p.client(c.user(), c.who.device), nil
+		return p.client(c.who), nil
 	}
 	return p.content, nil
 }

@@ -1,6 +1,7 @@
 package bridgetest
 
 import (
+	"cmp"
 	"net/http"
 	"strings"
 )
@@ -23,7 +24,10 @@ func (hs *Homeserver) getRoomSummary(c *call) (any, error) {
 	}
 	rule := r.stateString("m.room.join_rules", "", "join_rule")
 	world := r.stateString("m.room.history_visibility", "", "history_visibility") == "world_readable"
-	membership := r.membership(c.user())
+	membership := ""
+	if c.who.account != nil {
+		membership = r.membership(c.user())
+	}
 	if rule != "public" && !world && membership != "join" && membership != "invite" {
 		return nil, refuse(http.StatusNotFound, "M_NOT_FOUND", "Unable to find or access room %s", roomID)
 	}
@@ -39,8 +43,8 @@ func (hs *Homeserver) getRoomSummary(c *call) (any, error) {
 			out[key] = value
 		}
 	}
-	if membership != "" {
-		out["membership"] = membership
+	if c.who.account != nil {
+		out["membership"] = cmp.Or(membership, "leave")
 	}
 	return out, nil
 }

@@ -122,7 +122,7 @@ func (s *syncing) build() map[string]any {
 				events := []any{}
 				for _, p := range since(r.timeline, s.since) {
 					if visible(p) && s.filter.accepts(p) {
-						events = append(events, p.client(acc.id, s.c.who.device))
+						events = append(events, p.client(s.c.who))
 					}
 				}
 				leave[r.id] = object{"timeline": object{"events": events, "limited": false, "prev_batch": token(s.since)}, "state": object{"events": []any{}}}
@@ -208,13 +208,13 @@ func (s *syncing) joined(r *room, member *pdu) object {
 		}
 		for _, p := range since(r.timeline, start) {
 			if p.stateKey != nil && latest[stateID{p.typ, *p.stateKey}] == p {
-				state = append(state, p.client(s.c.user(), s.c.who.device))
+				state = append(state, p.client(s.c.who))
 			}
 		}
 	}
 	timeline := []any{}
 	for _, p := range events {
-		timeline = append(timeline, p.client(s.c.user(), s.c.who.device))
+		timeline = append(timeline, p.client(s.c.who))
 	}
 	ephemeral, data := s.ephemeral(r, start), s.accountData(r.id)
 	if !fresh && len(timeline)+len(ephemeral)+len(data) == 0 {

@@ -140,9 +140,9 @@ func (hs *Homeserver) body(as *appService, t *transaction) json.RawMessage {
 // forAppService is an event in the form in which appservices get it.
 func (hs *Homeserver) forAppService(p *pdu) map[string]any {
 	if hs.traits.oldCopies {
-		return p.legacy()
+		return p.legacy(identity{})
 	}
-	out := p.client("", "")
+	out := p.client(identity{})
 	if hs.traits.family == dendrite {
 		unsigned, _ := out["unsigned"].(map[string]any)
 		delete(unsigned, "age")

@@ -29,12 +29,15 @@ type SynapseOptions struct {
 	Postgres string
 	// Registrations are the paths of appservice registration files, copied before the start.
 	Registrations []string
+	// Config is YAML whose top-level keys take the place of those of the usual configuration.
+	Config string
 }
 
 // DefaultDomain is the server name of a Synapse unless the options give one.
 const DefaultDomain = "hs.test"
 
-// Synapse is a running homeserver. Rate limits are off, and everything is on that an appservice can be sent.
+// Synapse is a running homeserver. Unless its options say otherwise, rate limits are off, and everything is on that an
+// appservice can be sent.
 type Synapse struct {
 	URL, Domain string
 
@@ -95,7 +98,8 @@ func synapseRoot(tb testing.TB) string {
 // Start starts Synapse again on the same data and port, after Stop or Kill, and returns once it answers.
 func (s *Synapse) Start() {
 	s.tb.Helper()
-	cmd := exec.Command("/usr/bin/python3", "-m", "synapse.app.homeserver", "-c", filepath.Join(s.inside, "homeserver.yaml"))
+	cmd := exec.Command("/usr/bin/python3", "-m", "synapse.app.homeserver",
+		"-c", filepath.Join(s.inside, "homeserver.yaml"), "-c", filepath.Join(s.inside, "config.yaml"))
 	cmd.Dir = "/"
 	cmd.Env = []string{"PATH=/usr/bin:/bin", "LANG=C.UTF-8", "HOME=" + s.inside, "PYTHONDONTWRITEBYTECODE=1"}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: s.root}
@@ -129,16 +133,21 @@ func (s *Synapse) Kill() {
 // User registers a user with the shared secret and starts to sync as that user.
 func (s *Synapse) User(name string) *MatrixUser {
 	s.tb.Helper()
+	return startMatrixUser(s.tb, s.login(name, false))
+}
+
+// login registers a user with the shared secret.
+func (s *Synapse) login(name string, admin bool) *mautrix.Client {
+	s.tb.Helper()
 	anonymous, err := mautrix.NewClient(s.URL, "", "")
 	if err != nil {
 		s.tb.Fatalf("registering %s: %v", name, err)
 	}
 	anonymous.Client = httpClient
-	admin := &synapseadmin.Client{Client: anonymous}
 	ctx, cancel := context.WithTimeout(s.tb.Context(), patience)
 	defer cancel()
-	resp, err := admin.SharedSecretRegister(ctx, s.secret, synapseadmin.ReqSharedSecretRegister{
-		Username: name, Password: rand.Text(),
+	resp, err := (&synapseadmin.Client{Client: anonymous}).SharedSecretRegister(ctx, s.secret, synapseadmin.ReqSharedSecretRegister{
+		Username: name, Password: rand.Text(), Admin: admin,
 	})
 	if err != nil {
 		s.tb.Fatalf("registering %s: %v", name, err)
@@ -149,7 +158,7 @@ func (s *Synapse) User(name string) *MatrixUser {
 	}
 	client.DeviceID = resp.DeviceID
 	client.Client = httpClient
-	return startMatrixUser(s.tb, client)
+	return client
 }
 
 // httpClient keeps no connections, so that none is found dead after a server's restart.

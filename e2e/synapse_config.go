@@ -105,6 +105,7 @@ func (s *Synapse) configure(port int, opts SynapseOptions) error {
 	}
 	for name, content := range map[string]string{
 		"homeserver.yaml": config.String(),
+		"config.yaml":     opts.Config,
 		"log.yaml":        synapseLogConfig,
 		"signing.key":     signingKey(),
 	} {

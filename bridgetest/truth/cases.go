@@ -38,9 +38,11 @@ type Step struct {
 	Raw     string            `yaml:"raw"` // a body that is no JSON
 	Headers map[string]string `yaml:"headers"`
 
-	Answer `yaml:",inline"`
-	But    map[string]Other  `yaml:"but"`  // other answers, by personality
-	Keep   map[string]string `yaml:"keep"` // names for fields of the answer, for later steps
+	Answer    `yaml:",inline"`
+	But       map[string]Other  `yaml:"but"`       // other answers, by personality
+	Keep      map[string]string `yaml:"keep"`      // names for fields of the answer, for later steps
+	Unordered bool              `yaml:"unordered"` // the answer is a list in no order
+	Varies    []string          `yaml:"varies"`    // fields that are not compared with the real homeserver's
 }
 
 // Answer is what is expected.

@@ -54,6 +54,20 @@ func Registrations(domain string) []*bridgetest.Registration {
 // Run runs every case that the target can show, each in a subtest. It may be run again on the same homeserver.
 func Run(t *testing.T, target Target) {
 	t.Helper()
+	forEach(t, &target, func(ctx context.Context, c *Case) []string {
+		r := newRunner(ctx, target)
+		for i := range c.Steps {
+			if _, goOn := r.step(i+1, &c.Steps[i]); !goOn {
+				break
+			}
+		}
+		return r.problems
+	})
+}
+
+// forEach runs what gives a case's problems, for each case that the target can show.
+func forEach(t *testing.T, target *Target, run func(context.Context, *Case) []string) {
+	t.Helper()
 	cases, err := Cases()
 	if err != nil {
 		t.Fatal(err)
@@ -63,14 +77,8 @@ func Run(t *testing.T, target Target) {
 			continue
 		}
 		t.Run(c.Name, func(t *testing.T) {
-			r := &runner{Target: target, t: t, vars: map[string]string{"domain": target.Domain, "run": randomHex()}}
-			r.client = &http.Client{
-				Transport:     &http.Transport{DisableKeepAlives: true},
-				Timeout:       time.Minute,
-				CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-			}
-			for i := range c.Steps {
-				r.step(i+1, &c.Steps[i])
+			for _, problem := range run(t.Context(), &c) {
+				t.Error(problem)
 			}
 		})
 	}
@@ -87,11 +95,28 @@ func (target *Target) can(c *Case) bool {
 	return limits == target.Limits
 }
 
+// runner takes one target through one case.
 type runner struct {
 	Target
-	t      *testing.T
-	client *http.Client
-	vars   map[string]string
+	ctx      context.Context
+	client   *http.Client
+	vars     map[string]string
+	problems []string
+}
+
+func newRunner(ctx context.Context, target Target) *runner {
+	return &runner{
+		Target: target, ctx: ctx, vars: map[string]string{"domain": target.Domain, "run": randomHex(), "big": strings.Repeat("x", 70_000)},
+		client: &http.Client{
+			Transport:     &http.Transport{DisableKeepAlives: true},
+			Timeout:       time.Minute,
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+	}
+}
+
+func (r *runner) problem(format string, args ...any) {
+	r.problems = append(r.problems, fmt.Sprintf(format, args...))
 }
 
 func randomHex() string {
@@ -148,82 +173,119 @@ func (r *runner) expandAll(v any) any {
 	return v
 }
 
-func (r *runner) step(n int, s *Step) {
-	r.t.Helper()
+// step does one step. Without an answer there is no exchange; goOn is false when later steps make no sense any more.
+func (r *runner) step(n int, s *Step) (x *exchange, goOn bool) {
+	where := fmt.Sprintf("step %d: ", n)
 	switch {
 	case s.Register != "":
-		service, _, found := strings.Cut(s.Register, "_")
-		if !found {
-			service = "service"
+		if err := r.register(s.Register); err != nil {
+			r.problem("%sregistering %s: %v", where, s.Register, err)
+			return nil, false
 		}
-		body := map[string]any{"type": "m.login.application_service", "username": r.expand("{"+s.Register+"}", plain), "inhibit_login": true}
-		status, _, data := r.request(&Step{Do: "POST /_matrix/client/v3/register", As: service, Body: body})
-		if status != http.StatusOK {
-			r.t.Fatalf("step %d: registering %s: %d %s", n, s.Register, status, data)
-		}
-		return
+		return nil, true
 	case s.Moderate != "":
-		what, known := map[string]bridgetest.Moderation{
-			"suspended": bridgetest.Suspended, "locked": bridgetest.Locked, "deactivated": bridgetest.Deactivated, "normal": bridgetest.Unmoderated,
-		}[s.To]
-		if !known {
-			r.t.Fatalf("step %d: there is no state %q", n, s.To)
+		if err := r.moderate(s.Moderate, s.To); err != nil {
+			r.problem("%s%s is to be %s: %v", where, s.Moderate, s.To, err)
+			return nil, false
 		}
-		if err := r.Moderate(r.t.Context(), id.UserID(r.expand("{@"+s.Moderate+"}", plain)), what); err != nil {
-			r.t.Fatalf("step %d: %v", n, err)
-		}
-		return
+		return nil, true
 	}
 	want := s.expected(r.Personality)
 	if want.Want == "left out" {
-		return
+		return nil, true
 	}
-	wantStatus, wantCode, err := want.split()
+	where += s.Do
+	a, err := r.request(s)
 	if err != nil {
-		r.t.Fatalf("step %d: %v", n, err)
+		r.problem("%s: %v", where, err)
+		return nil, false
 	}
-	status, header, data := r.request(s)
-	where := fmt.Sprintf("step %d: %s", n, s.Do)
-	var body map[string]any
-	if wantCode != "text" && len(data) > 0 {
-		if err := json.Unmarshal(data, &body); err != nil {
-			r.t.Fatalf("%s: %d and no JSON: %.200s", where, status, data)
-		}
-	}
-	code, _ := body["errcode"].(string)
-	if wantCode == "text" {
-		code = "text"
-	}
-	if status != wantStatus || code != wantCode {
-		r.t.Fatalf("%s: %d %s, want %s; the answer is %.300s", where, status, code, want.Want, data)
-	}
-	for field, expected := range want.Has {
-		if got, there := lookUp(body, field); !there || !matches(got, r.expandAll(expected)) {
-			r.t.Errorf("%s: %s is %v, want %v; the answer is %.300s", where, field, got, r.expandAll(expected), data)
-		}
-	}
-	for _, field := range want.Lacks {
-		if got, there := lookUp(body, field); there {
-			r.t.Errorf("%s: %s is %v and should not be there", where, field, got)
-		}
-	}
-	for name, expected := range want.Header {
-		if got := header.Get(name); !matches(got, expected) {
-			r.t.Errorf("%s: header %s is %q, want %q", where, name, got, expected)
-		}
+	x = r.normal(s, a)
+	if !r.check(where, &want, a) {
+		return x, len(s.Keep) == 0
 	}
 	for name, field := range s.Keep {
-		if value, _ := lookUp(body, field); value != nil {
+		if value, _ := lookUp(a.object, field); value != nil {
 			r.vars[name] = text(value)
 			if media, found := strings.CutPrefix(r.vars[name], "mxc://"); found {
 				r.vars["media"] = media // server and ID, as in a path
 			}
 		}
 	}
+	return x, true
 }
 
-func (r *runner) request(s *Step) (int, http.Header, []byte) {
-	r.t.Helper()
+// check holds an answer to what is expected; false when it is another answer altogether.
+func (r *runner) check(where string, want *Answer, a *answer) bool {
+	wantStatus, wantCode, err := want.split()
+	if err != nil {
+		r.problem("%s: %v", where, err)
+		return false
+	}
+	code, _ := a.object["errcode"].(string)
+	switch {
+	case wantCode == "text":
+		code = "text"
+	case len(a.body) > 0 && !json.Valid(a.body):
+		r.problem("%s: %d and no JSON: %.200s", where, a.status, a.body)
+		return false
+	}
+	if a.status != wantStatus || code != wantCode {
+		r.problem("%s: %d %s, want %s; the answer is %.300s", where, a.status, code, want.Want, a.body)
+		return false
+	}
+	for field, expected := range want.Has {
+		field = r.expand(field, plain)
+		if got, there := lookUp(a.object, field); !there || !matches(got, r.expandAll(expected)) {
+			r.problem("%s: %s is %v, want %v; the answer is %.300s", where, field, got, r.expandAll(expected), a.body)
+		}
+	}
+	for _, field := range want.Lacks {
+		if got, there := lookUp(a.object, field); there {
+			r.problem("%s: %s is %v and should not be there", where, field, got)
+		}
+	}
+	for name, expected := range want.Header {
+		if got := a.header.Get(name); !matches(got, expected) {
+			r.problem("%s: header %s is %q, want %q", where, name, got, expected)
+		}
+	}
+	return true
+}
+
+// register registers a ghost of the service that its name begins with.
+func (r *runner) register(ghost string) error {
+	service, _, found := strings.Cut(ghost, "_")
+	if !found {
+		service = "service"
+	}
+	body := map[string]any{"type": "m.login.application_service", "username": r.expand("{"+ghost+"}", plain), "inhibit_login": true}
+	a, err := r.request(&Step{Do: "POST /_matrix/client/v3/register", As: service, Body: body})
+	if err == nil && a.status != http.StatusOK {
+		err = fmt.Errorf("%d %s", a.status, a.body)
+	}
+	return err
+}
+
+func (r *runner) moderate(ghost, to string) error {
+	what, known := map[string]bridgetest.Moderation{
+		"suspended": bridgetest.Suspended, "locked": bridgetest.Locked, "deactivated": bridgetest.Deactivated, "normal": bridgetest.Unmoderated,
+	}[to]
+	if !known {
+		return fmt.Errorf("there is no state %q", to)
+	}
+	return r.Moderate(r.ctx, id.UserID(r.expand("{@"+ghost+"}", plain)), what)
+}
+
+// answer is an answer as it came.
+type answer struct {
+	status int
+	header http.Header
+	body   []byte
+	object map[string]any // nil when it is no JSON object
+}
+
+func (r *runner) request(s *Step) (*answer, error) {
 	method, path, _ := strings.Cut(s.Do, " ")
 	var reader io.Reader
 	switch {
@@ -232,13 +294,13 @@ func (r *runner) request(s *Step) (int, http.Header, []byte) {
 	case s.Body != nil:
 		data, err := json.Marshal(r.expandAll(s.Body))
 		if err != nil {
-			r.t.Fatal(err)
+			return nil, err
 		}
 		reader = bytes.NewReader(data)
 	}
-	req, err := http.NewRequestWithContext(r.t.Context(), method, r.URL+r.expand(path, url.PathEscape), reader)
+	req, err := http.NewRequestWithContext(r.ctx, method, r.URL+r.expand(path, url.PathEscape), reader)
 	if err != nil {
-		r.t.Fatal(err)
+		return nil, err
 	}
 	if reader != nil {
 		req.Header.Set("Content-Type", "application/json")
@@ -262,12 +324,14 @@ func (r *runner) request(s *Step) (int, http.Header, []byte) {
 	}
 	resp, err := r.client.Do(req)
 	if err != nil {
-		r.t.Fatalf("%s: %v", s.Do, err)
+		return nil, err
 	}
 	defer func() { _ = resp.Body.Close() }()
 	data, err := io.ReadAll(resp.Body)
 	if err != nil {
-		r.t.Fatalf("%s: reading the answer: %v", s.Do, err)
+		return nil, fmt.Errorf("reading the answer: %w", err)
 	}
-	return resp.StatusCode, resp.Header, data
+	a := &answer{status: resp.StatusCode, header: resp.Header, body: data}
+	_ = json.Unmarshal(data, &a.object) // what is no JSON is told from it by having none
+	return a, nil
 }
