@@ -52,6 +52,7 @@ type AppService struct {
 	botID      id.UserID
 	devices    deviceSupport
 	uploads    uploadLimit
+	fallbacks  fallbacks
 	intentsMu  sync.Mutex
 	intents    map[id.UserID]*Intent
 	locks      keyLock // by user, and by user and room

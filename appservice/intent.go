@@ -105,8 +105,9 @@ func (i *Intent) lock(ctx context.Context) (unlock func(), err error) {
 	return i.as.locks.lock(ctx, string(i.user))
 }
 
-// EnsureRegistered makes the user exist. A user that the homeserver has already is ours. It fails for good for a user ID
-// that breaks the grammar or is outside of the bridge's namespace.
+// EnsureRegistered makes the user exist. A user that the homeserver has already, because an answer was lost or the bridge's
+// store was, is ours when it lets the bridge act as it. It fails for good for a user ID that breaks the grammar, is outside
+// of the bridge's namespace, or is somebody else's.
 func (i *Intent) EnsureRegistered(ctx context.Context) error {
 	if g, err := i.ghost(ctx); err != nil || g.Registered {
 		return err
@@ -132,10 +133,34 @@ func (i *Intent) EnsureRegistered(ctx context.Context) error {
 		"username":      localpart,
 		"inhibit_login": true, // homeservers with OAuth refuse anything else
 	}, nil)
-	if err != nil && errorCode(err) != "M_USER_IN_USE" {
+	if err = i.isThere(ctx, err); err != nil {
 		return fmt.Errorf("register %s: %w", i.user, i.as.explain(err))
 	}
 	return i.update(ctx, func(g *store.Ghost) { g.Registered = true })
+}
+
+// isThere looks at what came of a registration: after some refusals the user is there. That Synapse refuses an appservice
+// login in a registration does not keep it from making the user (MSC4190).
+func (i *Intent) isThere(ctx context.Context, refusal error) error {
+	switch errorCode(refusal) {
+	case "M_USER_IN_USE", "M_APPSERVICE_LOGIN_UNSUPPORTED", "IO.ELEMENT.MSC4190.M_APPSERVICE_LOGIN_UNSUPPORTED":
+	default:
+		return refusal
+	}
+	me, err := i.client("").Whoami(ctx)
+	switch {
+	case err == nil && me.UserID == i.user:
+		return nil
+	case errorCode(refusal) != "M_USER_IN_USE":
+		return refusal
+	case isUnsupported(err): // it has no such question, and has reserved the name for the bridge
+		return nil
+	case err == nil:
+		return Permanent(fmt.Errorf("the homeserver acts as %s instead (it ignores user_id): %w", me.UserID, refusal))
+	case errorCode(err) == codeForbidden || errorCode(err) == "M_EXCLUSIVE":
+		return Permanent(fmt.Errorf("the user is there, and is not the bridge's (%w): rename or remove it, or give the bridge another namespace: %w", err, refusal))
+	}
+	return fmt.Errorf("ask whether the user that is there is the bridge's: %w", err)
 }
 
 // registered runs a request that needs the user registered. A homeserver that has forgotten the user, because its database

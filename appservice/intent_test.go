@@ -272,15 +272,6 @@ func TestDevice_OnePutPerGhost_AlsoAfterARestartAndForConcurrentCalls(t *testing
 	}
 }
 
-func TestC15_UserInUse_IsOurs(t *testing.T) {
-	hs := newFakeHS(t)
-	hs.registered["irc_a"] = true
-	f := newFixture(t, hs)
-	if err := f.as.Ghost(ghostA).EnsureRegistered(t.Context()); err != nil {
-		t.Error(err)
-	}
-}
-
 func TestE6_DeviceGone_IsMadeAnewOnceAndTheMessageArrives(t *testing.T) {
 	hs := newFakeHS(t)
 	f := newFixture(t, hs)

@@ -31,7 +31,15 @@ func (i *Intent) uploadLimit(ctx context.Context) int64 {
 	if time.Now().Before(u.until) {
 		return u.bytes
 	}
-	resp, err := i.client("").GetMediaConfig(ctx)
+	var resp mautrix.RespMediaConfig
+	cli := i.client("")
+	get := func(url string) func() error {
+		return func() error {
+			_, err := cli.MakeRequest(ctx, http.MethodGet, url, nil, &resp)
+			return err
+		}
+	}
+	err := i.as.fallbacks.withFallback("media/config", get(cli.BuildClientURL("v1", "media", "config")), get(cli.BuildURL(mautrix.MediaURLPath{"v3", "config"})))
 	if err != nil {
 		return 0 // then the upload shows it
 	}
@@ -55,12 +63,22 @@ func (i *Intent) Upload(ctx context.Context, r io.Reader, size int64, mime, name
 	return resp.ContentURI, nil
 }
 
-// Download opens a file, through the authenticated endpoint (MSC3916). The caller closes the body.
+// Download opens a file, through the authenticated endpoint (MSC3916), or where the homeserver has none through the old one.
+// The caller closes the body.
 func (i *Intent) Download(ctx context.Context, uri id.ContentURI) (*http.Response, error) {
 	if err := i.EnsureRegistered(ctx); err != nil {
 		return nil, err
 	}
-	resp, err := i.client("").Download(ctx, uri)
+	var resp *http.Response
+	cli := i.client("")
+	get := func(url string) func() error {
+		return func() (err error) {
+			_, resp, err = cli.MakeFullRequestWithResp(ctx, mautrix.FullRequest{Method: http.MethodGet, URL: url, DontReadResponse: true})
+			return err
+		}
+	}
+	err := i.as.fallbacks.withFallback("media/download", get(cli.BuildClientURL("v1", "media", "download", uri.Homeserver, uri.FileID)),
+		get(cli.BuildURL(mautrix.MediaURLPath{"v3", "download", uri.Homeserver, uri.FileID})))
 	if err != nil {
 		return nil, fmt.Errorf("download %s: %w", uri, i.as.explain(err))
 	}
