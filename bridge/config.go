@@ -1,10 +1,13 @@
 package bridge
 
 import (
+	"cmp"
 	"net/netip"
 	"time"
 
 	"maunium.net/go/mautrix/id"
+
+	"github.com/trestle-bridge/trestle/proxy"
 )
 
 // Config is the configuration of a bridge: what the file `config.yaml` says, with defaults filled in, the environment
@@ -66,6 +69,33 @@ type MediaConfig struct {
 	CacheAge  time.Duration `yaml:"cache_age"`  // since a file was fetched
 	// TrustedProxies are the networks of reverse proxies, whose X-Forwarded-For says who the reader is.
 	TrustedProxies []netip.Prefix `yaml:"trusted_proxies"`
+	Limits         MediaLimits    `yaml:"limits"`
+}
+
+// MediaLimits is what may be had of the media proxy: answers at once, and requests and bytes in a minute. 0 requests or bytes: no limit.
+type MediaLimits struct {
+	Streams          int  `yaml:"streams"`            // answers at once, in all
+	StreamsPerReader int  `yaml:"streams_per_reader"` // of one address; of a /64 with IPv6
+	StreamsPerRoom   int  `yaml:"streams_per_room"`   // for files of one room
+	ReaderRequests   int  `yaml:"reader_requests"`    // of one address
+	ReaderBytes      Size `yaml:"reader_bytes"`
+	RoomRequests     int  `yaml:"room_requests"` // for one room's files
+	RoomBytes        Size `yaml:"room_bytes"`
+	FileRequests     int  `yaml:"file_requests"` // for one file
+	FileBytes        Size `yaml:"file_bytes"`
+	AllRequests      int  `yaml:"all_requests"` // together
+	AllBytes         Size `yaml:"all_bytes"`
+}
+
+// rates is what the limits are to package proxy, where 0 is a default and a negative number no limit.
+func (l *MediaLimits) rates() proxy.Rates {
+	rate := func(requests int, bytes Size) proxy.Rate {
+		return proxy.Rate{Requests: cmp.Or(requests, -1), Bytes: cmp.Or(int64(bytes), -1)}
+	}
+	return proxy.Rates{
+		Reader: rate(l.ReaderRequests, l.ReaderBytes), Room: rate(l.RoomRequests, l.RoomBytes),
+		Media: rate(l.FileRequests, l.FileBytes), All: rate(l.AllRequests, l.AllBytes),
+	}
 }
 
 // MetricsConfig is the listener for health and metrics: /healthz, /readyz and /metrics. Without Listen there is none.
@@ -134,7 +164,14 @@ func DefaultConfig(info Info) *Config {
 			DeviceMode:     "auto",
 		},
 		Database: "sqlite:trestle.db",
-		Media:    MediaConfig{Lifetime: 30 * day, MaxSize: 100 << 20, CacheSize: 1 << 30, CacheAge: 7 * day, TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}},
+		Media: MediaConfig{
+			Lifetime: 30 * day, MaxSize: 100 << 20, CacheSize: 1 << 30, CacheAge: 7 * day,
+			TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")},
+			Limits: MediaLimits{
+				Streams: 64, StreamsPerReader: 8, StreamsPerRoom: 32, ReaderRequests: 600, ReaderBytes: 4 << 30, RoomRequests: 6000, RoomBytes: 20 << 30,
+				FileRequests: 6000, FileBytes: 20 << 30, AllRequests: 12_000, AllBytes: 60 << 30,
+			},
+		},
 		Bridge: BridgeConfig{
 			Command:      info.Command,
 			CommandPower: 50,

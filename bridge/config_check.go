@@ -239,6 +239,23 @@ func (d *decoder) checkMedia(c *MediaConfig) {
 	within(d, "media.max_size", c.MaxSize, 1<<10, 1<<40)
 	within(d, "media.cache_size", c.CacheSize, 1<<20, 1<<50)
 	within(d, "media.cache_age", c.CacheAge, time.Minute, 10*year)
+	for _, limit := range []struct {
+		name  string
+		value int
+	}{{"streams", c.Limits.Streams}, {"streams_per_reader", c.Limits.StreamsPerReader}, {"streams_per_room", c.Limits.StreamsPerRoom}} {
+		within(d, "media.limits."+limit.name, limit.value, 1, 100_000)
+	}
+	for _, limit := range []struct {
+		name     string
+		requests int
+		bytes    Size
+	}{
+		{"reader", c.Limits.ReaderRequests, c.Limits.ReaderBytes}, {"room", c.Limits.RoomRequests, c.Limits.RoomBytes},
+		{"file", c.Limits.FileRequests, c.Limits.FileBytes}, {"all", c.Limits.AllRequests, c.Limits.AllBytes},
+	} {
+		within(d, "media.limits."+limit.name+"_requests", limit.requests, 0, 1_000_000_000)
+		within(d, "media.limits."+limit.name+"_bytes", limit.bytes, 0, 1<<60)
+	}
 }
 
 func isLoopback(host string) bool {

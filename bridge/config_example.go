@@ -147,6 +147,21 @@ media:
   # Reverse proxies whose X-Forwarded-For is believed, so that the limits are each reader's own and not the proxy's. One
   # that passes on what the reader wrote there, instead of adding the reader's address, must not be in this list.
   #trusted_proxies: [127.0.0.0/8, "::1/128"]
+  # What readers may have. Who is over a limit is told when to come back.
+  limits:
+    # Answers at once: in all, of one reader (an address; with IPv6 a /64), and of one room's files and pages.
+    #streams: 64
+    #streams_per_reader: 8
+    #streams_per_room: 32
+    # Requests and bytes in a minute: of one reader, of one room's files and pages, of one file or page, and in all. 0: no limit.
+    #reader_requests: 600
+    #reader_bytes: 4GiB
+    #room_requests: 6000
+    #room_bytes: 20GiB
+    #file_requests: 6000
+    #file_bytes: 20GiB
+    #all_requests: 12000
+    #all_bytes: 60GiB
 
 # Figures for Prometheus on /metrics, and whether all is well on /healthz and /readyz. For nobody but whoever watches over
 # the bridge.

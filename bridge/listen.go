@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/rs/zerolog"
 
+	"github.com/trestle-bridge/trestle/crypto"
 	"github.com/trestle-bridge/trestle/proxy"
 )
 
@@ -71,15 +72,17 @@ func newSigner(ctx context.Context, cfg *MediaConfig, links proxy.Links) (*proxy
 	if lifetime == 0 {
 		lifetime = -1 // for ever
 	}
-	return proxy.NewSigner(ctx, proxy.SignerConfig{PublicURL: cfg.PublicURL, Store: links, Lifetime: lifetime})
+	return proxy.NewSigner(ctx, proxy.SignerConfig{PublicURL: cfg.PublicURL, Store: links, Lifetime: lifetime, Decrypter: crypto.Attachments{}})
 }
 
 // newProxy makes the public server. Without keys it opens the ring itself.
 func newProxy(cfg *Config, token string, links proxy.Links, keys *proxy.KeyRing, log zerolog.Logger, metrics prometheus.Registerer) (*proxy.Server, error) {
 	return proxy.NewServer(proxy.ServerConfig{
-		HomeserverURL: cfg.Homeserver.Address, Token: token, Store: links, Keys: keys,
+		HomeserverURL: cfg.Homeserver.Address, Token: token, PublicURL: cfg.Media.PublicURL, Store: links, Keys: keys, Decrypter: crypto.Attachments{},
 		MaxSize: int64(cfg.Media.MaxSize), TrustedProxies: cfg.Media.TrustedProxies,
 		CacheDir: cfg.Media.Cache, CacheSize: int64(cfg.Media.CacheSize), CacheAge: cfg.Media.CacheAge, Log: log, Metrics: metrics,
+		Streams: cfg.Media.Limits.Streams, StreamsPerIP: cfg.Media.Limits.StreamsPerReader, StreamsPerRoom: cfg.Media.Limits.StreamsPerRoom,
+		Rates: cfg.Media.Limits.rates(),
 	})
 }
 

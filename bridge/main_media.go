@@ -125,9 +125,17 @@ func printLinks(out io.Writer, links []store.Media, now time.Time) error {
 			expires = m.Expires.Local().Format(letterTime)
 		}
 		fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", m.ID, linkState(m, now), m.Created.Local().Format(letterTime), expires,
-			orDash(m.Room), orDash(m.Sender), orDash(m.Event), orDash(m.Name), printable("mxc://"+m.Server+"/"+m.MediaID))
+			orDash(m.Room), orDash(m.Sender), orDash(m.Event), orDash(m.Name), linkTarget(m))
 	}
 	return w.Flush()
+}
+
+// linkTarget is what a link leads to: a file, or a page.
+func linkTarget(m *store.Media) string {
+	if m.Kind != "" {
+		return "page: " + m.Kind
+	}
+	return printable("mxc://" + m.Server + "/" + m.MediaID)
 }
 
 // listedLink is a link for programs.
@@ -143,7 +151,8 @@ type listedLink struct {
 	Name    string     `json:"name,omitempty"`
 	MIME    string     `json:"mime,omitempty"`
 	Size    int64      `json:"size,omitempty"`
-	MXC     string     `json:"mxc"`
+	MXC     string     `json:"mxc,omitempty"`  // of a file
+	Page    string     `json:"page,omitempty"` // text or gallery: it is no file
 }
 
 func printLinksJSON(out io.Writer, links []store.Media, now time.Time) error {
@@ -156,8 +165,12 @@ func printLinksJSON(out io.Writer, links []store.Media, now time.Time) error {
 	enc := json.NewEncoder(out)
 	for i := range links {
 		m := &links[i]
+		mxc := ""
+		if m.Kind == "" {
+			mxc = "mxc://" + m.Server + "/" + m.MediaID
+		}
 		if err := enc.Encode(&listedLink{ID: m.ID, State: linkState(m, now), Created: m.Created, Expires: set(m.Expires), Revoked: set(m.Revoked),
-			Room: m.Room, Event: m.Event, Sender: m.Sender, Name: m.Name, MIME: m.MIME, Size: m.Size, MXC: "mxc://" + m.Server + "/" + m.MediaID}); err != nil {
+			Room: m.Room, Event: m.Event, Sender: m.Sender, Name: m.Name, MIME: m.MIME, Size: m.Size, MXC: mxc, Page: m.Kind}); err != nil {
 			return err
 		}
 	}

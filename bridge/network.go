@@ -78,6 +78,7 @@ const (
 	KindAudio   Kind = "audio"
 	KindFile    Kind = "file"
 	KindSticker Kind = "sticker"
+	KindGallery Kind = "gallery" // several files, on one page
 )
 
 // Message is one Matrix message on its way to the network.
@@ -91,6 +92,11 @@ type Message struct {
 	HTML    string // the formatted body (org.matrix.custom.html), or empty
 	Media   *Media // for the media kinds
 	ReplyTo *Reply // what it answers, or nil
+	// TextLink makes a page that anybody can read until the link expires or the message is redacted, with the whole of Text, and returns its link. It is for
+	// text that the network has no room for, and makes nothing until it is called; again it returns the same page. An edit of the message changes the page.
+	// It is nil where there is no text, or no media proxy.
+	TextLink func(ctx context.Context) (url string, err error)
+
 	Time    time.Time
 	Attempt int // 0 at the first
 }
@@ -114,8 +120,11 @@ type Sender struct {
 type Media struct {
 	Name          string // the file's name, as the sender gave it
 	MIME          string
-	Size          int64 // bytes; 0 if unknown
-	Width, Height int   // pixels; 0 if unknown
+	Size          int64         // bytes; 0 if unknown
+	Width, Height int           // pixels; 0 if unknown
+	Duration      time.Duration // of sound and film; 0 if unknown
+	Voice         bool          // a voice message
+	Files         int           // of a gallery: how many; Name is then their number in words, and Size that of all
 	URL           string
 	// URL is a signed link that anybody can open until it expires or the message is redacted. It is empty when the
 	// bridge has no media proxy; the message is then shown without a link.

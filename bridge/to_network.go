@@ -202,13 +202,20 @@ func (b *Bridge) toMessage(ctx context.Context, p *portal, ev *appservice.Event,
 	if ev.Type == event.EventSticker.Type {
 		msg.Kind = KindSticker
 	}
-	switch {
+	page := proxy.Page{Author: name, Room: ev.RoomID, Event: of, Sender: ev.Sender, Written: msg.Time, Edited: edit}
+	switch files := galleryFiles(content, decoded, edit); {
+	case len(files) > 0:
+		err = b.addGallery(ctx, msg, content, files, page)
 	case msg.Kind == "":
 		msg.Kind = KindText // an unknown msgtype is shown by its body, as the specification wants
 	case content.MsgType.IsMedia() || msg.Kind == KindSticker:
-		if err := b.addMedia(ctx, msg, content, of); err != nil {
-			return nil, err
-		}
+		err = b.addMedia(ctx, msg, content, of)
+	}
+	if err == nil {
+		err = b.offerPage(ctx, msg, page)
+	}
+	if err != nil {
+		return nil, err
 	}
 	if edit {
 		// A network that cannot edit sees the new text as a new message, marked as Matrix clients mark it.
@@ -218,51 +225,6 @@ func (b *Bridge) toMessage(ctx context.Context, p *portal, ev *appservice.Event,
 		}
 	}
 	return msg, nil
-}
-
-// addMedia describes a file and signs a link to it. The file's own name is `filename`; `body` is then the caption.
-func (b *Bridge) addMedia(ctx context.Context, msg *Message, content *event.MessageEventContent, of id.EventID) error {
-	media := &Media{Name: content.Body}
-	msg.Text, msg.HTML = "", ""
-	if content.FileName != "" {
-		media.Name = content.FileName
-		if content.Body != content.FileName {
-			msg.Text = content.Body
-			if content.Format == event.FormatHTML {
-				msg.HTML = content.FormattedBody
-			}
-		}
-	}
-	if info := content.Info; info != nil {
-		media.MIME, media.Size, media.Width, media.Height = info.MimeType, int64(info.Size), info.Width, info.Height
-	}
-	msg.Media = media
-	switch {
-	case content.File != nil:
-		msg.Text = joinWords(msg.Text, "(encrypted file: this bridge cannot show it)")
-		return nil
-	case b.signer == nil:
-		return nil
-	}
-	uri, err := content.URL.Parse()
-	if err != nil || uri.IsEmpty() {
-		msg.Text = joinWords(msg.Text, "(the file has no valid address)")
-		return nil
-	}
-	media.URL, err = b.signer.Short(ctx, proxy.Media{
-		URI: uri, Name: media.Name, MIME: media.MIME, Size: media.Size, Room: msg.Room, Event: of, Sender: msg.Sender.ID,
-	})
-	if err != nil {
-		return fmt.Errorf("signing the link of %s: %w", msg.ID, err)
-	}
-	return nil
-}
-
-func joinWords(a, b string) string {
-	if a == "" {
-		return b
-	}
-	return a + " " + b
 }
 
 // replyOf says what a message answers, from the message map: what the message itself quotes could be made up (MSC2781).
