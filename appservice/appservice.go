@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"weak"
 
 	"github.com/rs/zerolog"
 	"maunium.net/go/mautrix/id"
@@ -53,8 +54,7 @@ type AppService struct {
 	devices    deviceSupport
 	uploads    uploadLimit
 	fallbacks  fallbacks
-	intentsMu  sync.Mutex
-	intents    map[id.UserID]*Intent
+	intents    intents
 	locks      keyLock // by user, and by user and room
 
 	started   atomic.Bool
@@ -85,7 +85,7 @@ func New(cfg Config) (*AppService, error) {
 		hsTokenSum: sha256.Sum256([]byte(cfg.Registration.HSToken)),
 		questions:  newQuestions(),
 		botID:      id.UserID("@" + cfg.Registration.SenderLocalpart + ":" + cfg.ServerName),
-		intents:    make(map[id.UserID]*Intent),
+		intents:    intents{all: map[id.UserID]weak.Pointer[Intent]{}, recent: map[id.UserID]*Intent{}},
 		quit:       make(chan struct{}),
 		patience:   stopPatience,
 		lost:       make(chan struct{}),

@@ -32,14 +32,7 @@ func (as *AppService) Bot() *Intent { return as.intent(as.botID) }
 func (as *AppService) Ghost(user id.UserID) *Intent { return as.intent(user) }
 
 func (as *AppService) intent(user id.UserID) *Intent {
-	as.intentsMu.Lock()
-	defer as.intentsMu.Unlock()
-	i := as.intents[user]
-	if i == nil {
-		i = &Intent{as: as, user: user}
-		as.intents[user] = i
-	}
-	return i
+	return as.intents.of(user, func() *Intent { return &Intent{as: as, user: user} })
 }
 
 // UserID is whom the intent acts as.

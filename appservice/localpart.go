@@ -29,6 +29,9 @@ func localpartByte(c byte) bool {
 // "=" itself, becomes "=" and two lower-case hexadecimal digits (specification, "Mapping from other character sets").
 // Upper-case letters are escaped like all others, so that names that differ in case stay different, and "_" stays as it
 // is. The result is never longer than three times the input. [UnescapeLocalpart] takes it back.
+//
+// It neither cuts nor hashes: names that differ stay different. A name whose user ID would be longer than 255 bytes has no
+// ghost; [Intent.EnsureRegistered] refuses it for good.
 func EscapeLocalpart(s string) string {
 	n := 0
 	for i := range len(s) {

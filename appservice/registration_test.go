@@ -199,38 +199,3 @@ func TestRegistrationExample_IsWhatIsGenerated(t *testing.T) {
 		t.Error(err)
 	}
 }
-
-func TestEscapeLocalpart_Table(t *testing.T) {
-	for in, want := range map[string]string{"nick": "nick", "Nick": "=4eick", "a b": "a=20b", "á": "=c3=a1", "x=y": "x=3dy", "[a]|_^{}`-": "=5ba=5d=7c_=5e=7b=7d=60-", "": ""} {
-		got := EscapeLocalpart(in)
-		if got != want {
-			t.Errorf("%q became %q, want %q", in, got, want)
-		}
-		if back, err := UnescapeLocalpart(got); err != nil || back != in {
-			t.Errorf("%q came back as %q %v", in, back, err)
-		}
-	}
-	for _, bad := range []string{"=", "=4", "=4E", "=61", "Nick", "a b", "=zz", "á"} {
-		if got, err := UnescapeLocalpart(bad); err == nil {
-			t.Errorf("%q was taken as %q", bad, got)
-		}
-	}
-}
-
-func FuzzLocalpart_BothWays(f *testing.F) {
-	for _, s := range []string{"nick", "Nick[away]", "=4eick", "á=", "\x00\xff"} {
-		f.Add(s)
-	}
-	f.Fuzz(func(t *testing.T, s string) {
-		escaped := EscapeLocalpart(s)
-		if err := checkCharacters(escaped); err != nil {
-			t.Fatal(err)
-		}
-		if back, err := UnescapeLocalpart(escaped); err != nil || back != s {
-			t.Fatalf("%q became %q and came back as %q %v", s, escaped, back, err)
-		}
-		if plain, err := UnescapeLocalpart(s); err == nil && EscapeLocalpart(plain) != s {
-			t.Fatalf("%q means %q, which is escaped as %q", s, plain, EscapeLocalpart(plain))
-		}
-	})
-}
