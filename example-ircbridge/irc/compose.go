@@ -18,16 +18,19 @@ type part struct {
 }
 
 const (
-	maxName     = 40  // bytes of a display name
-	maxFileName = 120 // bytes of a file's name
-	leastRoom   = 60  // bytes of text that a line must have room for
+	maxName   = 40 // bytes of a display name
+	leastRoom = 60 // bytes of text that a line must have room for
 )
 
 // errNothing is a message that shows nothing on IRC.
 var errNothing = errors.New("the message has nothing in it that IRC can show")
 
-// compose makes the lines of a message, and says how many are left out.
-func (l *link) compose(target string, msg *bridge.Message) (parts []part, hidden int, err error) {
+// errPageWanted is a message that is too long, and for which there can be a page.
+var errPageWanted = errors.New("the message is too long for IRC without a page")
+
+// compose makes the lines of a message, and says how many are left out. page is the link to a page with the whole text, if there is one by now; where it is
+// needed and there can be one, the error is errPageWanted.
+func (l *link) compose(target string, msg *bridge.Message, page string) (parts []part, hidden int, err error) {
 	c := &l.session.config
 	command := "PRIVMSG"
 	if msg.Kind == bridge.KindNotice {
@@ -38,19 +41,39 @@ func (l *link) compose(target string, msg *bridge.Message) (parts []part, hidden
 	if msg.Kind == bridge.KindEmote {
 		before = "* " + name + " "
 	}
-	text := messageText(msg)
-	if strings.TrimSpace(format.Strip(text)) == "" {
+	room := l.room(command, target) - len(before)
+	if room < leastRoom {
+		return nil, 0, bridge.Permanent(fmt.Errorf("a line to %s has room for %d bytes of text only", target, max(room, 0)))
+	}
+	text := format.FromMatrix(msg.Text, msg.HTML, msg.ReplyTo != nil)
+	var lines []string
+	switch {
+	case msg.Media != nil:
+		address := ""
+		if msg.ReplyTo != nil {
+			address = addressed(msg.ReplyTo, "", c.NoPing)
+		}
+		if room-len(address) < leastRoom+len(msg.Media.URL) { // the link comes before politeness
+			address = ""
+		}
+		lines = fileLines(msg, text, room-len(address))
+		lines[0] = address + lines[0]
+	case strings.TrimSpace(format.Strip(text)) == "":
 		return nil, 0, bridge.Permanent(errNothing)
+	default:
+		if msg.ReplyTo != nil && msg.Kind != bridge.KindEmote {
+			text = addressed(msg.ReplyTo, text, c.NoPing)
+		}
+		lines = format.Split(text, room)
 	}
-	if msg.ReplyTo != nil && msg.Kind != bridge.KindEmote {
-		text = addressed(msg.ReplyTo, text, c.NoPing)
-	}
-	lines, hidden, err := l.cut(command, target, before, text)
-	if err != nil {
-		return nil, 0, err
+	if len(lines) > c.MaxLines {
+		if page == "" && c.LongText == LongTextPage && msg.TextLink != nil {
+			return nil, 0, errPageWanted
+		}
+		lines, hidden = c.shorten(lines, page, room)
 	}
 	for _, text := range lines {
-		parts = append(parts, part{command: command, text: text})
+		parts = append(parts, part{command: command, text: before + text})
 	}
 	if msg.ReplyTo != nil && msg.ReplyTo.RemoteID != "" && l.caps["message-tags"] {
 		parts[0].tags = map[string]string{}
@@ -63,21 +86,19 @@ func (l *link) compose(target string, msg *bridge.Message) (parts []part, hidden
 	return parts, hidden, nil
 }
 
-// cut makes the lines of a text, each with the same beginning.
-func (l *link) cut(command, target, before, text string) (lines []string, hidden int, err error) {
-	room := l.room(command, target) - len(before)
-	if room < leastRoom {
-		return nil, 0, bridge.Permanent(fmt.Errorf("a line to %s has room for %d bytes of text only", target, max(room, 0)))
+// shorten leaves the first lines of too many, and says where the others are, or how many are hidden.
+func (c *Config) shorten(lines []string, page string, room int) (short []string, hidden int) {
+	if page == "" {
+		hidden = len(lines) - c.MaxLines
+		return append(lines[:c.MaxLines:c.MaxLines], "… ("+strconv.Itoa(hidden)+" more "+plural(hidden, "line", "lines")+" not shown)"), hidden
 	}
-	lines = format.Split(text, room)
-	if most := l.session.config.MaxLines; len(lines) > most {
-		hidden = len(lines) - most
-		lines = append(lines[:most:most], "… ("+strconv.Itoa(hidden)+" more "+plural(hidden, "line", "lines")+" not shown)")
+	first := min(c.PageLines, c.MaxLines)
+	rest := len(lines) - first
+	last := "… (" + strconv.Itoa(rest) + " more " + plural(rest, "line", "lines") + "): " + page
+	if len(last) > room {
+		last = page
 	}
-	for i := range lines {
-		lines[i] = before + lines[i]
-	}
-	return lines, hidden, nil
+	return append(lines[:first:first], last), 0
 }
 
 func plural(n int, one, many string) string {
@@ -122,44 +143,4 @@ func cutPrefixFold(text, prefix string) (string, bool) {
 		return text, false
 	}
 	return text[len(prefix):], true
-}
-
-// messageText is what stands after the name.
-func messageText(msg *bridge.Message) string {
-	text := format.FromMatrix(msg.Text, msg.HTML, msg.ReplyTo != nil)
-	if msg.Media == nil {
-		return text
-	}
-	line := mediaText(msg)
-	if caption := strings.Join(strings.Fields(text), " "); caption != "" {
-		line += " — " + caption
-	}
-	return line
-}
-
-// mediaText is a file in words: its name, its size, and where it is.
-func mediaText(msg *bridge.Message) string {
-	m := msg.Media
-	name := format.Label(m.Name, maxFileName)
-	if name == "" {
-		name = string(msg.Kind)
-	}
-	if msg.Kind == bridge.KindSticker {
-		name = "sticker: " + name
-	}
-	var facts []string
-	if m.Size > 0 {
-		facts = append(facts, format.Size(m.Size))
-	}
-	if m.Width > 0 && m.Height > 0 {
-		facts = append(facts, fmt.Sprintf("%d×%d", m.Width, m.Height))
-	}
-	if len(facts) > 0 {
-		name += " (" + strings.Join(facts, ", ") + ")"
-	}
-	// The link was made by the bridge. Whatever it is, it is one word.
-	if url := strings.Join(strings.Fields(format.CleanPlain(m.URL)), "%20"); url != "" {
-		name += ": " + url
-	}
-	return name
 }

@@ -34,6 +34,8 @@ type Config struct {
 	Membership string            `yaml:"membership"`
 	Delivery   string            `yaml:"delivery"`
 	MaxLines   int               `yaml:"max_lines"`
+	LongText   string            `yaml:"long_text"`
+	PageLines  int               `yaml:"page_lines"`
 	NoPing     bool              `yaml:"no_ping"`
 	Encoding   string            `yaml:"encoding"`
 	Flood      Flood             `yaml:"flood"`
@@ -74,13 +76,16 @@ type Ping struct {
 	Timeout  time.Duration `yaml:"timeout"`  // for the answer, and for writing a line
 }
 
-// Values of Config.Membership and Config.Delivery.
+// Values of Config.Membership, Config.Delivery and Config.LongText.
 const (
 	MembershipNotice = "notice"
 	MembershipOff    = "off"
 
 	DeliveryAtMostOnce  = "at_most_once"
 	DeliveryAtLeastOnce = "at_least_once"
+
+	LongTextPage = "page"
+	LongTextCut  = "cut"
 )
 
 func defaultConfig() *Config {
@@ -92,6 +97,8 @@ func defaultConfig() *Config {
 		Membership: MembershipNotice,
 		Delivery:   DeliveryAtMostOnce,
 		MaxLines:   5,
+		LongText:   LongTextPage,
+		PageLines:  2,
 		Encoding:   "windows-1252",
 		Flood:      Flood{Burst: 5, Interval: 2 * time.Second},
 		Reconnect:  Reconnect{First: 2 * time.Second, Max: 5 * time.Minute, Timeout: 15 * time.Second},
@@ -150,6 +157,12 @@ func (c *Config) problems() []bridge.Problem {
 	}
 	if c.MaxLines < 1 || c.MaxLines > 100 {
 		say("max_lines", "write a number from 1 to 100", "%d lines are out of range", c.MaxLines)
+	}
+	if c.LongText != LongTextPage && c.LongText != LongTextCut {
+		say("long_text", `write "page" or "cut"`, "%q is not known", c.LongText)
+	}
+	if c.PageLines < 0 || c.PageLines > max(c.MaxLines, 0) {
+		say("page_lines", "write a number from 0 to max_lines", "%d lines are out of range", c.PageLines)
 	}
 	if c.Encoding != "" && charset(c.Encoding) == nil {
 		say("encoding", "use one of "+strings.Join(charsetNames(), ", ")+", or leave it empty", "%q is not known", c.Encoding)

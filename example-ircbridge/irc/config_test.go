@@ -58,7 +58,7 @@ func TestValidate_EveryMistakeAtOnce(t *testing.T) {
 	n := NewNetwork("")
 	*n.Config().(*Config) = Config{
 		Address: "irc.example.org", TLS: TLS{CAFile: "/does/not/exist"}, Nick: "1x", Username: "a b", Realname: "",
-		SASL: SASL{Mechanism: "SCRAM"}, Keys: map[string]string{"nochannel": ""}, Membership: "x", Delivery: "y", MaxLines: 0,
+		SASL: SASL{Mechanism: "SCRAM"}, Keys: map[string]string{"nochannel": ""}, Membership: "x", Delivery: "y", MaxLines: 0, LongText: "z", PageLines: 1,
 		Encoding: "ebcdic", Flood: Flood{Burst: 0, Interval: 2}, Reconnect: Reconnect{First: time.Hour, Max: time.Minute},
 		Password: "a\nb",
 	}
@@ -70,7 +70,7 @@ func TestValidate_EveryMistakeAtOnce(t *testing.T) {
 		}
 	}
 	slices.Sort(paths)
-	want := "address delivery encoding flood.burst flood.interval keys keys max_lines membership nick password ping.interval " +
+	want := "address delivery encoding flood.burst flood.interval keys keys long_text max_lines membership nick page_lines password ping.interval " +
 		"ping.timeout realname reconnect.max reconnect.timeout sasl.mechanism tls.ca_file tls.enabled username"
 	if got := strings.Join(paths, " "); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)

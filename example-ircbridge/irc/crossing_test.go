@@ -136,7 +136,7 @@ func TestSend_EveryKind(t *testing.T) {
 		{"a photo with a caption", func(m *bridge.Message) { m.Kind, m.Media, m.Text = bridge.KindImage, media, "my\ncat" },
 			[]string{"photo.jpg (1.2 MB, 1600×1200): https://bridge.example/m/x/photo.jpg — my cat"}},
 		{"a file without a link", func(m *bridge.Message) { m.Kind, m.Text, m.Media = bridge.KindFile, "", &bridge.Media{Name: "a\r\nb"} },
-			[]string{"PRIVMSG #c :<Alice> a b"}},
+			[]string{"PRIVMSG #c :<Alice> file a b"}},
 		{"a reply with an ID", func(m *bridge.Message) { m.ReplyTo = &bridge.Reply{Name: "bob", RemoteID: "abc", Remote: true} },
 			[]string{"PRIVMSG #c :<Alice> bob: x"}},
 		{"a reply's fallback goes", func(m *bridge.Message) {

@@ -48,6 +48,6 @@ func FuzzHandle(f *testing.F) {
 				t.Fatalf("%q is not a line", line.data)
 			}
 		}
-		_, _, _ = l.compose("#c", &bridge.Message{Text: text, HTML: text, Sender: bridge.Sender{Name: text}, Kind: bridge.KindText})
+		_, _, _ = l.compose("#c", &bridge.Message{Text: text, HTML: text, Sender: bridge.Sender{Name: text}, Kind: bridge.KindText}, "")
 	})
 }

@@ -38,11 +38,20 @@ func (s *session) SendMarked(ctx context.Context, msg *bridge.Message, leaving f
 		d = &delivery{}
 	}
 	s.mu.Unlock()
-	hidden := 0
-	err := s.say(ctx, msg.Channel, d, leaving, func(l *link, target string) (parts []part, err error) {
-		parts, hidden, err = l.compose(target, msg)
-		return parts, err
-	})
+	hidden, page := 0, ""
+	send := func() error {
+		return s.say(ctx, msg.Channel, d, leaving, func(l *link, target string) (parts []part, err error) {
+			parts, hidden, err = l.compose(target, msg, page)
+			return parts, err
+		})
+	}
+	err := send()
+	if errors.Is(err, errPageWanted) {
+		// Only a link knows how much fits, and a page is not made while it is held.
+		if page, err = msg.TextLink(ctx); err == nil {
+			err = send()
+		}
+	}
 	if err == nil && hidden > 0 {
 		s.out.sink.Warn(msg.Channel, fmt.Sprintf("A message of %s was too long for IRC: %d of its lines %s not shown there.",
 			msg.Sender.ID, hidden, plural(hidden, "was", "were")))
