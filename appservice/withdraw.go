@@ -79,7 +79,7 @@ func (i *Intent) RemoveAliases(ctx context.Context, room id.RoomID) (removed int
 	}
 	var errs []error
 	for _, alias := range resp.Aliases {
-		if !i.as.isOwnAlias(string(alias)) {
+		if !i.as.ownsAlias(alias) {
 			continue
 		}
 		_, err := cli.MakeRequest(ctx, http.MethodDelete, cli.BuildClientURL("v3", "directory", "room", alias), nil, nil)

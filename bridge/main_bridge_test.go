@@ -16,5 +16,8 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	if arguments := os.Getenv(commandVariable); arguments != "" {
+		os.Exit(runCommand(arguments))
+	}
 	goleak.VerifyTestMain(m)
 }

@@ -58,12 +58,10 @@ type matrixAnswer struct {
 	Upload   int64          `json:"m.upload.size"`
 }
 
-// checkHomeserver asks whether the homeserver is there, whether it knows the bridge, whether it reaches it, and what it can
-// do. What depends on an answer that did not come is not asked.
-func (p *program) checkHomeserver(ctx context.Context, f *findings, cfg *Config, r *appservice.Registration) {
+// newProbe makes one; what it returns beside ends its connections.
+func (p *program) newProbe(cfg *Config, r *appservice.Registration) (*homeserverProbe, func()) {
 	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, DialContext: (&net.Dialer{Timeout: 10 * time.Second}).DialContext}
-	defer transport.CloseIdleConnections()
-	h := &homeserverProbe{
+	return &homeserverProbe{
 		cfg: cfg, registration: r, patience: p.patience, bot: "@" + cfg.Appservice.Bot + ":" + cfg.Homeserver.Domain,
 		name: "trestle-check-" + strings.ToLower(rand.Text()),
 		client: &http.Client{
@@ -71,7 +69,14 @@ func (p *program) checkHomeserver(ctx context.Context, f *findings, cfg *Config,
 			// A redirect could carry the token elsewhere.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
-	}
+	}, transport.CloseIdleConnections
+}
+
+// checkHomeserver asks whether the homeserver is there, whether it knows the bridge, whether it reaches it, and what it can
+// do. What depends on an answer that did not come is not asked.
+func (p *program) checkHomeserver(ctx context.Context, f *findings, cfg *Config, r *appservice.Registration) {
+	h, idle := p.newProbe(cfg, r)
+	defer idle()
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
 	if !h.versions(ctx, f) || !h.token(ctx, f) {
@@ -243,6 +248,13 @@ func (h *homeserverProbe) ping(ctx context.Context, f *findings) {
 	default:
 		f.fail("ping", "look at its log", "the homeserver answers with %v", answer)
 	}
+}
+
+// answeredElsewhere says whether somebody answers the homeserver's ping in the place of this process.
+func (h *homeserverProbe) answeredElsewhere(ctx context.Context) bool {
+	body, _ := json.Marshal(map[string]string{"transaction_id": h.name}) // strings cannot fail
+	answer, err := h.ask(ctx, http.MethodPost, "/_matrix/client/v1/appservice/"+url.PathEscape(h.registration.ID)+"/ping", body, h.registration.ASToken)
+	return err == nil && answer.status == http.StatusOK && !h.heard().ping
 }
 
 // alias looks for an alias that there is not.

@@ -295,7 +295,6 @@ homeserver: {address: "`+s.hs.URL()+`", domain: "`+s.hs.Domain()+`"}
 appservice: {id: test, listen: "`+s.listen+`", address: "http://`+s.listen+`", bot: `+c.b.Config.Appservice.Bot+`, ghosts: `+c.b.Config.Appservice.Ghosts+`, registration: "`+s.registration+`"}
 database: "`+c.b.Config.Database+`"
 `)
-	c.plumb()
 	before := len(c.hs.Devices(c.b.BotID()))
 	status, out := s.run("check")
 	for _, text := range []string{"the homeserver reached the running bridge", "WARN  to-device     cannot be found out while the bridge runs", "stop it and check again; or look yourself: write msc2409_to"} {
