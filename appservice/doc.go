@@ -51,7 +51,7 @@
 //   - The store's writer calls back after a commit and puts the new events into their lanes. It only takes a lock there.
 //   - Workers, at most Config.Workers, exist while lanes have work (package lanes). A worker owns a lane for one turn of up
 //     to 64 events; an [Event] belongs to it and to the handler for as long as HandleEvent runs. A lane in backoff holds no
-//     worker, nor does one that waits for the commit of its turn: turns of up to 512 lanes share one, which a goroutine of
+//     worker, nor does one that waits for the commit of its turn: turns of up to 1024 lanes share one, which a goroutine of
 //     its own makes while there are any.
 //   - A query of the homeserver has the handler in a goroutine of its own, at most 64 at once, which Stop waits for; the
 //     request does not wait for it beyond Config.QueryTimeout.

@@ -1,7 +1,6 @@
 package appservice
 
 import (
-	"slices"
 	"sync"
 	"time"
 
@@ -10,7 +9,7 @@ import (
 
 // maxShared is how many lanes may wait for their commit while their workers are at others. It bounds the memory that they
 // hold, and what is handled again after a crash.
-const maxShared = 512
+const maxShared = 1024
 
 // sharedJob is how many lanes one job of the writer is for: a short time, which an intake may have to wait for it.
 const sharedJob = 16
@@ -43,27 +42,32 @@ func (s *sharedCommits) add(b *batch) {
 	}
 	s.pending++
 	s.waiting = append(s.waiting, b)
-	if !s.running {
+	switch {
+	case len(s.waiting) == sharedJob:
+		go s.commit(s.take())
+	case !s.running:
 		s.running = true
 		go s.run()
 	}
 }
 
+func (s *sharedCommits) take() []*batch {
+	list := s.waiting
+	s.waiting = nil
+	return list
+}
+
+// run commits those that do not fill a job: one after the other, so that the next is fuller.
 func (s *sharedCommits) run() {
 	for {
 		s.mu.Lock()
-		list := s.waiting
-		s.waiting = nil
+		list := s.take()
 		s.running = len(list) > 0
 		s.mu.Unlock()
 		if len(list) == 0 {
 			return
 		}
-		var parts sync.WaitGroup
-		for part := range slices.Chunk(list, sharedJob) {
-			parts.Go(func() { s.commit(part) })
-		}
-		parts.Wait()
+		s.commit(list)
 	}
 }
 

@@ -22,7 +22,8 @@ type bench struct {
 	seed     uint64
 
 	measured map[string][]*measurement // by target, one for each round
-	many     map[string][]*measurement // the same with manyRooms
+	few      map[string][]*measurement // sinks that write a row for each event, with few rooms
+	many     map[string][]*measurement // and with manyRooms
 	backlogs []*backlog
 	probes   []*probe
 }
@@ -57,11 +58,13 @@ func (b *bench) round(ctx context.Context, round int) error {
 		if !t.sink {
 			continue
 		}
-		progress("round %d of %d: %s, %d rooms", round+1, b.options.rounds, t.name, manyRooms)
-		if m, err = b.measureMany(ctx, t, round); err != nil {
-			return fmt.Errorf("%s, %d rooms: %w", t.name, manyRooms, err)
+		for rooms, of := range map[int]map[string][]*measurement{rooms: b.few, manyRooms: b.many} {
+			progress("round %d of %d: %s, %d rooms, a row for each event", round+1, b.options.rounds, t.name, rooms)
+			if m, err = b.measureRooms(ctx, t, round, rooms); err != nil {
+				return fmt.Errorf("%s, %d rooms: %w", t.name, rooms, err)
+			}
+			of[t.name] = append(of[t.name], m)
 		}
-		b.many[t.name] = append(b.many[t.name], m)
 	}
 	return nil
 }
@@ -147,7 +150,7 @@ func (b *bench) measure(ctx context.Context, t *target, round int) (_ *measureme
 	if m.single, _, err = s.drive(ctx, 1, b.length); err != nil {
 		return nil, err
 	}
-	endProfile := b.profile(ctx, s.c)
+	endProfile := b.profile(ctx, s.c, "")
 	defer endProfile()
 	if err = s.big(ctx, m); err != nil {
 		return nil, err
@@ -155,9 +158,10 @@ func (b *bench) measure(ctx context.Context, t *target, round int) (_ *measureme
 	return m, s.c.verify(ctx, s.events, s.sent)
 }
 
-// measureMany is large transactions over so many rooms that each event has a lane of its own.
-func (b *bench) measureMany(ctx context.Context, t *target, round int) (_ *measurement, err error) {
-	s, err := b.open(ctx, t, fmt.Sprint("many-", round), manyRooms)
+// measureRooms is large transactions over a number of rooms, to a sink that writes a row for each event, so that what is
+// written does not depend on how many of them share a lane.
+func (b *bench) measureRooms(ctx context.Context, t *target, round, rooms int) (_ *measurement, err error) {
+	s, err := b.open(ctx, t, fmt.Sprint(rooms, "-", round), rooms, "-each")
 	if err != nil {
 		return nil, err
 	}
@@ -166,6 +170,8 @@ func (b *bench) measureMany(ctx context.Context, t *target, round int) (_ *measu
 	if _, _, err = s.drive(ctx, bigSize, warmUp); err != nil {
 		return nil, err
 	}
+	endProfile := b.profile(ctx, s.c, fmt.Sprint("-", rooms))
+	defer endProfile()
 	if err = s.big(ctx, m); err != nil {
 		return nil, err
 	}

@@ -229,12 +229,12 @@ func (c *child) verify(ctx context.Context, events, transactions int) error {
 	return nil
 }
 
-// profile begins a CPU profile of a sink and returns what waits for its end.
-func (b *bench) profile(ctx context.Context, c *child) (end func()) {
+// profile begins a CPU profile of a sink and returns what waits for its end. part is for the file's name.
+func (b *bench) profile(ctx context.Context, c *child, part string) (end func()) {
 	if b.options.profile == "" || !c.target.sink {
 		return func() {}
 	}
-	file, err := os.Create(filepath.Join(b.options.profile, c.target.name+".pprof"))
+	file, err := os.Create(filepath.Join(b.options.profile, c.target.name+part+".pprof"))
 	if err != nil {
 		progress("no profile: %v", err)
 		return func() {}

@@ -76,6 +76,11 @@ func run(ctx context.Context, o *options) (err error) {
 	if err = o.check(); err != nil {
 		return err
 	}
+	if o.profile != "" {
+		if err = os.MkdirAll(o.profile, 0o755); err != nil {
+			return err
+		}
+	}
 	parent := filepath.Join(o.dir, "bench-data")
 	if err = os.MkdirAll(parent, 0o755); err != nil {
 		return fmt.Errorf("make a folder for the data: %w", err)
@@ -86,7 +91,10 @@ func run(ctx context.Context, o *options) (err error) {
 		return fmt.Errorf("make a folder for the data: %w", err)
 	}
 	defer os.RemoveAll(dir)
-	b := &bench{options: o, dir: dir, length: time.Duration(o.seconds * float64(time.Second)), measured: map[string][]*measurement{}, many: map[string][]*measurement{}}
+	b := &bench{
+		options: o, dir: dir, length: time.Duration(o.seconds * float64(time.Second)),
+		measured: map[string][]*measurement{}, few: map[string][]*measurement{}, many: map[string][]*measurement{},
+	}
 	defer b.close()
 	if err = b.prepare(ctx); err != nil {
 		return err

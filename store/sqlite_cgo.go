@@ -14,7 +14,7 @@ const sqliteDriver = "sqlite3"
 func sqliteDSN(path string, readOnly bool) string {
 	dsn := fileURI(path) + "?_busy_timeout=" + strconv.Itoa(busyFor(readOnly)) + "&_synchronous=FULL&_foreign_keys=on"
 	if readOnly {
-		return dsn + "&_query_only=true"
+		return dsn + "&_query_only=true&_cache_size=-" + strconv.Itoa(readerCache)
 	}
 	return dsn + "&_journal_mode=WAL&_txlock=immediate"
 }

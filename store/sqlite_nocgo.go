@@ -16,7 +16,7 @@ func sqliteDSN(path string, readOnly bool) string {
 	dsn := fileURI(path) + "?_time_format=sqlite&_pragma=busy_timeout(" + strconv.Itoa(busyFor(readOnly)) +
 		")&_pragma=synchronous(FULL)&_pragma=foreign_keys(1)"
 	if readOnly {
-		return dsn + "&_pragma=query_only(1)"
+		return dsn + "&_pragma=query_only(1)&_pragma=cache_size(-" + strconv.Itoa(readerCache) + ")"
 	}
 	return dsn + "&_pragma=journal_mode(WAL)&_txlock=immediate"
 }

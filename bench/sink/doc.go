@@ -17,5 +17,7 @@
 // greater than that of the event handled before in the same room. Without loss, doubling or disorder events and unique
 // are what was acknowledged, and the other two are 0.
 //
+// With -each the handler writes a row for every event, and not one for those of a lane that share a commit.
+//
 // SIGTERM drains: what is under way is finished, the rest waits in the store for the next start.
 package main

@@ -18,6 +18,7 @@ import (
 // in the ledger for as long as the next one of its room; a count can come out wrong that way, but never right by mistake.
 type handler struct {
 	decode  bool // take every event apart as bridges do, instead of looking for content.n alone
+	each    bool // write a row for every event as bridges do, instead of one for each lane and commit
 	handled atomic.Int64
 
 	mu    sync.Mutex
@@ -31,7 +32,9 @@ type open struct {
 
 var _ appservice.Handler = (*handler)(nil)
 
-func newHandler(decode bool) *handler { return &handler{decode: decode, lanes: map[string][]open{}} }
+func newHandler(decode, each bool) *handler {
+	return &handler{decode: decode, each: each, lanes: map[string][]open{}}
+}
 
 // HandleEvent implements [appservice.Handler].
 func (h *handler) HandleEvent(_ context.Context, ev *appservice.Event) ([]appservice.Effect, error) {
@@ -44,6 +47,13 @@ func (h *handler) HandleEvent(_ context.Context, ev *appservice.Event) ([]appser
 		}
 	}
 	room, id := ev.RoomID.String(), ev.ID.String()
+	if h.each {
+		one := []entry{newEntry(id, number(ev.Raw))}
+		return []appservice.Effect{func(tx *store.Tx) error {
+			tx.AfterCommit(func() { h.handled.Add(1) })
+			return writeRow(tx, room, one)
+		}}, nil
+	}
 	h.add(room, open{id: id, entry: newEntry(id, number(ev.Raw))})
 	return []appservice.Effect{func(tx *store.Tx) error { return h.write(tx, room, id) }}, nil
 }

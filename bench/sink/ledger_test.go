@@ -77,7 +77,7 @@ func wantCount(t *testing.T, s *store.Store, want counts) {
 }
 
 func TestCount_EventsOnceAndInOrder(t *testing.T) {
-	s, h := openStore(t), newHandler(false)
+	s, h := openStore(t), newHandler(false, false)
 	mustCommit(t, s, handle(t, h, event("!a", 1), event("!a", 2), event("!a", 3)))
 	mustCommit(t, s, handle(t, h, event("!b", 1)))
 	mustCommit(t, s, handle(t, h, event("!a", 4), event("!a", 9)))
@@ -88,7 +88,7 @@ func TestCount_EventsOnceAndInOrder(t *testing.T) {
 }
 
 func TestCount_TellsDoublingDisorderAndDeadLetters(t *testing.T) {
-	s, h := openStore(t), newHandler(false)
+	s, h := openStore(t), newHandler(false, false)
 	mustCommit(t, s, handle(t, h, event("!a", 1), event("!a", 2)))
 	mustCommit(t, s, handle(t, h, event("!a", 2))) // doubled, and not greater than the one before
 	mustCommit(t, s, handle(t, h, event("!b", 7)))
@@ -101,7 +101,7 @@ func TestCount_TellsDoublingDisorderAndDeadLetters(t *testing.T) {
 }
 
 func TestCount_WhatWasRolledBackAndHandledAgainCountsOnce(t *testing.T) {
-	s, h := openStore(t), newHandler(false)
+	s, h := openStore(t), newHandler(false, false)
 	effects := handle(t, h, event("!a", 1), event("!a", 2))
 	if err := commit(s, effects, fmt.Errorf("for the test")); err == nil {
 		t.Fatal("the commit did not fail")
@@ -118,7 +118,7 @@ func TestCount_WhatWasRolledBackAndHandledAgainCountsOnce(t *testing.T) {
 }
 
 func TestCount_AnEventWhoseEffectsAreLostIsMissing(t *testing.T) {
-	s, h := openStore(t), newHandler(false)
+	s, h := openStore(t), newHandler(false, false)
 	effects := handle(t, h, event("!a", 1), event("!a", 2))
 	mustCommit(t, s, effects[:1])
 	wantCount(t, s, counts{})

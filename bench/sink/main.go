@@ -23,7 +23,8 @@ import (
 type options struct {
 	listen, token, db string
 	workers           int
-	decode, pprof     bool
+	decode, each      bool
+	pprof             bool
 	hold              bool
 }
 
@@ -34,6 +35,7 @@ func main() {
 	flag.StringVar(&o.db, "db", "", "a path, sqlite:PATH or postgres://…")
 	flag.IntVar(&o.workers, "workers", 0, "lanes worked on at once; 0 is the appservice's default")
 	flag.BoolVar(&o.decode, "decode", false, "let the handler decode every event as a bridge does")
+	flag.BoolVar(&o.each, "each", false, "write a row for every event as a bridge does, instead of one for those of a lane that share a commit")
 	flag.BoolVar(&o.hold, "hold", false, "let every handler wait for POST /release")
 	flag.BoolVar(&o.pprof, "pprof", false, "serve /debug/pprof/")
 	flag.Parse()
@@ -67,7 +69,7 @@ func run(ctx context.Context, o options) (err error) {
 		return err
 	}
 	defer listener.Close() // closed twice when all goes well, which harms nothing
-	h := newHandler(o.decode)
+	h := newHandler(o.decode, o.each)
 	g := newGate(h, o.hold)
 	metrics := prometheus.NewRegistry()
 	as, err := appservice.New(appservice.Config{

@@ -18,7 +18,8 @@ type Lanes[T any] struct {
 	ctx      context.Context // nil until Start
 	draining bool
 	lanes    Map[*lane]
-	first    *lane // the queue of ready lanes, linked through lane.next
+	timers   map[*lane]*time.Timer // of lanes that wait for one
+	first    *lane                 // the queue of ready lanes, linked through lane.next
 	last     *lane
 	running  int
 	pending  int // lanes that Finish is awaited for; less by one for a moment when it comes before work returns
@@ -39,7 +40,6 @@ type lane struct {
 	key    string
 	packed []byte // the items
 	next   *lane
-	wait   *time.Timer // while waiting
 	items  uint32
 	given  uint32 // how many of them are being worked on
 	state  state
@@ -66,7 +66,8 @@ func New[T any](packing Packing[T], workers int, work func(ctx context.Context, 
 // not keep items after it returns, nor change them. Or it returns [Pending], and calls [Lanes.Finish] with the outcome
 // once it knows it: the lane waits for that, but no worker does.
 func NewBatch[T any](packing Packing[T], workers, batch int, work func(ctx context.Context, lane string, items []T) (done int, retryAfter time.Duration)) *Lanes[T] {
-	return &Lanes[T]{packing: packing, work: work, workers: max(workers, 1), batch: max(batch, 1), idle: make(chan struct{})}
+	return &Lanes[T]{packing: packing, work: work, workers: max(workers, 1), batch: max(batch, 1),
+		timers: map[*lane]*time.Timer{}, idle: make(chan struct{})}
 }
 
 // Start lets the workers run. ctx is given to work; when it ends, no further item is taken up. Items may be added before
@@ -159,10 +160,8 @@ func (l *Lanes[T]) Drain(ctx context.Context) error {
 	l.mu.Lock()
 	if !l.draining {
 		l.draining = true
-		for _, ln := range l.lanes.All {
-			if ln.wait != nil {
-				ln.wait.Stop()
-			}
+		for _, timer := range l.timers {
+			timer.Stop()
 		}
 		l.first, l.last = nil, nil
 		l.ended()
@@ -265,23 +264,23 @@ func (l *Lanes[T]) finish(ln *lane, done int, retryAfter time.Duration) {
 	}
 }
 
-// pause has a lane wait. A timer that fires although it was stopped, or belongs to an earlier pause, is not ln.wait.
+// pause has a lane wait. A timer that fires although it was stopped, or belongs to an earlier pause, is not the one in timers.
 func (l *Lanes[T]) pause(ln *lane, wait time.Duration) {
 	ln.state = waiting
 	var timer *time.Timer
 	timer = time.AfterFunc(wait, func() {
 		l.mu.Lock() // and timer is set
 		defer l.mu.Unlock()
-		if ln.wait == timer && !l.draining {
+		if l.timers[ln] == timer && !l.draining {
 			l.wake(ln)
 		}
 	})
-	ln.wait = timer
+	l.timers[ln] = timer
 }
 
 func (l *Lanes[T]) wake(ln *lane) {
-	ln.wait.Stop()
-	ln.wait = nil
+	l.timers[ln].Stop()
+	delete(l.timers, ln)
 	l.enqueue(ln)
 	l.hire()
 }
