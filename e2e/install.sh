@@ -1,7 +1,7 @@
 #!/bin/bash
 # Installs the real servers that the tests in this directory run against, from Debian's packages.
 #
-#   install.sh [all|synapse|irc|postgres]...      (default: all)
+#   install.sh [all|synapse|irc|postgres|chromium]...      (default: all)
 #
 # What is installed already is skipped, so it may be run before every test run. Needs root and a Debian-like system.
 #
@@ -10,15 +10,19 @@
 #   synapse   Synapse, in a small Debian unstable of its own that the tests change root into: no stable release carries
 #             it. About 90 seconds and 700 MB in ${TRESTLE_SYNAPSE_ROOT:-$XDG_CACHE_HOME/trestle/synapse}
 #
+#   chromium  a browser with the libraries and fonts that it needs, unpacked into a folder of its own: nothing of it is
+#             installed. 400 MB in ${TRESTLE_TEST_CHROMIUM_ROOT:-$XDG_CACHE_HOME/trestle/chromium}
+#
 # No service is left running, and none is started. Everything that needs the network is tried five times.
 #
 # Exit status: 0 everything is there; 2 wrong usage; 3 not root, or no apt; 4 Synapse, and nothing but Synapse, could not
 # be installed; 1 anything else.
 #
-# Environment: TRESTLE_SYNAPSE_ROOT, and TRESTLE_DEBIAN_MIRROR (default: the one that apt uses here).
+# Environment: TRESTLE_SYNAPSE_ROOT, TRESTLE_TEST_CHROMIUM_ROOT, and TRESTLE_DEBIAN_MIRROR (default: the one that apt uses here).
 set -euo pipefail
 
 readonly synapse_root=${TRESTLE_SYNAPSE_ROOT:-${XDG_CACHE_HOME:-$HOME/.cache}/trestle/synapse}
+readonly chromium_root=${TRESTLE_TEST_CHROMIUM_ROOT:-${XDG_CACHE_HOME:-$HOME/.cache}/trestle/chromium}
 readonly marker=.trestle-installed
 readonly stale_lists=-oAcquire::Check-Valid-Until=false
 readonly attempts=${TRESTLE_INSTALL_ATTEMPTS:-5}
@@ -212,6 +216,48 @@ install_synapse() {
   say "synapse: installed ($(cat "$synapse_root/$marker") in $synapse_root)"
 }
 
+# --- Chromium ----------------------------------------------------------------------------------------------------------
+
+# The packages that this system lacks for it, and those that must be in the folder whether or not the system has them.
+download_chromium() {
+  apt-get install -q -y --no-install-recommends --download-only --reinstall $stale_lists -o DPkg::Lock::Timeout=60 \
+    -o Dir::Cache::archives="$1" chromium chromium-common fonts-dejavu-core
+}
+
+chromium_version() {
+  local libraries
+  libraries=$(find "$1/usr/lib" -name '*.so*' -printf '%h\n' | sort -u | paste -sd:)
+  LD_LIBRARY_PATH=$libraries "$1/usr/lib/chromium/chromium" --version
+}
+
+install_chromium() {
+  local building=$chromium_root.building deb
+  mkdir -p "$(dirname "$chromium_root")"
+  exec 8>"$chromium_root.lock"
+  flock 8
+  if [ -e "$chromium_root/$marker" ]; then
+    say "chromium: installed ($(cat "$chromium_root/$marker") in $chromium_root)"
+    return 0
+  fi
+  say "chromium: unpacking it into $chromium_root"
+  update_lists
+  rm -rf --one-file-system -- "$building"
+  mkdir -p "$building/debs/partial"
+  retry "downloading chromium" download_chromium "$building/debs" || return 1
+  for deb in "$building"/debs/*.deb; do
+    dpkg -x "$deb" "$building" || return 1
+  done
+  rm -rf "$building/debs"
+  if ! chromium_version "$building" >"$building.version"; then
+    say "chromium: what was unpacked does not start" >&2
+    return 1
+  fi
+  mv "$building.version" "$building/$marker"
+  rm -rf --one-file-system -- "$chromium_root"
+  mv "$building" "$chromium_root" || return 1
+  say "chromium: installed ($(cat "$chromium_root/$marker") in $chromium_root)"
+}
+
 # --- What is asked for -------------------------------------------------------------------------------------------------
 
 usage() { sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//p}' "$0"; }
@@ -220,13 +266,13 @@ main() {
   local want=() arg
   for arg in "$@"; do
     case $arg in
-    all) want+=(irc postgres synapse) ;;
-    irc | postgres | synapse) want+=("$arg") ;;
+    all) want+=(irc postgres chromium synapse) ;;
+    irc | postgres | chromium | synapse) want+=("$arg") ;;
     -h | --help) usage && exit 0 ;;
     *) usage >&2 && exit 2 ;;
     esac
   done
-  [ "${#want[@]}" -gt 0 ] || want=(irc postgres synapse)
+  [ "${#want[@]}" -gt 0 ] || want=(irc postgres chromium synapse)
 
   if [ "$(id -u)" -ne 0 ]; then
     say "must run as root: it installs Debian packages, and Synapse into a changed root. Try: sudo $0 ${want[*]}" >&2
@@ -242,6 +288,7 @@ main() {
   for one in "${want[@]}"; do
     case $one in
     irc) packages inspircd ngircd || failed+=(irc) ;;
+    chromium) install_chromium || failed+=(chromium) ;;
     postgres) install_postgres || failed+=(postgres) ;;
     synapse) install_synapse || failed+=(synapse) ;;
     esac
