@@ -20,7 +20,7 @@ import (
 const checkTimeout = time.Minute
 
 // checkPatience is how long check waits for what may never come, because the homeserver does not send it.
-const checkPatience = 5 * time.Second
+const checkPatience = 10 * time.Second
 
 // checkCommand first looks for every mistake in both files, and when there is none tries what the bridge needs.
 func (p *program) checkCommand(flags *flag.FlagSet) func() int {
@@ -67,6 +67,10 @@ func (p *program) checkCommand(flags *flag.FlagSet) func() int {
 		checkDatabase(f, cfg)
 		checkMediaURL(f, cfg)
 		p.checkHomeserver(ctx, f, cfg, registration)
+		if ctx.Err() != nil {
+			f.fail("check", "do it again", "interrupted")
+			return exitFailed
+		}
 		checkNetwork(ctx, f, p.network)
 		if f.failed {
 			return exitFailed

@@ -21,9 +21,16 @@ func (h *homeserverProbe) as(ctx context.Context, user, method, path, query stri
 	return h.ask(ctx, method, path+"?user_id="+url.QueryEscape(user)+query, content, h.registration.ASToken)
 }
 
-// ghost asks for one that the bridge has made: whether the homeserver would let it make one that is not there, cannot be
-// found out without making it.
+// ghost asks for one that there is not, which some homeservers only refuse when it is outside of the namespaces, and for
+// one that the bridge has made. Synapse and Dendrite refuse the first in the same words in either case: whether they would
+// let the bridge make a ghost cannot be found out without making it.
 func (h *homeserverProbe) ghost(ctx context.Context, f *findings) {
+	nobody := "@" + h.cfg.Appservice.Ghosts + h.name + ":" + h.cfg.Homeserver.Domain
+	answer, err := h.as(ctx, nobody, http.MethodGet, "/_matrix/client/v3/account/whoami", "", nil)
+	if err == nil && answer.Code == "M_EXCLUSIVE" {
+		f.fail("ghosts", h.brand.register(h.path()), "the homeserver does not let the bridge be %s: its copy of the registration has other namespaces", nobody)
+		return
+	}
 	v, err := store.Visit(ctx, h.cfg.Database)
 	if err != nil {
 		return // said by checkDatabase, or there is none yet
@@ -33,7 +40,7 @@ func (h *homeserverProbe) ghost(ctx context.Context, f *findings) {
 	if err != nil {
 		return
 	}
-	answer, err := h.as(ctx, user, http.MethodGet, "/_matrix/client/v3/account/whoami", "", nil)
+	answer, err = h.as(ctx, user, http.MethodGet, "/_matrix/client/v3/account/whoami", "", nil)
 	switch {
 	case err != nil:
 		f.fail("ghosts", "try again", "%v", err)

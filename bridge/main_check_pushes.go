@@ -32,7 +32,9 @@ func (h *homeserverProbe) pushes(ctx context.Context, f *findings, device string
 			f.warn("to-device", "", "the bot cannot send a message to its own device: %v", orError(answer, err))
 			return
 		}
-		now = h.await(ctx)
+		if now = h.await(ctx); ctx.Err() != nil {
+			return // interrupted: nothing was found out
+		}
 	}
 	h.reportPush(f, "to-device", now.toDevice, now, "messages between devices (MSC2409)", switchToDevice)
 	h.reportPush(f, "device lists", now.extensions, now, "device lists and key counts (MSC3202)", switchExtensions)

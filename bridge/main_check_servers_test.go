@@ -3,11 +3,15 @@ package bridge_test
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -208,6 +212,7 @@ func TestCheck_CopyThatIsOlder_IsFoundOutWithoutMakingAnything(t *testing.T) {
 		"url":                  {bridgetest.Synapse, []string{"url: 'http://", "url: 'http://127.0.0.1:1/"}, 1, "FAIL  ping          the homeserver does not reach"},
 		"io.element.msc4190":   {bridgetest.Synapse, []string{"io.element.msc4190: true", "io.element.msc4190: false"}, 0, "WARN  login         Synapse lets ghosts log in"},
 		"device_management":    {bridgetest.Tuwunel, []string{"device_management: true", "device_management: false"}, 0, "→ look that /etc/trestle/registration.yaml says device_management: true; then in the admin room"},
+		"users":                {bridgetest.Continuwuity, []string{"'^@test_", "'^@old_"}, 1, "FAIL  ghosts        the homeserver does not let the bridge be @test_"},
 		"nothing between them": {bridgetest.Tuwunel, nil, 0, "OK    devices "},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -221,6 +226,38 @@ func TestCheck_CopyThatIsOlder_IsFoundOutWithoutMakingAnything(t *testing.T) {
 			s.clean()
 		})
 	}
+}
+
+// Whoever is tired of waiting leaves nothing behind either.
+func TestCheck_Interrupted_DeletesItsDevice(t *testing.T) {
+	s := newSite(t, bridgetest.Options{NoToDevice: true, NoDeviceExtensions: true})
+	s.tell()
+	cmd := exec.Command(must(os.Executable())(t))
+	cmd.Env = append(os.Environ(), commandVariable+"="+string(must(json.Marshal([]string{"check", "-config", s.config}))(t)))
+	var mu sync.Mutex
+	s.hs.Intercept(func(_ http.ResponseWriter, q *http.Request) bool {
+		if strings.Contains(q.URL.Path, "/sendToDevice/") {
+			mu.Lock()
+			defer mu.Unlock()
+			if len(s.hs.Devices(id.NewUserID("testbot", s.hs.Domain()))) != 1 {
+				t.Error("there is no device to be deleted")
+			}
+			_ = cmd.Process.Signal(syscall.SIGTERM)
+		}
+		return false
+	})
+	var out bytes.Buffer
+	cmd.Stdout = &out
+	mu.Lock()
+	err := cmd.Start()
+	mu.Unlock()
+	if err == nil {
+		err = cmd.Wait()
+	}
+	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 1 || !strings.Contains(out.String(), "FAIL  check         interrupted") {
+		t.Errorf("%v:\n%s", err, out.String())
+	}
+	s.clean()
 }
 
 func TestCheck_JSON_IsOneFindingALine(t *testing.T) {

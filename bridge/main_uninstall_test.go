@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -312,5 +313,47 @@ func TestUninstall_AliasOfTheBridge_GoesAndOthersStay(t *testing.T) {
 		if (err == nil) != want {
 			t.Errorf("%s: %v", alias, err)
 		}
+	}
+}
+
+// A bridge on another machine, which the homeserver reaches in the place of this one.
+func TestUninstall_BridgeThatRunsElsewhere_IsRefused(t *testing.T) {
+	r := newRemoval(t, 1, nil)
+	r.b.Stop()
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "{}") }))
+	defer elsewhere.Close()
+	r.hs.SetAppServiceURL(r.b.Config.Appservice.ID, elsewhere.URL)
+	status, out := r.uninstall("-yes")
+	if status != 1 || !strings.Contains(out, "the bridge runs somewhere else: it answers the homeserver") {
+		t.Errorf("status %d:\n%s", status, out)
+	}
+	if len(r.hs.Devices(r.ghosts[0])) != 1 {
+		t.Error("something was removed all the same")
+	}
+}
+
+// The database is held although nothing listens: by a bridge with another address, say.
+func TestUninstall_DatabaseThatIsHeld_IsRefused(t *testing.T) {
+	r := newRemoval(t, 1, nil)
+	r.b.Stop()
+	s := must(store.Open(r.ctx, r.b.Config.Database, store.Options{}))(t)
+	defer s.Close()
+	if status, out := r.uninstall("-yes"); status != 1 || !strings.Contains(out, "the bridge runs: ") {
+		t.Errorf("status %d:\n%s", status, out)
+	}
+	if len(r.hs.Devices(r.ghosts[0])) != 1 {
+		t.Error("something was removed all the same")
+	}
+}
+
+func TestUninstall_HomeserverThatDoesNotKnowTheBridge_SaysSoAndForgetsNothing(t *testing.T) {
+	r := newRemoval(t, 1, nil)
+	r.b.Stop()
+	r.hs.RemoveAppService(r.b.Config.Appservice.ID)
+	if status, out := r.uninstall("-yes"); status != 1 || !strings.Contains(out, "FAIL  token ") {
+		t.Errorf("status %d:\n%s", status, out)
+	}
+	if _, out := r.uninstall(); !strings.Contains(out, "        2  users") {
+		t.Errorf("the database has forgotten somebody:\n%s", out)
 	}
 }

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -93,11 +94,27 @@ func (b *Bridge) write() {
 	}
 }
 
+// subcommand prepares one.
+func (b *Bridge) subcommand(name string, options ...string) *exec.Cmd {
+	cmd := exec.CommandContext(b.tb.Context(), b.program, append([]string{name, "-config", b.configFile()}, options...)...)
+	cmd.Dir = b.dir
+	return cmd
+}
+
+// Ask runs a subcommand that ends by itself, and gives its exit status and all that it prints.
+func (b *Bridge) Ask(name string, options ...string) (status int, output string) {
+	b.tb.Helper()
+	cmd := b.subcommand(name, options...)
+	printed, err := cmd.CombinedOutput()
+	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
+		b.tb.Fatalf("running trestle-irc %s: %v", name, err)
+	}
+	return cmd.ProcessState.ExitCode(), string(printed)
+}
+
 // try runs a subcommand that ends by itself.
 func (b *Bridge) try(name string) error {
-	cmd := exec.CommandContext(b.tb.Context(), b.program, name, "-config", b.configFile())
-	cmd.Dir = b.dir
-	output, err := cmd.CombinedOutput()
+	output, err := b.subcommand(name).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("trestle-irc %s: %w\n%s", name, err, output)
 	}
