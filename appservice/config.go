@@ -15,10 +15,13 @@ import (
 
 // Device modes: how ghosts get the device that makes the homeserver remember their transaction IDs.
 const (
-	// DeviceAuto asks for a device as DeviceMSC4190 does, and goes on without devices where the homeserver has none.
+	// DeviceAuto asks for a device as DeviceMSC4190 does, else as DeviceLogin does, and goes on without devices where the
+	// homeserver has none. What was found out is remembered; see [AppService.DeviceSupport].
 	DeviceAuto = "auto"
 	// DeviceMSC4190 makes devices with PUT /devices/{id} (MSC4190); a homeserver that cannot is an error.
 	DeviceMSC4190 = "msc4190"
+	// DeviceLogin makes devices by logging in with the as_token (MSC2778); a homeserver that cannot is an error.
+	DeviceLogin = "login"
 	// DeviceNone never makes devices.
 	DeviceNone = "none"
 )
@@ -86,9 +89,9 @@ func (c *Config) withDefaults() (Config, error) {
 	switch out.DeviceMode {
 	case "":
 		out.DeviceMode = DeviceAuto
-	case DeviceAuto, DeviceMSC4190, DeviceNone:
+	case DeviceAuto, DeviceMSC4190, DeviceLogin, DeviceNone:
 	default:
-		wrong("device mode %q: it must be %s, %s or %s", out.DeviceMode, DeviceAuto, DeviceMSC4190, DeviceNone)
+		wrong("device mode %q: it must be %s, %s, %s or %s", out.DeviceMode, DeviceAuto, DeviceMSC4190, DeviceLogin, DeviceNone)
 	}
 	for _, n := range []struct {
 		name  string

@@ -5,9 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"net/http"
-	"sync"
-	"time"
 
 	"maunium.net/go/mautrix"
 	"maunium.net/go/mautrix/id"
@@ -15,30 +12,14 @@ import (
 	"github.com/trestle-bridge/trestle/store"
 )
 
-// ErrNoDevices says that the homeserver cannot make devices for ghosts, or does not let the bridge act as them.
-var ErrNoDevices = errors.New("the homeserver makes no devices for ghosts (MSC4190 with MSC4326): " +
-	"put io.element.msc4190 and device_management into the registration, or set the device mode to none")
-
-// noDevicesFor is how long a homeserver that has no devices is not asked again.
-const noDevicesFor = time.Hour
-
-// deviceSupport remembers that a homeserver has no devices for ghosts. That cannot be read from its versions.
-type deviceSupport struct {
-	mu    sync.Mutex
-	until time.Time
-}
-
-func (d *deviceSupport) missing() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return time.Now().Before(d.until)
-}
-
-func (d *deviceSupport) lack() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.until = time.Now().Add(noDevicesFor)
-}
+// The error codes that tell of users and devices, beside those of router.go.
+const (
+	codeInvalidParam  = "M_INVALID_PARAM"
+	codeExclusive     = "M_EXCLUSIVE"
+	codeUnknownDevice = "M_UNKNOWN_DEVICE"
+	// codeUnknownDeviceOld is what codeUnknownDevice was called before MSC4326 was accepted.
+	codeUnknownDeviceOld = "ORG.MATRIX.MSC4326.M_UNKNOWN_DEVICE"
+)
 
 // deviceName is what people see in the list of a ghost's devices.
 const deviceName = "Trestle"
@@ -47,7 +28,9 @@ const deviceName = "Trestle"
 func newDeviceID() string { return rand.Text()[:12] }
 
 // EnsureDevice gives the user a device, and returns its ID. With a device the homeserver remembers transaction IDs in its
-// database. The ID is "" where there are no devices, with Config.DeviceMode none or, found out, auto.
+// database. Keys belong to an ID: a device that the homeserver has lost is replaced by one with another ID, and never made
+// again under the same. The ID is "" where requests cannot name a device, with Config.DeviceMode none, login or auto; with
+// the others that is [ErrNoDevices].
 func (i *Intent) EnsureDevice(ctx context.Context) (id.DeviceID, error) {
 	if i.as.cfg.DeviceMode == DeviceNone {
 		return "", nil
@@ -59,8 +42,10 @@ func (i *Intent) EnsureDevice(ctx context.Context) (id.DeviceID, error) {
 	if g.DeviceMade {
 		return id.DeviceID(g.DeviceID), nil
 	}
-	if i.as.cfg.DeviceMode == DeviceAuto && i.as.devices.missing() {
-		return "", nil
+	if s, err := i.as.support(ctx); err != nil {
+		return "", err
+	} else if s != nil && !s.ActAs {
+		return "", i.withoutDevice(s)
 	}
 	if err := i.EnsureRegistered(ctx); err != nil {
 		return "", err
@@ -83,7 +68,8 @@ func (i *Intent) makeDevice(ctx context.Context) (id.DeviceID, error) {
 	if g.DeviceMade {
 		return id.DeviceID(g.DeviceID), nil
 	}
-	if g.DeviceID == "" {
+	before := g.DeviceID != "" // the answer to an earlier request may have been lost
+	if !before {
 		if err := i.update(ctx, func(g *store.Ghost) { g.DeviceID = newDeviceID() }); err != nil {
 			return "", err
 		}
@@ -92,23 +78,15 @@ func (i *Intent) makeDevice(ctx context.Context) (id.DeviceID, error) {
 		}
 	}
 	device := id.DeviceID(g.DeviceID)
-	cli := i.client("") // the device does not exist yet: to act as it would fail
-	_, err = cli.MakeRequest(ctx, http.MethodPut, cli.BuildClientURL("v3", "devices", device), map[string]string{"display_name": deviceName}, nil)
+	s, err := i.makeOrFindOut(ctx, device, before)
 	if err != nil {
-		if status := errorStatus(err); status == http.StatusNotFound || status == http.StatusMethodNotAllowed ||
-			errorCode(err) == codeUnrecognized || status == http.StatusUnauthorized && errorCode(err) == "" {
-			return i.withoutDevice(err)
-		}
-		return "", fmt.Errorf("make device %s of %s: %w", device, i.user, i.as.explain(err))
+		return "", err
 	}
-	me, err := i.client(device).Whoami(ctx)
-	switch {
-	case err != nil && errorCode(err) == "" || errorStatus(err) == http.StatusTooManyRequests || errorStatus(err) >= 500:
-		return "", fmt.Errorf("check device %s of %s: %w", device, i.user, err)
-	case err != nil:
-		return i.withoutDevice(err)
-	case me.DeviceID != device:
-		return i.withoutDevice(errors.New("the homeserver did not act as the device"))
+	if !s.ActAs { // what was made to find that out is gone again
+		if err := i.update(ctx, func(g *store.Ghost) { g.DeviceID = "" }); err != nil {
+			return "", err
+		}
+		return "", i.withoutDevice(s)
 	}
 	if err := i.update(ctx, func(g *store.Ghost) { g.DeviceMade = true }); err != nil {
 		return "", err
@@ -116,14 +94,55 @@ func (i *Intent) makeDevice(ctx context.Context) (id.DeviceID, error) {
 	return device, nil
 }
 
-func (i *Intent) withoutDevice(cause error) (id.DeviceID, error) {
-	if i.as.cfg.DeviceMode != DeviceAuto {
-		return "", fmt.Errorf("device of %s: %w: %w", i.user, ErrNoDevices, cause)
+// makeOrFindOut makes the device as devices are made on this homeserver. Where that is not known, or no longer true, one
+// ghost finds it out, and the others wait for it.
+func (i *Intent) makeOrFindOut(ctx context.Context, device id.DeviceID, before bool) (*deviceRecord, error) {
+	s, err := i.as.support(ctx)
+	if err != nil {
+		return nil, err
 	}
-	i.as.devices.lack()
-	i.as.log.Warn().Err(cause).Stringer("user_id", i.user).Dur("ask_again_in", noDevicesFor).
-		Msg("The homeserver makes no devices for ghosts: messages are sent without, and after a restart of the homeserver one may come twice")
-	return "", nil
+	if s != nil {
+		err := i.make(ctx, s, device, before)
+		if err == nil {
+			return s, nil
+		}
+		if !errors.Is(err, errNoPut) && !errors.Is(err, errNoLogin) {
+			return nil, err
+		}
+		i.as.devices.doubt(s)
+	}
+	unlock, err := i.as.locks.lock(ctx, devicesLock)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if s, err = i.as.knownSupport(ctx); err != nil {
+		return nil, err
+	} else if s != nil { // somebody else was faster
+		return s, i.make(ctx, s, device, before)
+	}
+	return i.findOut(ctx, device, before)
+}
+
+func (i *Intent) make(ctx context.Context, s *deviceRecord, device id.DeviceID, before bool) error {
+	switch {
+	case !s.ActAs:
+		return nil
+	case s.Method == DeviceMSC4190:
+		_, err := i.putDevice(ctx, device)
+		return err
+	}
+	_, err := i.logInAnew(ctx, s.Flow, device, before) // the bridge acts as the device: nobody needs its token
+	return err
+}
+
+// withoutDevice is no error where messages may go without a device.
+func (i *Intent) withoutDevice(s *deviceRecord) error {
+	if mode := i.as.cfg.DeviceMode; mode == DeviceAuto || mode == s.Method {
+		return nil
+	}
+	// The causes are in words alone: their error codes are not about the request that needs the device.
+	return fmt.Errorf("device of %s: %w: %s", i.user, ErrNoDevices, s.Cause)
 }
 
 // withDevice runs a request as the user's device. A homeserver that has lost the user or the device gets a new one, once.
@@ -145,13 +164,19 @@ func (i *Intent) tryDevice(ctx context.Context, request func(cli *mautrix.Client
 	if newErr != nil {
 		return errors.Join(err, newErr)
 	}
-	return request(i.client(next))
+	err = request(i.client(next))
+	if err != nil && next != "" && maybeUnknownDevice(err) && i.deviceGone(ctx, next) {
+		// It takes devices and does not know them then. Whoever comes next finds out what it really does.
+		i.as.devices.doubt(i.as.devices.known.Load())
+		return errors.Join(err, i.forgetDevice(ctx, next))
+	}
+	return err
 }
 
 // maybeUnknownDevice says whether an error could mean that the device is gone. Most of these codes mean other things too.
 func maybeUnknownDevice(err error) bool {
 	switch errorCode(err) {
-	case "M_UNKNOWN_DEVICE", "ORG.MATRIX.MSC4326.M_UNKNOWN_DEVICE", "M_INVALID_PARAM", codeForbidden, "M_EXCLUSIVE":
+	case codeUnknownDevice, codeUnknownDeviceOld, codeInvalidParam, codeForbidden, codeExclusive:
 		return true
 	}
 	return false
@@ -167,21 +192,28 @@ func (i *Intent) deviceGone(ctx context.Context, device id.DeviceID) bool {
 	return err == nil
 }
 
+// forgetDevice makes the user one that has no device.
+func (i *Intent) forgetDevice(ctx context.Context, device id.DeviceID) error {
+	unlock, err := i.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	g, err := i.ghost(ctx)
+	if err != nil || g.DeviceID != string(device) {
+		return err
+	}
+	return i.update(ctx, func(g *store.Ghost) { g.DeviceID, g.DeviceMade = "", false })
+}
+
 func (i *Intent) replaceDevice(ctx context.Context, old id.DeviceID) (id.DeviceID, error) {
+	if err := i.forgetDevice(ctx, old); err != nil { // unless somebody else was faster
+		return "", err
+	}
 	unlock, err := i.lock(ctx)
 	if err != nil {
 		return "", err
 	}
 	defer unlock()
-	g, err := i.ghost(ctx)
-	if err != nil {
-		return "", err
-	}
-	if g.DeviceID == string(old) { // else somebody else was faster
-		err = i.update(ctx, func(g *store.Ghost) { g.DeviceID, g.DeviceMade = newDeviceID(), false })
-		if err != nil {
-			return "", err
-		}
-	}
 	return i.makeDevice(ctx)
 }

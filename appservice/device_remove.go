@@ -70,7 +70,11 @@ func (i *Intent) logOutDevice(ctx context.Context, device id.DeviceID) error {
 	} else if err != nil {
 		return fmt.Errorf("ask whether it is there: %w", i.as.explain(err))
 	}
-	login, err := i.logIn(ctx, device)
+	flow, err := i.loginFlow(ctx)
+	var login *deviceToken
+	if err == nil {
+		login, err = i.logIn(ctx, flow, device)
+	}
 	if errors.Is(err, errNoLogin) {
 		return fmt.Errorf("%w: %w", ErrDeviceKept, err)
 	} else if err != nil {

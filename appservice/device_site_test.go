@@ -2,7 +2,9 @@ package appservice_test
 
 import (
 	"context"
+	"encoding/json"
 	"net/http"
+	"net/url"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -144,7 +146,7 @@ func (s *site) known() *store.Ghost {
 func (s *site) requests(method, path string) []bridgetest.Request {
 	pattern := regexp.MustCompile(path)
 	return s.hs.Requests(func(r bridgetest.Request) bool {
-		return r.Method == method && pattern.MatchString(r.Path) && r.AppService != ""
+		return r.Method == method && pattern.MatchString(r.Path)
 	})
 }
 
@@ -169,17 +171,9 @@ func (s *site) leaveDevice(device string) {
 		s.t.Fatal(err)
 	}
 	body := `{"type":"m.login.application_service","identifier":{"type":"m.id.user","user":"irc_ann"},"device_id":"` + device + `"}`
-	req, err := http.NewRequestWithContext(s.t.Context(), http.MethodPost, s.hs.URL()+"/_matrix/client/v3/login", strings.NewReader(body))
-	if err != nil {
-		s.t.Fatal(err)
+	if status, answer := s.raw("POST", "/_matrix/client/v3/login", body); status != http.StatusOK {
+		s.t.Fatal(status, answer)
 	}
-	req.Header.Set("Authorization", "Bearer "+s.reg.ASToken)
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil || resp.StatusCode != http.StatusOK {
-		s.t.Fatal(resp, err)
-	}
-	_ = resp.Body.Close()
-	http.DefaultClient.CloseIdleConnections()
 	g := *s.known()
 	g.DeviceID, g.DeviceMade = device, true
 	if err := s.db.Commit(s.t.Context(), s.db.Epoch(), func(tx *store.Tx) error { return tx.PutGhost(&g) }); err != nil {
@@ -187,4 +181,44 @@ func (s *site) leaveDevice(device string) {
 	}
 	s.restart()
 	s.wantDevices(device)
+}
+
+// lose takes a device away on the homeserver, which tells the bridge nothing.
+func (s *site) lose(device string) {
+	s.t.Helper()
+	status, answer := s.raw("DELETE", "/_matrix/client/v3/devices/"+device+"?user_id="+url.QueryEscape(string(ghost)), "{}")
+	if status == http.StatusUnauthorized { // it goes with a login of its own
+		_, answer = s.raw("POST", "/_matrix/client/v3/login", `{"type":"m.login.application_service","identifier":{"type":"m.id.user","user":"irc_ann"},"device_id":"`+device+`"}`)
+		token, _ := answer["access_token"].(string)
+		status, answer = s.rawAs(token, "POST", "/_matrix/client/v3/logout", "{}")
+	}
+	if status != http.StatusOK {
+		s.t.Fatal(status, answer)
+	}
+	s.wantDevices()
+}
+
+// raw makes a request of its own with the bridge's token.
+func (s *site) raw(method, pathAndQuery, body string) (status int, answer map[string]any) {
+	s.t.Helper()
+	return s.rawAs(s.reg.ASToken, method, pathAndQuery, body)
+}
+
+func (s *site) rawAs(token, method, pathAndQuery, body string) (status int, answer map[string]any) {
+	s.t.Helper()
+	req, err := http.NewRequestWithContext(context.Background(), method, s.hs.URL()+pathAndQuery, strings.NewReader(body))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+token)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer http.DefaultClient.CloseIdleConnections()
+	defer resp.Body.Close()
+	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
+		s.t.Fatal(err)
+	}
+	return resp.StatusCode, answer
 }

@@ -119,6 +119,14 @@ func (i *Intent) EnsureRegistered(ctx context.Context) error {
 	if !i.as.isOwn(i.user) {
 		return Permanent(fmt.Errorf("register %s: it is outside of the registration's namespaces", i.user))
 	}
+	if _, err := i.register(ctx); err != nil {
+		return err
+	}
+	return i.update(ctx, func(g *store.Ghost) { g.Registered = true })
+}
+
+// register asks the homeserver to make the user, and says whether it was not there.
+func (i *Intent) register(ctx context.Context) (made bool, err error) {
 	localpart, _, _ := strings.Cut(string(i.user[1:]), ":")
 	cli := i.client("")
 	_, err = cli.MakeRequest(withRepeat(ctx), http.MethodPost, cli.BuildClientURL("v3", "register"), map[string]any{
@@ -126,10 +134,11 @@ func (i *Intent) EnsureRegistered(ctx context.Context) error {
 		"username":      localpart,
 		"inhibit_login": true, // homeservers with OAuth refuse anything else
 	}, nil)
+	made = errorCode(err) != "M_USER_IN_USE"
 	if err = i.isThere(ctx, err); err != nil {
-		return fmt.Errorf("register %s: %w", i.user, i.as.explain(err))
+		return false, fmt.Errorf("register %s: %w", i.user, i.as.explain(err))
 	}
-	return i.update(ctx, func(g *store.Ghost) { g.Registered = true })
+	return made, nil
 }
 
 // isThere looks at what came of a registration: after some refusals the user is there. That Synapse refuses an appservice
@@ -193,7 +202,10 @@ func (i *Intent) forgetLost(ctx context.Context) (bool, error) {
 	case errorCode(err) != codeForbidden:
 		return false, fmt.Errorf("ask whether %s is registered: %w", i.user, i.as.explain(err))
 	}
-	return true, i.update(ctx, func(g *store.Ghost) { g.Registered, g.DeviceMade, g.DisplayName, g.AvatarURL = false, false, "", "" })
+	return true, i.update(ctx, func(g *store.Ghost) {
+		g.Registered, g.DisplayName, g.AvatarURL = false, "", ""
+		g.DeviceID, g.DeviceMade = "", false // keys belong to an ID: a device without them must not come back under it
+	})
 }
 
 // SendMessage sends an event and returns its ID. content is anything that encodes to a JSON object. txnID must be the

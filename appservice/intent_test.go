@@ -41,8 +41,8 @@ func (h *fakeHS) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if strings.HasSuffix(r.URL.Path, "/ping") {
-		answerError(w, 404, codeUnrecognized, "no ping here") // and not part of what the tests look at
+	if strings.HasSuffix(r.URL.Path, "/ping") || strings.Contains(r.URL.Path, "/version") {
+		answerError(w, 404, codeUnrecognized, "no ping here, and no versions") // and not part of what the tests look at
 		return
 	}
 	user, device := q.Get("user_id"), q.Get("device_id")

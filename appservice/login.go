@@ -46,12 +46,8 @@ func (i *Intent) loginFlow(ctx context.Context) (mautrix.AuthType, error) {
 }
 
 // logIn logs the user in with the bridge's own token (MSC2778), as a device that is made when it is not there. The error is
-// errNoLogin where the homeserver does not do that; other errors say nothing about the homeserver.
-func (i *Intent) logIn(ctx context.Context, device id.DeviceID) (*deviceToken, error) {
-	flow, err := i.loginFlow(ctx)
-	if err != nil {
-		return nil, err
-	}
+// errNoLogin where the homeserver does not do that.
+func (i *Intent) logIn(ctx context.Context, flow mautrix.AuthType, device id.DeviceID) (*deviceToken, error) {
 	cli := i.client("")
 	localpart, _, _ := strings.Cut(string(i.user[1:]), ":")
 	var resp struct {
@@ -59,7 +55,7 @@ func (i *Intent) logIn(ctx context.Context, device id.DeviceID) (*deviceToken, e
 		AccessToken string      `json:"access_token"`
 	}
 	// Doing it twice makes one device, because it has its ID already.
-	_, err = cli.MakeRequest(withRepeat(ctx), http.MethodPost, cli.BuildClientURL("v3", "login"), map[string]any{
+	_, err := cli.MakeRequest(withRepeat(ctx), http.MethodPost, cli.BuildClientURL("v3", "login"), map[string]any{
 		"type":                        flow,
 		"identifier":                  map[string]string{"type": "m.id.user", "user": localpart},
 		"device_id":                   device,
@@ -70,8 +66,8 @@ func (i *Intent) logIn(ctx context.Context, device id.DeviceID) (*deviceToken, e
 		return nil, fmt.Errorf("%w: %w", errNoLogin, err)
 	case err != nil:
 		return nil, fmt.Errorf("log in as %s: %w", i.user, i.as.explain(err))
-	case resp.AccessToken == "" || resp.DeviceID == "":
-		return nil, fmt.Errorf("log in as %s: the answer has no token or no device", i.user)
+	case resp.AccessToken == "" || resp.DeviceID != device:
+		return nil, fmt.Errorf("log in as %s: the answer has no token, or another device", i.user)
 	}
 	return &deviceToken{resp.DeviceID, resp.AccessToken}, nil
 }

@@ -169,7 +169,7 @@ func TestF1_F4_WhateverAnIntentDoes_TheTokenIsInTheHeaderAlone(t *testing.T) {
 	hs.Intercept(func(_ http.ResponseWriter, r *http.Request) bool {
 		mu.Lock()
 		defer mu.Unlock()
-		if r.Header.Get("User-Agent") == "Trestle" {
+		if r.Header.Get("User-Agent") == "Trestle" && !strings.Contains(r.URL.Path, "/version") { // what everybody may ask needs no token
 			seen[r.Method+" "+r.URL.Path] = true
 			if got := r.Header.Values("Authorization"); len(got) != 1 || got[0] != "Bearer "+token {
 				t.Errorf("%s %s came with the header %d times, or with another token", r.Method, r.URL.Path, len(got))
@@ -231,7 +231,7 @@ func TestF3_HomeserverThatWantsTheTokenElsewhere_IsNotGivenItInTheQuery(t *testi
 			defer mu.Unlock()
 			requests++
 			_, _ = io.Copy(io.Discard, r.Body)
-			if r.URL.Query().Has("access_token") || r.Header.Get("Authorization") == "" {
+			if r.URL.Query().Has("access_token") || r.Header.Get("Authorization") == "" && !strings.Contains(r.URL.Path, "/version") {
 				t.Errorf("after %s: %s %s", answer, r.Method, r.URL.Path)
 			}
 			w.Header().Set("Content-Type", "application/json")

@@ -55,7 +55,7 @@ type AppserviceConfig struct {
 	AllowQuery     bool          `yaml:"allow_query_token"` // take the homeserver's token from ?access_token= too
 	LegacyPaths    bool          `yaml:"legacy_paths"`      // answer on the paths without /_matrix/app/v1 too
 	GhostDevices   string        `yaml:"ghost_devices"`     // "always" or "encrypted": which ghosts get a device
-	DeviceMode     string        `yaml:"device_mode"`       // "auto", "msc4190" or "none": how they get it
+	DeviceMode     string        `yaml:"device_mode"`       // "auto", "msc4190", "login" or "none": how they get it
 }
 
 // MediaConfig is the media proxy's. Without PublicURL there are no links; without Listen the bridge does not answer them itself.

@@ -150,7 +150,7 @@ func (d *decoder) checkAppservice(cfg *Config) {
 	within(d, "appservice.hold", c.Hold, time.Second, 25*time.Second)
 	within(d, "appservice.max_age", c.MaxAge, time.Minute, year)
 	oneOf(d, "appservice.ghost_devices", c.GhostDevices, "always", "encrypted")
-	oneOf(d, "appservice.device_mode", c.DeviceMode, "auto", "msc4190", "none")
+	oneOf(d, "appservice.device_mode", c.DeviceMode, "auto", "msc4190", "login", "none")
 }
 
 func (d *decoder) checkLocalpart(path, value string) {

@@ -105,7 +105,7 @@ appservice:
   # Which of those get a device: always, or encrypted (only those in encrypted rooms). With a device the homeserver
   # remembers what was sent, so that nothing is sent twice after a crash.
   #ghost_devices: always
-  # How they get it: auto, msc4190 (it is a mistake when the homeserver cannot) or none.
+  # How they get it: auto (found out by trying), msc4190 or login (it is a mistake when the homeserver cannot), or none.
   #device_mode: auto
   # The largest transaction that is taken in. A homeserver that sends a larger one stalls, so it is at least 16MiB.
   #max_body: 64MiB

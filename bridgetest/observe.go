@@ -73,3 +73,15 @@ func (hs *Homeserver) Registered(user id.UserID) bool {
 	acc := hs.accounts[string(user)]
 	return acc != nil && acc.registered
 }
+
+// Logins returns how many access tokens of a user are good: one for each login that has not ended.
+func (hs *Homeserver) Logins(user id.UserID) (n int) {
+	hs.mu.Lock()
+	defer hs.mu.Unlock()
+	for _, s := range hs.tokens {
+		if s.account.id == string(user) {
+			n++
+		}
+	}
+	return n
+}
