@@ -155,7 +155,7 @@ func (hs *Homeserver) putSend(c *call) (any, error) {
 			}
 		}
 		p, err := hs.emit(r, d)
-		if err == nil {
+		if err == nil && hs.traits.family != synapse { // there typing goes on until its user's client or time ends it
 			hs.endTyping(r, c.user())
 		}
 		return p, err

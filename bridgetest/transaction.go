@@ -44,9 +44,11 @@ func (hs *Homeserver) takeTransaction(as *appService) *transaction {
 			t.more["org.matrix.msc3202.device_lists"] = map[string]any{"changed": as.lists, "left": []string{}}
 		}
 		counts, fallback := hs.keyCounts(as, t.events, toDevice)
-		t.more["org.matrix.msc3202.device_one_time_key_counts"] = counts
-		t.more["org.matrix.msc3202.device_one_time_keys_count"] = counts
-		t.more["org.matrix.msc3202.device_unused_fallback_key_types"] = fallback
+		if len(counts) > 0 {
+			t.more["org.matrix.msc3202.device_one_time_key_counts"] = counts
+			t.more["org.matrix.msc3202.device_one_time_keys_count"] = counts
+			t.more["org.matrix.msc3202.device_unused_fallback_key_types"] = fallback
+		}
 	}
 	as.lists = nil
 	return t
