@@ -1,4 +1,4 @@
-package truth_test
+package truth
 
 import (
 	"bytes"
@@ -8,85 +8,100 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
-	"os"
-	"os/exec"
 	"strings"
 	"testing"
 
 	"github.com/trestle-bridge/trestle/bridgetest"
-	"github.com/trestle-bridge/trestle/bridgetest/truth"
 )
 
-// mutants are homeservers that are wrong in one answer each, and what the comparison has to say about them.
+// mutants are homeservers that are wrong in one answer of a case, and what the comparison has to say about them.
 var mutants = map[string]struct {
+	in     string
 	change func(*http.Response, []byte) []byte
 	says   string
 }{
-	"none":             {func(_ *http.Response, body []byte) []byte { return body }, ""},
-	"another errcode":  {replacing("M_USER_IN_USE", "M_IN_USE"), `/errcode is "M_USER_IN_USE", really "M_IN_USE"`},
-	"another field":    {replacing(`"is_guest"`, `"guest"`), "/is_guest is not there really"},
-	"one more field":   {replacing(`"is_guest"`, `"new":1,"is_guest"`), "/new is missing"},
-	"another value":    {replacing(`"enabled":true`, `"enabled":1`), "/capabilities/m.set_avatar_url/enabled is true, really 1"},
-	"another type":     {replacing(`"is_guest":false`, `"is_guest":"no"`), `/is_guest is false, really "no"`},
-	"an ID of no form": {replacing(`"room_id":"!`, `"room_id":"?`), `/room_id is "\u003croom`},
-	"another status": {func(resp *http.Response, body []byte) []byte {
+	"nothing":          {"what the room knows", replacing("none of it", ""), ""},
+	"another errcode":  {"register a ghost", replacing("M_USER_IN_USE", "M_IN_USE"), `/errcode is "M_USER_IN_USE", really "M_IN_USE"`},
+	"a field less":     {"masquerading", replacing(`"is_guest"`, `"guest"`), "/is_guest is not there really"},
+	"a field more":     {"masquerading", replacing(`"is_guest"`, `"new":1,"is_guest"`), "/new is missing"},
+	"another value":    {"versions and capabilities", replacing(`"enabled":true`, `"enabled":1`), "/capabilities/m.set_avatar_url/enabled is true, really 1"},
+	"another type":     {"masquerading", replacing(`"is_guest":false`, `"is_guest":"no"`), `/is_guest is false, really "no"`},
+	"an element less":  {"history", replacing(`"events_after":[{`, `"events_after":[],"x":[{`), "/events_after is [{"},
+	"an ID of no form": {"history", replacing(`"room_id":"!`, `"room_id":"?`), `/room_id is "\u003croom`},
+	"another status": {"a device without a user", func(resp *http.Response, body []byte) []byte {
 		if resp.StatusCode == http.StatusCreated {
 			resp.StatusCode = http.StatusOK
 		}
 		return body
 	}, "differing: status"},
-	"a header less": {func(resp *http.Response, body []byte) []byte {
+	"a header less": {"media that is uploaded later", func(resp *http.Response, body []byte) []byte {
 		resp.Header.Del("Content-Disposition")
 		return body
 	}, `header Content-Disposition is "inline`},
+	"other media": {"media that is uploaded later", replacing("at last", "at lost"), ` is "at last", really "at lost"`},
 }
 
 func replacing(old, with string) func(*http.Response, []byte) []byte {
 	return func(_ *http.Response, body []byte) []byte { return bytes.ReplaceAll(body, []byte(old), []byte(with)) }
 }
 
-// A comparison that fails fails its test, so each mutant has a process of its own, in which this test compares.
-func TestCompare_WithAHomeserverThatIsWrong_FailsAndNamesIt(t *testing.T) {
-	if name := os.Getenv("TRUTH_MUTANT"); name != "" {
-		model, real := target(t, bridgetest.Synapse, false), target(t, bridgetest.Synapse, false)
-		at, err := url.Parse(real.URL)
-		if err != nil {
+func TestCompare_WithAHomeserverThatIsWrong_NamesWhatIs(t *testing.T) {
+	cases, err := Cases()
+	if err != nil {
+		t.Fatal(err)
+	}
+	hs := bridgetest.NewHomeserver(t)
+	model := Target{URL: hs.URL(), Domain: hs.Domain(), Tokens: map[string]string{"alice": hs.User("alice").Token()}}
+	for _, reg := range Registrations(hs.Domain()) {
+		if err := hs.AddRegistration(reg); err != nil {
 			t.Fatal(err)
 		}
-		transport := &http.Transport{DisableKeepAlives: true}
-		proxy := &httputil.ReverseProxy{
-			Transport: transport,
-			Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(at) },
-			ModifyResponse: func(resp *http.Response) error {
-				body, err := io.ReadAll(resp.Body)
-				if err != nil {
-					return err
-				}
-				_ = resp.Body.Close()
-				body = mutants[name].change(resp, body)
-				resp.Body, resp.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
-				resp.Header.Set("Content-Length", fmt.Sprint(len(body)))
-				return nil
-			},
-		}
-		wrong := httptest.NewServer(proxy)
-		t.Cleanup(wrong.Close)
-		real.URL = wrong.URL
-		truth.Compare(t, model, real)
-		return
+		model.Tokens[reg.ID] = reg.ASToken
 	}
 	for name, mutant := range mutants {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestCompare_WithAHomeserverThatIsWrong_FailsAndNamesIt$")
-			cmd.Env = append(os.Environ(), "TRUTH_MUTANT="+name)
-			out, err := cmd.CombinedOutput()
-			switch {
-			case mutant.says == "" && err != nil:
-				t.Errorf("two of the same differ:\n%s", out)
-			case mutant.says != "" && (err == nil || !strings.Contains(string(out), mutant.says)):
-				t.Errorf("%v, and nothing says %q:\n%.3000s", err, mutant.says, out)
+			wrong := model
+			wrong.URL = changed(t, model.URL, mutant.change)
+			found := false
+			for _, c := range cases {
+				if c.Name != mutant.in {
+					continue
+				}
+				found = true
+				problems := strings.Join(compare(t.Context(), &c, model, wrong), "\n")
+				if mutant.says == "" && problems != "" || !strings.Contains(problems, mutant.says) {
+					t.Errorf("want %q in: %s", mutant.says, problems)
+				}
+			}
+			if !found {
+				t.Errorf("there is no case %q", mutant.in)
 			}
 		})
 	}
+}
+
+// changed is a homeserver whose answers are another's, changed.
+func changed(t *testing.T, address string, change func(*http.Response, []byte) []byte) string {
+	t.Helper()
+	at, err := url.Parse(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(&httputil.ReverseProxy{
+		Transport: &http.Transport{DisableKeepAlives: true},
+		Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(at) },
+		ModifyResponse: func(resp *http.Response) error {
+			body, err := io.ReadAll(resp.Body)
+			if err != nil {
+				return err
+			}
+			_ = resp.Body.Close()
+			body = change(resp, body)
+			resp.Body, resp.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+			resp.Header.Set("Content-Length", fmt.Sprint(len(body)))
+			return nil
+		},
+	})
+	t.Cleanup(server.Close)
+	return server.URL
 }
