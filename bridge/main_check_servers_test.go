@@ -184,6 +184,9 @@ func TestCheck_SwitchesThatAreOff_AreFoundOutAndNamed(t *testing.T) {
 			s.patience = c.patience
 			s.tell()
 			status, out := s.run("check")
+			if name == "both" {
+				golden(t, filepath.Join("testdata", "check", "synapse-off.txt"), out)
+			}
 			for _, text := range c.says {
 				if status != 0 || !strings.Contains(out, text) {
 					t.Errorf("status %d, and it does not say %q:\n%s", status, text, out)
