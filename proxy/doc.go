@@ -18,6 +18,11 @@
 //
 // Nothing is asked of the store or of the homeserver before the MAC holds.
 //
+// # Pages and thumbnails
+//
+// A short link may lead to a page instead of a file: a text, or several files, that the network has no room for ([Page], [Signer.Page], [EditPage]). What it shows is in the store beside the
+// link's record, and goes with the message. Pictures on it are thumbnails of the homeserver's in two fixed sizes, each under a MAC of its own.
+//
 // # Goroutines
 //
 // A request is served on the goroutine net/http gives it; without a cache it owns its upstream request, and ends it before it returns. With one, and for

@@ -74,6 +74,7 @@ func TestProxy22_Thumbnail_LinkToOneSize_OpensNoOtherAndNotTheFile(t *testing.T)
 		"another size":          strings.Replace(small, "/t320/", "/t800/", 1),
 		"the file":              strings.Replace(small, "/t320/", "/", 1),
 		"the file's as a small": strings.Replace(whole, "/m/", "/m/t320/", 1),
+		"the file's as a large": strings.Replace(whole, "/m/", "/m/t800/", 1),
 		"a size of one's own":   strings.Replace(small, "/t320/", "/t4000/", 1),
 	} {
 		before := len(s.hs.requests())
