@@ -187,10 +187,17 @@ func (b *Bridge) toMessage(ctx context.Context, p *portal, ev *appservice.Event,
 	if err != nil {
 		return nil, err
 	}
-	of := ev.ID // an edit's link ends with the edited message
-	edit := content.RelatesTo.GetReplaceID() != "" && content.NewContent != nil
+	of, edited := ev.ID, content.RelatesTo.GetReplaceID()
+	edit := edited != "" && content.NewContent != nil
 	if edit {
-		of, content = content.RelatesTo.GetReplaceID(), content.NewContent
+		content = content.NewContent
+		forged, err := b.isAnothers(ctx, edited, ev)
+		if err != nil {
+			return nil, err
+		}
+		if !forged {
+			of = edited // an edit's link ends with the edited message
+		}
 	}
 	msg := &Message{
 		ID: ev.ID, Channel: p.Channel, Room: ev.RoomID, Sender: Sender{ID: ev.Sender, Name: name},
@@ -202,7 +209,7 @@ func (b *Bridge) toMessage(ctx context.Context, p *portal, ev *appservice.Event,
 	if ev.Type == event.EventSticker.Type {
 		msg.Kind = KindSticker
 	}
-	page := proxy.Page{Author: name, Room: ev.RoomID, Event: of, Sender: ev.Sender, Written: msg.Time, Edited: edit}
+	page := proxy.Page{Author: name, Room: ev.RoomID, Event: of, Sender: ev.Sender, Written: msg.Time, Edited: of != ev.ID}
 	switch files := galleryFiles(content, decoded, edit); {
 	case len(files) > 0:
 		err = b.addGallery(ctx, msg, content, files, page)
@@ -256,6 +263,15 @@ func (b *Bridge) replyOf(ctx context.Context, room id.RoomID, content *event.Mes
 	}
 	reply.Name, err = b.names.of(ctx, room, id.UserID(first.Sender))
 	return reply, err
+}
+
+// isAnothers tells whether an event edits what somebody else wrote. It is then a message of its own, which is deleted by itself.
+func (b *Bridge) isAnothers(ctx context.Context, edited id.EventID, ev *appservice.Event) (bool, error) {
+	found, err := b.store.MessagesByEvent(ctx, string(edited))
+	if err != nil {
+		return false, fmt.Errorf("looking up the message that is edited: %w", err)
+	}
+	return len(found) > 0 && (found[0].Sender != string(ev.Sender) || found[0].Room != string(ev.RoomID)), nil
 }
 
 // handleTopic sets the channel's topic. It needs no doubt: a topic set twice is the same topic.
