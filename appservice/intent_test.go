@@ -85,6 +85,8 @@ func (h *fakeHS) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_, _ = w.Write([]byte(`{}`))
 	case path == "/account/whoami":
 		_ = json.NewEncoder(w).Encode(map[string]string{"user_id": user, "device_id": device})
+	case strings.HasSuffix(path, "/state"):
+		_, _ = w.Write([]byte(`[]`))
 	case strings.HasPrefix(path, "/join/"):
 		if h.private && !h.invited[user] && user != "@ircbot:hs.test" {
 			answerError(w, 403, "M_FORBIDDEN", "not invited")

@@ -7,30 +7,73 @@ import (
 	"github.com/trestle-bridge/trestle/store"
 )
 
-// ownMembership gives the effect that keeps what the store knows of where our own users are true: a kick, a ban or an
-// invitation by somebody else comes as an event, and an intent that thinks its ghost is in the room would fail for ever.
-// What our own users do, their intents wrote down when it was done; its echo may be older than what was done since.
-func (as *AppService) ownMembership(ev *Event) Effect {
-	if ev.Kind != store.KindPDU || ev.Type != "m.room.member" || ev.StateKey == nil || len(*ev.StateKey) > maxID {
+// roomChange gives the effect that keeps what the store knows of rooms true: who is in, and who may do what. Of our own
+// users it keeps where they are in rooms that are not known as well: a kick, a ban or an invitation by somebody else comes
+// as an event, and an intent that thinks its ghost is in the room would fail for ever. What our own users do, their intents
+// wrote down when it was done; its echo may be older than what was done since. That a room is encrypted is written when the
+// event is taken in.
+func (as *AppService) roomChange(ev *Event) Effect {
+	if ev.Kind != store.KindPDU || ev.StateKey == nil || len(*ev.StateKey) > maxID {
 		return nil
 	}
-	if !as.isOwn(id.UserID(*ev.StateKey)) || as.isOwn(ev.Sender) {
+	room := string(ev.RoomID)
+	if ev.Type == "m.room.member" {
+		return as.memberChange(ev)
+	}
+	var state stateEvent
+	if *ev.StateKey != "" || json.Unmarshal(ev.Raw, &state, lenient) != nil {
 		return nil
 	}
-	var member struct {
-		Content struct {
-			Membership string `json:"membership"`
-		} `json:"content"`
-	}
-	if json.Unmarshal(ev.Raw, &member, lenient) != nil {
+	keep := keptState(&state, ev.Raw)
+	if keep == nil {
 		return nil
 	}
-	membership := member.Content.Membership
-	switch membership {
-	case "join", "leave", "invite", "ban", "knock":
-	default:
+	typ, keep := ev.Type, append([]byte(nil), keep...)
+	return func(tx *store.Tx) error { return tx.SetRoomState(room, typ, keep) }
+}
+
+func (as *AppService) memberChange(ev *Event) Effect {
+	var state stateEvent
+	if json.Unmarshal(ev.Raw, &state, lenient) != nil {
+		return nil
+	}
+	membership := membershipOf(state.Content)
+	if membership == "" {
 		return nil
 	}
 	room, user := string(ev.RoomID), *ev.StateKey
-	return func(tx *store.Tx) error { return tx.SetMember(room, user, membership) }
+	switch own := as.isOwn(id.UserID(user)); {
+	case !own:
+		return func(tx *store.Tx) error { return tx.SetRoomMember(room, user, membership) }
+	case as.isOwn(ev.Sender):
+		return nil
+	}
+	return func(tx *store.Tx) error { return as.setMember(tx, room, user, membership) }
+}
+
+// setMember writes down where one of our own users is. A room of which no events come any more is not known any more.
+func (as *AppService) setMember(tx *store.Tx, room, user, membership string) error {
+	if err := tx.SetMember(room, user, membership); err != nil {
+		return err
+	}
+	switch membership {
+	case "leave", "ban":
+		return tx.LeaveRoom(room, string(as.botID))
+	}
+	return nil
+}
+
+// membershipOf reads the content of a member event; it is "" for what is none of the memberships.
+func membershipOf(content []byte) string {
+	var member struct {
+		Membership string `json:"membership"`
+	}
+	if json.Unmarshal(content, &member, lenient) != nil {
+		return ""
+	}
+	switch member.Membership {
+	case "join", "leave", "invite", "ban", "knock":
+		return member.Membership
+	}
+	return ""
 }

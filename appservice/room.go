@@ -16,7 +16,7 @@ import (
 
 func (i *Intent) setMember(ctx context.Context, room id.RoomID, user id.UserID, membership string) error {
 	err := i.as.store.Commit(ctx, i.as.epoch, func(tx *store.Tx) error {
-		return tx.SetMember(string(room), string(user), membership)
+		return i.as.setMember(tx, string(room), string(user), membership)
 	})
 	if err != nil {
 		return fmt.Errorf("write the membership of %s in %s: %w", user, room, err)
@@ -32,7 +32,8 @@ func (i *Intent) isMember(ctx context.Context, room id.RoomID) (bool, error) {
 	return membership == "join", nil
 }
 
-// EnsureJoined brings the user into a room: directly, and where that is forbidden by an invitation from the bot.
+// EnsureJoined brings the user into a room: directly, and where that is forbidden by an invitation from the bot. A room that
+// the bridge did not know is read: see [Intent.PowerLevels].
 func (i *Intent) EnsureJoined(ctx context.Context, room id.RoomID) error {
 	if in, err := i.isMember(ctx, room); err != nil || in {
 		return err
@@ -58,6 +59,16 @@ func (i *Intent) EnsureJoined(ctx context.Context, room id.RoomID) error {
 	if err != nil {
 		return fmt.Errorf("join %s as %s: %w", room, i.user, i.as.explain(err))
 	}
+	return i.joined(ctx, room)
+}
+
+// joined reads a room that the user has just come into, if the bridge does not know it, and writes down that the user is
+// in: in this order, so that after a crash between the two it is read. The bot always reads it: nobody may have been there
+// whose events the bridge got.
+func (i *Intent) joined(ctx context.Context, room id.RoomID) error {
+	if err := i.readRoom(ctx, room, i.user == i.as.botID); err != nil {
+		return err
+	}
 	return i.setMember(ctx, room, i.user, "join")
 }
 
@@ -70,7 +81,10 @@ func (i *Intent) JoinByIDOrAlias(ctx context.Context, roomOrAlias string, via ..
 	if err != nil {
 		return "", fmt.Errorf("join %s as %s: %w", roomOrAlias, i.user, i.as.explain(err))
 	}
-	return resp.RoomID, i.setMember(ctx, resp.RoomID, i.user, "join")
+	if in, err := i.isMember(ctx, resp.RoomID); err != nil || in {
+		return resp.RoomID, err
+	}
+	return resp.RoomID, i.joined(ctx, resp.RoomID)
 }
 
 // ResolveAlias gives the room that an alias leads to. The error is M_NOT_FOUND when it leads nowhere.
@@ -147,24 +161,6 @@ func (i *Intent) State(ctx context.Context, room id.RoomID, evType event.Type, s
 		return fmt.Errorf("read %s of %s as %s: %w", evType.Type, room, i.user, i.as.explain(err))
 	}
 	return nil
-}
-
-// PowerLevels asks the homeserver who may do what in a room. The result knows the room's creators, who from room version
-// 12 on stand above every level without being listed (MSC4289): ask it with GetUserLevel.
-func (i *Intent) PowerLevels(ctx context.Context, room id.RoomID) (*event.PowerLevelsEventContent, error) {
-	if err := i.EnsureRegistered(ctx); err != nil {
-		return nil, err
-	}
-	create, err := i.client("").FullStateEvent(ctx, room, event.StateCreate, "")
-	if err != nil {
-		return nil, fmt.Errorf("read who created %s as %s: %w", room, i.user, i.as.explain(err))
-	}
-	levels := &event.PowerLevelsEventContent{}
-	if err := i.State(ctx, room, event.StatePowerLevels, "", levels); err != nil && !errors.Is(err, mautrix.MNotFound) {
-		return nil, err
-	}
-	levels.CreateEvent = create
-	return levels, nil
 }
 
 // Members asks the homeserver who is in a room that the user is in.
