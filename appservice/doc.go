@@ -14,7 +14,7 @@
 //
 // The journey of an event: router.go (token and path), intake.go (body to commit), split.go and envelope.go (taking
 // apart), worker.go (handler, effects), abreast.go, shared.go (its commit), failure.go (backoff, dead letters), decode.go. After a
-// crash: heads.go, crashes.go, replay.go. Beside it: ephemeral.go, membership.go. What the homeserver asks: question.go
+// crash: heads.go, crashes.go, replay.go. Beside it: ephemeral.go, membership.go (rooms kept current, once roomread.go has read them). What the homeserver asks: question.go
 // (time and panics), query.go (users and aliases), thirdparty.go. Outwards: intent.go (one for each user in use: intents.go), device.go, room.go, profile.go,
 // media.go, ping.go; every request goes through transport.go, which asks act.go what it is, limits.go whether it may go now,
 // and tells refused.go what it was refused; redirect.go, retryafter.go. The registration file: registration.go,

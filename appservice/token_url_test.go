@@ -124,8 +124,14 @@ func everything(ctx context.Context, bot, ghost *appservice.Intent, room id.Room
 			var out map[string]any
 			return i.State(ctx, room, event.StateCreate, "", &out)
 		},
-		"PowerLevels": func(i *appservice.Intent) error { _, err := i.PowerLevels(ctx, room); return err },
-		"Members":     func(i *appservice.Intent) error { _, err := i.Members(ctx, room); return err },
+		"PowerLevels":   func(i *appservice.Intent) error { _, err := i.PowerLevels(ctx, room); return err },
+		"MaySend":       func(i *appservice.Intent) error { _, err := i.MaySend(ctx, room, event.EventMessage); return err },
+		"MayRedact":     func(i *appservice.Intent) error { _, err := i.MayRedact(ctx, room, bot.UserID()); return err },
+		"Joined":        func(i *appservice.Intent) error { _, err := i.Joined(ctx, room); return err },
+		"Members":       func(i *appservice.Intent) error { _, err := i.Members(ctx, room); return err },
+		"JoinedRooms":   func(i *appservice.Intent) error { _, err := i.JoinedRooms(ctx); return err },
+		"RemoveAliases": func(i *appservice.Intent) error { _, err := i.RemoveAliases(ctx, room); return err },
+		"Withdraw":      func(i *appservice.Intent) error { _, err := i.Withdraw(ctx, nil, ""); return err },
 		"Upload": func(i *appservice.Intent) error {
 			_, err := i.Upload(ctx, strings.NewReader("data"), 4, "text/plain", "a.txt")
 			return err
@@ -154,11 +160,11 @@ func methodsOf(t *testing.T, all map[string]func(*appservice.Intent) error) (nam
 			t.Errorf("Intent.%s is not tried here: add it", name)
 			continue
 		}
-		if name != "Leave" && name != "Kick" {
+		if name != "Leave" && name != "Kick" && name != "Withdraw" {
 			names = append(names, name)
 		}
 	}
-	return append(names, "Leave", "Kick")
+	return append(names, "Leave", "Kick", "Withdraw")
 }
 
 func TestF1_F4_WhateverAnIntentDoes_TheTokenIsInTheHeaderAlone(t *testing.T) {

@@ -77,7 +77,7 @@ func (b *Bridge) handleCommand(ctx context.Context, ev *appservice.Event, words 
 	return append(effects, b.answer(ev, reply)...), nil
 }
 
-// mayCommand asks for the room's power levels each time: they change, and commands are rare.
+// mayCommand goes by the room's power levels as events have told of them, in the order in which commands come.
 func (b *Bridge) mayCommand(ctx context.Context, room id.RoomID, user id.UserID) (allowed bool, why string, err error) {
 	if slices.Contains(b.cfg.Bridge.Admins, user) {
 		return true, "", nil

@@ -90,12 +90,9 @@ func (b *Bridge) botMember(ctx context.Context, ev *appservice.Event, member *ev
 	return nil, nil
 }
 
-// greet looks at a room that the bot has just joined: an encrypted one gets its sentence at once, and one that the
-// configuration connects is connected.
+// greet looks at a room that the bot has just joined, and whose state was read then: an encrypted one gets its sentence at
+// once, and one that the configuration connects is connected.
 func (b *Bridge) greet(ctx context.Context, room id.RoomID) error {
-	if err := b.guard.Forget(ctx, room); err != nil {
-		return err
-	}
 	if err := b.checkEncryption(ctx, room); err != nil {
 		return err
 	}

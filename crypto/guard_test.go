@@ -83,9 +83,26 @@ func (s *stage) questions() int {
 	}))
 }
 
+func TestGuard_RoomThatTheBotJoined_IsKnownAlready(t *testing.T) {
+	s := newStage(t)
+	plain, encrypted := s.room(t, false), s.room(t, true)
+	if err := s.guard.Check(t.Context(), plain); err != nil {
+		t.Error(err)
+	}
+	if err := s.guard.Check(t.Context(), encrypted); !errors.Is(err, crypto.ErrEncrypted) {
+		t.Errorf("got %v, want ErrEncrypted", err)
+	}
+	if n := s.questions(); n != 0 {
+		t.Errorf("the homeserver was asked %d times", n)
+	}
+}
+
 func TestGuard_PlainRoom_MayBeWrittenTo_AndIsAskedAboutOnce(t *testing.T) {
 	s := newStage(t)
 	room := s.room(t, false)
+	if err := s.guard.Forget(t.Context(), room); err != nil {
+		t.Fatal(err)
+	}
 	for range 3 {
 		if err := s.guard.Check(t.Context(), room); err != nil {
 			t.Fatal(err)
@@ -106,6 +123,9 @@ func TestGuard_EncryptedRoom_IsRefused(t *testing.T) {
 func TestGuard_HomeserverThatDoesNotAnswer_MeansNothingMayBeSent(t *testing.T) {
 	s := newStage(t)
 	room := s.room(t, false)
+	if err := s.guard.Forget(t.Context(), room); err != nil {
+		t.Fatal(err)
+	}
 	s.hs.Fault(bridgetest.Fault{Method: http.MethodGet, Path: regexp.MustCompile(`/state/m\.room\.encryption`), Times: 1, Status: 502})
 	err := s.guard.Check(t.Context(), room)
 	if err == nil || errors.Is(err, crypto.ErrEncrypted) {

@@ -72,7 +72,7 @@
 //	                  revocation (Retention.Media); for ever when it does not expire
 //	media revocations for ever: a self-contained link may live as long, and one is about 200 bytes
 //	media keys        for ever; there can be 255
-//	rooms, members, notices, ghosts, portals, settings: for ever, or until deleted
+//	rooms, their state, members, notices, ghosts, portals, settings: for ever, or until deleted
 //
 // # Databases
 //

@@ -196,6 +196,57 @@ var recordChecks = []check{
 			}
 		}
 	}},
+	{"Room_EventsWhileItIsRead_HoldAgainstWhatWasRead", func(t *testing.T, db *database) {
+		s := db.open(t)
+		knows := func(want bool) {
+			t.Helper()
+			if known, err := s.KnowsRoom(ctx(), "!a"); known != want || err != nil {
+				t.Errorf("known %v, %v", known, err)
+			}
+		}
+		expectState := func(typ, want string) {
+			t.Helper()
+			got, err := s.RoomState(ctx(), "!a", typ)
+			if errors.Is(err, store.ErrNotFound) {
+				err = nil
+			}
+			if string(got) != want || err != nil {
+				t.Errorf("%s is %q, want %q: %v", typ, got, want, err)
+			}
+		}
+		knows(false)
+		Commit(t, s, func(tx *store.Tx) error { // of a room that is not known nothing is kept
+			return errors.Join(tx.SetRoomState("!a", "levels", []byte("old")), tx.SetRoomMember("!a", "@x", "join"), tx.SetMember("!a", "@gone", "join"))
+		})
+		expectState("levels", "")
+		Commit(t, s, func(tx *store.Tx) error { return tx.BeginRoom("!a", map[string]string{"@own": "join"}) })
+		knows(false)
+		Commit(t, s, func(tx *store.Tx) error {
+			return errors.Join(tx.SetRoomState("!a", "levels", []byte("newer")), tx.SetRoomMember("!a", "@left", "leave"))
+		})
+		Commit(t, s, func(tx *store.Tx) error {
+			return tx.ReadRoom("!a", map[string]string{"@left": "join", "@own": "invite"}, map[string][]byte{"levels": []byte("read")}, false)
+		})
+		knows(false)
+		Commit(t, s, func(tx *store.Tx) error {
+			return tx.ReadRoom("!a", map[string]string{"@u": "join"}, map[string][]byte{"levels": []byte("read"), "create": []byte("read")}, true)
+		})
+		knows(true)
+		expectState("levels", "newer")
+		expectState("create", "read")
+		got, err := s.Members(ctx(), "!a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		expect(t, "members", got, map[string]string{"@left": "leave", "@own": "join", "@u": "join"})
+		Commit(t, s, func(tx *store.Tx) error { return tx.LeaveRoom("!a", "@own") })
+		knows(true)
+		Commit(t, s, func(tx *store.Tx) error {
+			return errors.Join(tx.SetMember("!a", "@own", "leave"), tx.LeaveRoom("!a", "@own"))
+		})
+		knows(false)
+		expectState("levels", "")
+	}},
 	{"Ghosts_AreKept", func(t *testing.T, db *database) {
 		s := db.open(t)
 		want := store.Ghost{UserID: "@g:x", Registered: true, DeviceID: "D", DeviceMade: true, DisplayName: "G", AvatarURL: "mxc://x/y", LastWrite: start}
