@@ -99,3 +99,11 @@ func WriteConnection(tb testing.TB, s *Store) *sql.Conn {
 func AssertDurable(conn *sql.Conn) error { return assertDurable(context.Background(), conn) }
 
 func Reader(s *Store) *sql.DB { return s.engine.reader() }
+
+// SilentAfter has stores that are opened until the test ends give a silent PostgreSQL up sooner.
+func SilentAfter(tb testing.TB, d time.Duration) {
+	tb.Helper()
+	before := silentAfter
+	silentAfter = d
+	tb.Cleanup(func() { silentAfter = before })
+}

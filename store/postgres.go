@@ -36,10 +36,10 @@ func openPostgres(ctx context.Context, rawURI string, log zerolog.Logger) (_ *po
 			err = fmt.Errorf("opening the database at %s: %w", uri.Host, redact(err, uri))
 		}
 	}()
-	if e.write, err = openPool(uri, 2); err != nil {
+	if e.write, err = openPoolOver(uri, 2, newSilenceDialer()); err != nil {
 		return nil, err
 	}
-	if e.read, err = openPool(uri, readers); err != nil {
+	if e.read, err = openPoolOver(uri, readers, newSilenceDialer()); err != nil {
 		return nil, err
 	}
 	err = e.write.QueryRowContext(ctx, `SELECT hashtextextended('trestle epoch in ' || current_schema(), 0)`).Scan(&e.epochLock)
@@ -54,7 +54,9 @@ func openPostgres(ctx context.Context, rawURI string, log zerolog.Logger) (_ *po
 
 // openPool opens connections that send blobs as they are. mautrix's stores must not use them: its JSON columns cannot be
 // sent so.
-func openPool(uri *url.URL, size int) (*sql.DB, error) {
+func openPool(uri *url.URL, size int) (*sql.DB, error) { return openPoolOver(uri, size, nil) }
+
+func openPoolOver(uri *url.URL, size int, dialer pq.Dialer) (*sql.DB, error) {
 	u := *uri
 	q := u.Query()
 	q.Set("binary_parameters", "yes")
@@ -66,15 +68,24 @@ func openPool(uri *url.URL, size int) (*sql.DB, error) {
 	if err != nil {
 		return nil, err
 	}
+	if dialer != nil {
+		connector.Dialer(dialer)
+	}
 	db := sql.OpenDB(connector)
 	db.SetMaxOpenConns(size)
 	db.SetMaxIdleConns(size)
 	return db, nil
 }
 
-// upgrade brings the schema up to date while no other process starts.
+// upgrade brings the schema up to date while no other process starts. Either may take its time, so that these connections
+// bear silence.
 func (e *postgresEngine) upgrade(ctx context.Context) error {
-	conn, err := e.write.Conn(ctx)
+	db, err := openPool(e.uri, 2)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	conn, err := db.Conn(ctx)
 	if err != nil {
 		return err
 	}
@@ -84,7 +95,7 @@ func (e *postgresEngine) upgrade(ctx context.Context) error {
 		return err
 	}
 	defer func() { _, _ = conn.ExecContext(context.WithoutCancel(ctx), "SELECT pg_advisory_unlock("+lock+")") }()
-	return upgrade(ctx, e.write, "postgres")
+	return upgrade(ctx, db, "postgres")
 }
 
 func (e *postgresEngine) placeholders(query string) string { return query }
