@@ -50,7 +50,16 @@ type hold struct {
 	refusals int       // in a row
 	turn     chan struct{}
 	users    int // how many wait for the turn, or have it
+
+	// From the second refusal on it is known how much room there is, and one request follows the other at that pace.
+	free  time.Time     // when there was room, as the homeserver said at the last refusal
+	fit   int           // how many requests have passed since then
+	pace  time.Duration // between two; 0: not known
+	paced int           // how many have kept to it
 }
+
+// quicken is after how many requests the pace is quickened by a tenth, to see whether there is more room.
+const quicken = 20
 
 func newLimits(bot id.UserID, quit <-chan struct{}, count func(class, string)) *limits {
 	return &limits{quit: quit, bot: bot, count: count, holds: make(map[holdKey]*hold)}
@@ -182,7 +191,12 @@ func (l *limits) refused(a act, resp *http.Response, matrix bool, body []byte) t
 		wait = backoff(h.refusals)
 	}
 	wait = max(wait, minLimitWait)
-	if until := time.Now().Add(min(wait, maxHold)); until.After(h.until) {
+	until := time.Now().Add(min(wait, maxHold))
+	if h.fit > 0 && until.After(h.free) {
+		h.pace, h.paced = until.Sub(h.free)/time.Duration(h.fit), 0
+	}
+	h.free, h.fit = until, 0
+	if until.After(h.until) {
 		h.until, h.careful = until, until.Add(carefulFor)
 	}
 	for key, h := range l.holds { // there are as many as users were limited within minutes
@@ -195,10 +209,24 @@ func (l *limits) refused(a act, resp *http.Response, matrix bool, body []byte) t
 func (l *limits) passed(a act) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	now := time.Now()
 	for _, key := range l.concerns(a) {
-		if h := l.holds[key]; h != nil {
-			h.refusals = 0
+		h := l.holds[key]
+		if h == nil || h.free.IsZero() || now.Before(h.free) { // the latter was under way when others were refused
+			continue
 		}
+		h.refusals = 0
+		h.fit++
+		if h.pace == 0 {
+			continue
+		}
+		if h.paced++; h.paced%quicken == 0 {
+			h.pace -= h.pace / 10
+		}
+		if h.until = h.until.Add(h.pace); h.until.Before(now) {
+			h.until = now.Add(h.pace)
+		}
+		h.careful = h.until.Add(carefulFor)
 	}
 }
 

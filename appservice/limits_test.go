@@ -234,6 +234,86 @@ func TestRateLimit_WhoWaitedGoOneAtATime(t *testing.T) {
 	})
 }
 
+// bucket is a limit as Synapse has it: burst at once, and one in each. It is for the answer of a limited.
+type bucket struct {
+	each    time.Duration
+	burst   int
+	full    time.Time
+	refused int
+}
+
+func (b *bucket) answer(*http.Request) *http.Response {
+	now := time.Now()
+	if b.full.Before(now) {
+		b.full = now
+	}
+	if wait := b.full.Add(-b.each * time.Duration(b.burst-1)).Sub(now); wait > 0 {
+		b.refused++
+		return answered(429, fmt.Sprint(int(wait/time.Second)+1), limitBody)
+	}
+	b.full = b.full.Add(b.each)
+	return answered(200, "", "{}")
+}
+
+// Each comes again when it was told to, as the rows of the outbox do. Few meet the limit, and hardly any time is lost.
+func TestRateLimit_AThousandGhostsAtOnce_DoNotEachRunIntoIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const ghosts, rooms = 1000, 20
+		b := &bucket{each: 10 * time.Second, burst: 3}
+		l := newLimited(t, b.answer)
+		begin := time.Now()
+		var all sync.WaitGroup
+		for room := range rooms {
+			all.Go(func() {
+				for n := range ghosts / rooms {
+					user := id.UserID(fmt.Sprintf("@irc_%d_%d:hs.test", room, n))
+					for {
+						status, wait := l.request(Impatient(t.Context()), "POST", "register", user)
+						if status == 200 {
+							break
+						}
+						time.Sleep(max(wait, minLimitWait))
+					}
+				}
+			})
+		}
+		all.Wait()
+		least := b.each * (ghosts - 3)
+		t.Logf("%d ghosts registered, %d requests refused, %.2f times as long as the limit asks for", ghosts, b.refused, float64(time.Since(begin))/float64(least))
+		if b.refused > ghosts/10 || time.Since(begin) > least*5/4 {
+			t.Errorf("%d were refused, and it took %v instead of %v", b.refused, time.Since(begin), least)
+		}
+	})
+}
+
+// A limit that counts in a minute, and then lets many through, is no reason to let one through in a minute.
+func TestRateLimit_ThatCountsByTheMinute_IsNotTakenForOneThatCountsOneByOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		window, in := time.Now(), 0
+		l := newLimited(t, func(*http.Request) *http.Response {
+			if time.Since(window) >= time.Minute {
+				window, in = time.Now(), 0
+			}
+			if in++; in > 600 {
+				return answered(429, fmt.Sprint(int(time.Until(window.Add(time.Minute))/time.Second)+1), limitBody)
+			}
+			return answered(200, "", "{}")
+		})
+		begin, done := time.Now(), 0
+		for done < 6000 {
+			status, wait := l.request(Impatient(t.Context()), "POST", "register", ghostA)
+			if status == 200 {
+				done++
+			} else {
+				time.Sleep(wait)
+			}
+		}
+		if took := time.Since(begin); took > 15*time.Minute {
+			t.Errorf("6000 took %v, where 600 may go in a minute", took)
+		}
+	})
+}
+
 func TestC6_RegistrationsAndDevices_AreMadeOneAtATime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLimited(t, nil)
