@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -305,6 +307,18 @@ func TestCheck_EventsThatWait_StayWithTheHomeserver(t *testing.T) {
 	}
 	if state := s.hs.AppServiceState("test"); state.Pending == 0 {
 		t.Errorf("what waited was taken: %+v", state)
+	}
+	s.clean()
+}
+
+func TestCheck_SomebodyElseAnswersThePing_IsFoundOut(t *testing.T) {
+	s := newSite(t)
+	s.tell()
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "{}") }))
+	defer elsewhere.Close()
+	s.hs.SetAppServiceURL("test", elsewhere.URL)
+	if status, out := s.run("check"); status != 1 || !strings.Contains(out, "FAIL  ping          somebody else answered the homeserver's ping") {
+		t.Errorf("status %d:\n%s", status, out)
 	}
 	s.clean()
 }
