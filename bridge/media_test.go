@@ -30,8 +30,9 @@ func picture(t *testing.T, width, height int) []byte {
 // sealed uploads an encrypted file and gives the `file` of its event.
 func (c *crossing) sealed(plain []byte) map[string]any {
 	c.Helper()
-	file := mx.NewEncryptedFile()
-	uri := must(c.alice.Upload(c.ctx, "", "application/octet-stream", file.Encrypt(plain)))(c.T)
+	file, data := mx.NewEncryptedFile(), bytes.Clone(plain)
+	file.EncryptInPlace(data)
+	uri := must(c.alice.Upload(c.ctx, "", "application/octet-stream", data))(c.T)
 	return map[string]any{
 		"url": uri.String(), "v": "v2", "iv": file.InitVector, "hashes": map[string]string{"sha256": file.Hashes.SHA256},
 		"key": map[string]any{"kty": "oct", "alg": "A256CTR", "k": file.Key.Key, "ext": true, "key_ops": []string{"encrypt", "decrypt"}},

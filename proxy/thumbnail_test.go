@@ -64,6 +64,17 @@ func TestProxy22_Thumbnail_ComesFromTheHomeserverInTheAllowedSizes(t *testing.T)
 	}
 }
 
+func TestProxy22_Thumbnail_Head_TellsOfTheThumbnail(t *testing.T) {
+	s := newStoredStage(t)
+	s.hs.put("photo", "image/heic", "what no browser shows")
+	s.hs.put("photo 320x240", "image/png", string(smallPNG))
+	small := s.small(s.link(mediaOf("photo", "image/heic", "photo.heic")), "t320")
+	get, head := s.get(small), s.do(http.MethodHead, small)
+	for _, name := range []string{"Content-Type", "Content-Length", "ETag", "Content-Disposition"} {
+		wantHeader(t, head, name, get.Header.Get(name))
+	}
+}
+
 func TestProxy22_Thumbnail_LinkToOneSize_OpensNoOtherAndNotTheFile(t *testing.T) {
 	s := newStoredStage(t)
 	s.hs.put("photo 320x240", "image/png", string(smallPNG))

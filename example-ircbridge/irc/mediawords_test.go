@@ -111,7 +111,7 @@ func TestSend_TextBeyondTheLimit_IsItsFirstLinesAndAPage(t *testing.T) {
 	if *asked != 1 {
 		t.Errorf("the page was asked for %d times", *asked)
 	}
-	msg, asked = lengthy("* a\nb\nc\nd\ne\nf\ng") // an edit, in answer to somebody
+	msg, _ = lengthy("* a\nb\nc\nd\ne\nf\ng") // an edit, in answer to somebody
 	msg.ReplyTo = &bridge.Reply{Name: "bob"}
 	f.mustSend(msg)
 	for _, want := range []string{"<Alice> bob: * a", "<Alice> b", "<Alice> … (5 more lines): " + testLink} {
