@@ -89,7 +89,7 @@ func TestC9_TransientFailure_ForgetsNothing(t *testing.T) {
 }
 
 // Dendrite asks for a password that nobody has, also for a device that is not there.
-func TestC8_HomeserverThatAsksForAPassword_IsNotAskedAgainAndTheDeviceIsLoggedOut(t *testing.T) {
+func TestC8_E2_HomeserverThatAsksForAPassword_IsNotAskedAgainAndTheDeviceIsLoggedOut(t *testing.T) {
 	s := newSite(t, bridgetest.Dendrite, withoutLoginRefusal)
 	s.leaveDevice("LEFTBEHIND1")
 	if err := s.as.Ghost(ghost).RemoveDevice(t.Context()); err != nil {

@@ -14,37 +14,40 @@ import (
 	"github.com/trestle-bridge/trestle/bridgetest"
 )
 
-// ways are the homeservers and how each gives devices.
-var ways = []struct {
+// way is how a homeserver gives devices.
+type way struct {
 	name   string
 	kind   bridgetest.Personality
 	change func(*appservice.Registration)
 	mode   string
 	method string
 	actAs  bool
-}{
-	{"Synapse", bridgetest.Synapse, nil, "auto", "msc4190", true},
+}
+
+var ways = []way{
+	{"Synapse", bridgetest.Synapse, unchanged, "auto", "msc4190", true},
 	{"Synapse, logins not given up", bridgetest.Synapse, withoutLoginRefusal, "auto", "msc4190", true},
 	{"Synapse, by login", bridgetest.Synapse, withoutLoginRefusal, "login", "login", true},
-	{"Synapse with OAuth", bridgetest.SynapseOAuth, nil, "auto", "msc4190", true},
-	{"Continuwuity", bridgetest.Continuwuity, nil, "auto", "msc4190", true},
-	{"Tuwunel", bridgetest.Tuwunel, nil, "auto", "msc4190", true},
+	{"Synapse with OAuth", bridgetest.SynapseOAuth, unchanged, "auto", "msc4190", true},
+	{"Continuwuity", bridgetest.Continuwuity, unchanged, "auto", "msc4190", true},
+	{"Tuwunel", bridgetest.Tuwunel, unchanged, "auto", "msc4190", true},
 	{"Tuwunel without device_management", bridgetest.Tuwunel, withoutLoginRefusal, "auto", "login", true},
-	{"Dendrite", bridgetest.Dendrite, nil, "auto", "login", false},
-	{"Dendrite, by login", bridgetest.Dendrite, nil, "login", "login", false},
+	{"Dendrite", bridgetest.Dendrite, unchanged, "auto", "login", false},
+	{"Dendrite, by login", bridgetest.Dendrite, unchanged, "login", "login", false},
 }
 
 func unchanged(*appservice.Registration) {}
 
+func (w *way) site(t *testing.T) *site {
+	s := newSite(t, w.kind, w.change)
+	s.restart(mode(w.mode))
+	return s
+}
+
 func TestC17_E7_E8_EachHomeserver_IsFoundOutByTryingAndRemembered(t *testing.T) {
 	for _, way := range ways {
 		t.Run(way.name, func(t *testing.T) {
-			change := way.change
-			if change == nil {
-				change = unchanged
-			}
-			s := newSite(t, way.kind, change)
-			s.restart(mode(way.mode))
+			s := way.site(t)
 			s.mustSay("1")
 			found, err := s.as.DeviceSupport(t.Context())
 			if err != nil || found.Method != way.method || found.ActAs != way.actAs || (found.Cause == "") != way.actAs && way.mode == "auto" && way.method == "msc4190" {
@@ -288,12 +291,7 @@ func TestC2_E6_DeviceThatTheHomeserverLost_ComesBackOnceAndUnderAnotherID(t *tes
 			continue
 		}
 		t.Run(way.name, func(t *testing.T) {
-			change := way.change
-			if change == nil {
-				change = unchanged
-			}
-			s := newSite(t, way.kind, change)
-			s.restart(mode(way.mode))
+			s := way.site(t)
 			s.mustSay("1")
 			first := s.known().DeviceID
 			s.lose(first)
