@@ -99,12 +99,9 @@ func everything(ctx context.Context, bot, ghost *appservice.Intent, room id.Room
 			}
 			return nil
 		},
-		"JoinedRooms":   func(i *appservice.Intent) error { _, err := i.JoinedRooms(ctx); return err },
-		"RemoveAliases": func(i *appservice.Intent) error { _, err := i.RemoveAliases(ctx, room); return err },
-		"Withdraw":      func(i *appservice.Intent) error { _, err := i.Withdraw(ctx, nil, "bye"); return err },
-		"Leave":         func(i *appservice.Intent) error { return i.Leave(ctx, room, "bye") },
-		"Invite":        func(*appservice.Intent) error { return bot.Invite(ctx, room, "@someone:hs.test") },
-		"Kick":          func(*appservice.Intent) error { return bot.Kick(ctx, room, ghost.UserID(), "why") },
+		"Leave":  func(i *appservice.Intent) error { return i.Leave(ctx, room, "bye") },
+		"Invite": func(*appservice.Intent) error { return bot.Invite(ctx, room, "@someone:hs.test") },
+		"Kick":   func(*appservice.Intent) error { return bot.Kick(ctx, room, ghost.UserID(), "why") },
 		"SendMessage": func(i *appservice.Intent) error {
 			_, err := i.SendMessage(ctx, room, event.EventMessage, content, "m"+string(i.UserID()))
 			return err
