@@ -180,9 +180,12 @@ func TestMedia_UploadAndDownload_AreTheSameBytes(t *testing.T) {
 	w.is([]any{status, answer["errcode"]}, []any{401, "M_MISSING_TOKEN"})
 }
 
-func TestMedia_OverTheLimit_GetsNoAnswer(t *testing.T) {
+func TestMedia_OverTheLimit_IsRefused_AndOverWhatSynapseReadsGetsNoAnswer(t *testing.T) {
 	w := startWith(t, bridgetest.Options{MaxUpload: 1000})
-	if _, err := w.hs.User("alice").Upload(w.ctx, "big", "image/png", make([]byte, 1001)); err == nil || bridgetest.IsErrCode(err, "M_TOO_LARGE") {
+	if _, err := w.hs.User("alice").Upload(w.ctx, "big", "image/png", make([]byte, 1001)); !bridgetest.IsErrCode(err, "M_TOO_LARGE") {
+		t.Fatalf("got %v, want M_TOO_LARGE", err)
+	}
+	if _, err := w.hs.User("alice").Upload(w.ctx, "huge", "image/png", make([]byte, 200*65536+1)); err == nil || bridgetest.IsErrCode(err, "M_TOO_LARGE") {
 		t.Fatalf("got %v, want a broken connection", err)
 	}
 	must(w.hs.User("alice").Upload(w.ctx, "small", "image/png", make([]byte, 1000)))(w)

@@ -38,6 +38,9 @@ func (hs *Homeserver) postLogin(c *call) (any, error) {
 			return nil, err
 		}
 	default:
+		if req.Identifier == nil {
+			return nil, badRequest("M_INVALID_PARAM", "Invalid login submission")
+		}
 		return nil, badRequest("M_UNKNOWN", "Unknown login type %s", req.Type)
 	}
 	if req.Identifier == nil || req.Identifier.Type != "m.id.user" || req.Identifier.User == "" {
@@ -159,7 +162,7 @@ func (hs *Homeserver) postRefresh(c *call) (any, error) {
 		hs.limitLife(renewed, out)
 		return out, nil
 	}
-	return nil, unknownToken("refresh token is not known")
+	return nil, refuse(http.StatusUnauthorized, "M_UNKNOWN_TOKEN", "refresh token is not known")
 }
 
 func (hs *Homeserver) postLogout(c *call) (any, error) {

@@ -3,7 +3,6 @@ package bridgetest
 import (
 	"context"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -26,8 +25,14 @@ func (hs *Homeserver) getMediaConfig(*call) (any, error) {
 	return map[string]any{"m.upload.size": hs.opts.MaxUpload}, nil
 }
 
-// readUpload reads a body; one that is too large ends the connection and is answered nothing.
+// maxBody is what Synapse takes of any request, in bytes: as much as 200 events may have.
+const maxBody = 200 * 65536
+
+// readUpload reads a body. One that is too large for Synapse to read at all ends the connection and is answered nothing.
 func (hs *Homeserver) readUpload(c *call) ([]byte, bool, error) {
+	if hs.traits.family == synapse && c.ContentLength > hs.opts.MaxUpload && c.ContentLength <= maxBody {
+		return nil, false, refuse(http.StatusRequestEntityTooLarge, "M_TOO_LARGE", "Upload request body is too large")
+	}
 	if c.ContentLength <= hs.opts.MaxUpload {
 		data, err := io.ReadAll(io.LimitReader(c.Body, hs.opts.MaxUpload+1))
 		if err != nil {
@@ -157,7 +162,7 @@ func (hs *Homeserver) writeMedia(c *call, mime string, data []byte) {
 		c.WriteHeader(http.StatusNotModified)
 		return
 	}
-	if strings.HasPrefix(mime, "text/") && !strings.Contains(mime, "charset") {
+	if slices.Contains(textTypes, strings.ToLower(mime)) {
 		mime += "; charset=UTF-8"
 	}
 	h.Set("Content-Type", mime)
@@ -167,6 +172,12 @@ func (hs *Homeserver) writeMedia(c *call, mime string, data []byte) {
 	if c.Method != http.MethodHead {
 		_, _ = c.ResponseWriter.Write(data)
 	}
+}
+
+// textTypes are those that Synapse adds its character set to.
+var textTypes = []string{
+	"text/css", "text/csv", "text/html", "text/calendar", "text/plain", "text/javascript", "application/json",
+	"application/ld+json", "application/rtf", "image/svg+xml", "text/xml",
 }
 
 // inlineTypes are what a browser may show by itself; everything else is to be saved.
@@ -194,15 +205,30 @@ func disposition(mime, name string) string {
 	return kind + "; filename=" + name
 }
 
+// size is a length in pixels of a request.
+func (c *call) size(name string) (int, error) {
+	if !c.URL.Query().Has(name) {
+		return 0, badRequest("M_MISSING_PARAM", "Missing integer query parameter '%s'", name)
+	}
+	n, err := strconv.Atoi(c.param(name))
+	if err != nil || n <= 0 {
+		return 0, badRequest("M_INVALID_PARAM", "Query parameter '%s' must be an integer", name)
+	}
+	return n, nil
+}
+
 func (hs *Homeserver) getThumbnail(c *call) (any, error) {
 	f, err := hs.findMedia(c)
 	if err != nil {
 		return nil, err
 	}
-	width, err := strconv.Atoi(c.param("width"))
-	height, err2 := strconv.Atoi(c.param("height"))
-	if errors.Join(err, err2) != nil || width <= 0 || height <= 0 {
-		return nil, badRequest("M_MISSING_PARAM", "Missing integer query parameter 'width' or 'height'")
+	width, err := c.size("width")
+	if err != nil {
+		return nil, err
+	}
+	height, err := c.size("height")
+	if err != nil {
+		return nil, err
 	}
 	mime, data, err := thumbnail(f.data, width, height)
 	if err != nil {

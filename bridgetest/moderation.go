@@ -19,8 +19,9 @@ const (
 	// Locked users (MSC3939) may not log in, and their logins are refused: 401 M_USER_LOCKED with soft_logout. An appservice
 	// goes on acting as its locked ghost.
 	Locked
-	// Deactivated users have no logins, and get none: 403 M_USER_DEACTIVATED. An appservice goes on acting as its
-	// deactivated ghost, and cannot register it again.
+	// Deactivated users have left all rooms (Synapse takes a moment for that, which is not there here), have no logins, and get
+	// none: 403 M_USER_DEACTIVATED. An appservice goes on acting as its deactivated ghost, also joins rooms with it, and cannot
+	// register it again.
 	Deactivated
 )
 
@@ -41,6 +42,12 @@ func (hs *Homeserver) Moderate(user id.UserID, what Moderation) error {
 		}
 		for _, device := range acc.deviceIDs() {
 			hs.dropDevice(acc, device)
+		}
+		for _, r := range append(hs.roomsOf(acc.id, "join"), hs.roomsOf(acc.id, "invite")...) {
+			_, err := hs.emit(r, draft{typ: "m.room.member", sender: acc.id, stateKey: &acc.id, content: object{"membership": "leave"}})
+			if err != nil {
+				return fmt.Errorf("deactivating %s: %w", user, err)
+			}
 		}
 	}
 	return nil

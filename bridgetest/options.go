@@ -35,8 +35,9 @@ type Options struct {
 	// PushTimeout bounds the wait for the headers of an appservice's answer; when zero it is what the real server has (60 s
 	// Synapse, 30 s Dendrite, 35 s Continuwuity and Tuwunel).
 	PushTimeout time.Duration
-	// MaxUpload is the greatest size of uploaded media in bytes; 50 MiB when zero. Larger uploads are met with a reset
-	// of the connection, as by Synapse.
+	// MaxUpload is the greatest size of uploaded media in bytes; 50 MiB when zero. Synapse answers a larger upload with 413 as
+	// long as it has no more than 13,107,200 bytes, which it takes of any request, and else with a reset of the connection.
+	// The others reset it.
 	MaxUpload int64
 	// Limits are the rates at which ghosts of rate-limited appservices may do things; none when zero.
 	Limits Limits

@@ -36,7 +36,11 @@ func (hs *Homeserver) getProfileKey(c *call) (any, error) {
 	}
 	value, have := acc.profile[key]
 	if !have {
-		if key == "displayname" || key == "avatar_url" {
+		switch {
+		case key != "displayname" && key != "avatar_url":
+		case hs.traits.family == synapse:
+			return map[string]any{key: nil}, nil
+		default:
 			return struct{}{}, nil
 		}
 		return nil, notFound("Profile was not found")

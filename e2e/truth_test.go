@@ -50,8 +50,8 @@ func realTarget(t *testing.T, p bridgetest.Personality, config string) truth.Tar
 		paths = append(paths, writeRegistration(t, reg))
 		tokens[reg.ID] = reg.ASToken
 	}
-	synapse := StartSynapse(t, SynapseOptions{Registrations: paths, Config: config})
-	target := truth.Target{Personality: p, URL: synapse.URL, Domain: synapse.Domain, Tokens: tokens}
+	synapse := StartSynapse(t, SynapseOptions{Registrations: paths, Config: config + "\nmax_upload_size: 64K\n"})
+	target := truth.Target{Personality: p, URL: synapse.URL, Domain: synapse.Domain, Tokens: tokens, SmallUploads: true}
 	if p == bridgetest.SynapseOAuth {
 		return target // nobody can log in, as there is no authentication service
 	}
@@ -88,7 +88,7 @@ func moderate(ctx context.Context, admin *mautrix.Client, user id.UserID, what b
 // modelTarget is bridgetest's homeserver, with the same appservices and people as the real one.
 func modelTarget(t *testing.T, real truth.Target, opts bridgetest.Options) truth.Target {
 	t.Helper()
-	opts.Personality, opts.ServerName = real.Personality, real.Domain
+	opts.Personality, opts.ServerName, opts.MaxUpload = real.Personality, real.Domain, 64<<10
 	hs := bridgetest.NewHomeserver(t, opts)
 	for _, reg := range truth.Registrations(hs.Domain()) {
 		if err := hs.AddRegistration(reg); err != nil {

@@ -47,11 +47,17 @@ type Step struct {
 
 // Answer is what is expected.
 type Answer struct {
-	Want   string            `yaml:"want"` // status and error code: "404 M_NOT_FOUND"; "200 text" for one that is no JSON; "left out"
+	Want   string            `yaml:"want"` // status and error code: "404 M_NOT_FOUND"; "200 text" for one that is no JSON; "left out"; "no answer"
 	Has    map[string]any    `yaml:"has"`
 	Lacks  []string          `yaml:"lacks"`
 	Header map[string]string `yaml:"header"`
 }
+
+// What may stand in the place of a status.
+const (
+	leftOut  = "left out"  // the request is not made
+	noAnswer = "no answer" // the connection ends
+)
 
 // Other is an answer that may be written as its status and code alone.
 type Other Answer

@@ -30,6 +30,8 @@ type Target struct {
 	// Limits tells that the rates are those of bridgetest.TightLimits. Cases that need them run only then, and the others only
 	// without.
 	Limits bool
+	// SmallUploads tells that uploads of more than 64 KiB are too large. Cases that need that run only then.
+	SmallUploads bool
 	// Moderate does what an administrator can do; nil leaves out the cases that need it.
 	Moderate func(ctx context.Context, user id.UserID, what bridgetest.Moderation) error
 }
@@ -88,7 +90,7 @@ func (target *Target) can(c *Case) bool {
 	limits := false
 	for _, need := range c.Needs {
 		limits = limits || need == "limits"
-		if need == "moderation" && target.Moderate == nil {
+		if need == "moderation" && target.Moderate == nil || need == "small uploads" && !target.SmallUploads {
 			return false
 		}
 	}
@@ -106,7 +108,7 @@ type runner struct {
 
 func newRunner(ctx context.Context, target Target) *runner {
 	return &runner{
-		Target: target, ctx: ctx, vars: map[string]string{"domain": target.Domain, "run": randomHex(), "big": strings.Repeat("x", 70_000)},
+		Target: target, ctx: ctx, vars: map[string]string{"domain": target.Domain, "run": randomHex(), "long": strings.Repeat("x", 248), "big": strings.Repeat("x", 70_000), "huge": strings.Repeat("x", 13_200_000)},
 		client: &http.Client{
 			Transport:     &http.Transport{DisableKeepAlives: true},
 			Timeout:       time.Minute,
@@ -191,11 +193,17 @@ func (r *runner) step(n int, s *Step) (x *exchange, goOn bool) {
 		return nil, true
 	}
 	want := s.expected(r.Personality)
-	if want.Want == "left out" {
+	if want.Want == leftOut {
 		return nil, true
 	}
 	where += s.Do
 	a, err := r.request(s)
+	if want.Want == noAnswer {
+		if err == nil {
+			r.problem("%s: %d, want no answer", where, a.status)
+		}
+		return nil, true
+	}
 	if err != nil {
 		r.problem("%s: %v", where, err)
 		return nil, false
@@ -290,7 +298,7 @@ func (r *runner) request(s *Step) (*answer, error) {
 	var reader io.Reader
 	switch {
 	case s.Raw != "":
-		reader = strings.NewReader(s.Raw)
+		reader = strings.NewReader(r.expand(s.Raw, plain))
 	case s.Body != nil:
 		data, err := json.Marshal(r.expandAll(s.Body))
 		if err != nil {

@@ -16,7 +16,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // target is bridgetest's homeserver, with what the cases are written for.
 func target(t *testing.T, p bridgetest.Personality, limits bool) truth.Target {
 	t.Helper()
-	opts := bridgetest.Options{Personality: p}
+	opts := bridgetest.Options{Personality: p, MaxUpload: 64 << 10}
 	if limits {
 		opts.Limits = bridgetest.TightLimits()
 		opts.Clock = bridgetest.NewClock() // stands still, so that nothing comes back while the case runs
@@ -30,7 +30,7 @@ func target(t *testing.T, p bridgetest.Personality, limits bool) truth.Target {
 		tokens[reg.ID] = reg.ASToken
 	}
 	return truth.Target{
-		Personality: p, URL: hs.URL(), Domain: hs.Domain(), Tokens: tokens, Limits: limits,
+		Personality: p, URL: hs.URL(), Domain: hs.Domain(), Tokens: tokens, Limits: limits, SmallUploads: true,
 		Moderate: func(_ context.Context, user id.UserID, what bridgetest.Moderation) error {
 			return hs.Moderate(user, what)
 		},
