@@ -20,10 +20,7 @@ func (hs *Homeserver) identify(r *http.Request) (identity, error) {
 		return who, hs.sessionRefusal(s)
 	}
 	as := hs.serviceByToken(token)
-	switch {
-	case as == nil && hs.opts.Personality == SynapseOAuth:
-		return identity{}, refuse(http.StatusServiceUnavailable, "M_UNKNOWN", "Unable to introspect the access token")
-	case as == nil:
+	if as == nil {
 		return identity{}, unknownToken("Invalid access token passed.")
 	}
 	who := identity{service: as, account: as.sender}

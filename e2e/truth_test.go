@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"testing"
@@ -126,11 +127,20 @@ rc_login: {address: %s, account: %s, failed_attempts: %s}
 	truth.Compare(t, modelTarget(t, real, bridgetest.Options{Limits: limits, Clock: bridgetest.NewClock()}), real)
 }
 
-// Logins are delegated to an authentication service, which is not there: what appservices do needs none.
+// Logins are delegated to an authentication service. What appservices do needs none, so this one knows no token, and has
+// nothing else to say: real ones are no Debian packages.
 func TestTruth_SynapseWithOAuth_AnswersAsBridgetestDoes(t *testing.T) {
+	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		if r.URL.Path != "/oauth2/introspect" {
+			w.WriteHeader(http.StatusNotFound)
+		}
+		_, _ = w.Write([]byte(`{"active": false}`))
+	}))
+	t.Cleanup(service.Close)
 	real := realTarget(t, bridgetest.SynapseOAuth, fmt.Sprintf(`
-matrix_authentication_service: {enabled: true, endpoint: "http://%s/", secret: not-used}
+matrix_authentication_service: {enabled: true, endpoint: "%s/", secret: not-used}
 password_config: {enabled: false}
-`, loopback(FreePort(t))))
+`, service.URL))
 	truth.Compare(t, modelTarget(t, real, bridgetest.Options{}), real)
 }
