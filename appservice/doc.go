@@ -7,7 +7,7 @@
 // together. What no handler can be given, or what fails for too long, becomes a dead letter. Typing, receipts and presence
 // are passed on without being stored.
 //
-// What goes out: an [Intent] for each user, which registers it, makes its device (MSC4190, MSC4326), joins rooms, and
+// What goes out: an [Intent] for each user, which registers it, makes its device (MSC4190, MSC2778, MSC4326), joins rooms, and
 // sends under transaction IDs that the caller gives.
 //
 // # Files
@@ -15,7 +15,8 @@
 // The journey of an event: router.go (token and path), intake.go (body to commit), split.go and envelope.go (taking
 // apart), worker.go (handler, effects), abreast.go, shared.go (its commit), failure.go (backoff, dead letters), decode.go. After a
 // crash: heads.go, crashes.go, replay.go. Beside it: ephemeral.go, membership.go (rooms kept current, once roomread.go has read them). What the homeserver asks: question.go
-// (time and panics), query.go (users and aliases), thirdparty.go. Outwards: intent.go (one for each user in use: intents.go), device.go, room.go, profile.go,
+// (time and panics), query.go (users and aliases), thirdparty.go. Outwards: intent.go (one for each user in use: intents.go), device.go (with device_support.go,
+// what is known of the homeserver's way; device_probe.go, finding it out; login.go; device_remove.go), room.go, profile.go,
 // media.go, ping.go; every request goes through transport.go, which asks act.go what it is, limits.go whether it may go now,
 // and tells refused.go what it was refused; redirect.go, retryafter.go. The registration file: registration.go,
 // registration_generate.go.

@@ -295,6 +295,34 @@ func TestE6_DeviceGone_IsMadeAnewOnceAndTheMessageArrives(t *testing.T) {
 	}
 }
 
+// The homeserver's database was put back: it has neither the ghost nor its device, and so none of its keys.
+func TestC2_GhostThatTheHomeserverLost_GetsAnotherDeviceThanTheOneWithKeys(t *testing.T) {
+	hs := newFakeHS(t)
+	f := newFixture(t, hs)
+	if _, err := f.send(ghostA, "t1"); err != nil {
+		t.Fatal(err)
+	}
+	before, _ := f.store.Ghost(context.Background(), string(ghostA))
+	hs.mu.Lock()
+	clear(hs.devices)
+	clear(hs.registered)
+	hs.override = func(w http.ResponseWriter, r *http.Request, _ string) bool {
+		if r.URL.Query().Get("user_id") != string(ghostA) || hs.registered["irc_a"] || strings.HasSuffix(r.URL.Path, "/register") {
+			return false
+		}
+		answerError(w, 403, "M_FORBIDDEN", "Application service has not registered this user")
+		return true
+	}
+	hs.mu.Unlock()
+	if _, err := f.send(ghostA, "t2"); err != nil {
+		t.Fatal(err)
+	}
+	after, _ := f.store.Ghost(context.Background(), string(ghostA))
+	if after.DeviceID == before.DeviceID || !after.DeviceMade || hs.count("PUT /devices/") != 2 {
+		t.Errorf("before %+v, after %+v, %d devices", before, after, hs.count("PUT /devices/"))
+	}
+}
+
 func TestE6_ForbiddenForAnotherReason_ResetsNothing(t *testing.T) {
 	hs := newFakeHS(t)
 	f := newFixture(t, hs)
