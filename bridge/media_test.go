@@ -188,6 +188,17 @@ func TestProxy21_PageOfAReply_LeavesOutWhatItQuotes(t *testing.T) {
 	}
 }
 
+func TestMedia_EditOfAFile_HasItsMarkBeforeTheCaptionAlone(t *testing.T) {
+	c := newCrossing(t)
+	for caption, want := range map[string]string{"": "", "my cat": "* my cat"} {
+		file := map[string]any{"msgtype": "m.image", "body": caption, "filename": "cat.png", "url": "mxc://hs.test/cat"}
+		edit := map[string]any{"msgtype": "m.image", "body": "* cat.png", "m.new_content": file, "m.relates_to": map[string]any{"rel_type": "m.replace", "event_id": "$before"}}
+		if _, got := c.next(edit); got.Text != want || got.Media == nil || got.Media.Name != "cat.png" {
+			t.Errorf("the network got %q, want %q (%+v)", got.Text, want, got.Media)
+		}
+	}
+}
+
 func TestMedia_FactsOfFilmAndSound_ReachTheNetwork(t *testing.T) {
 	c := newCrossing(t, func(cfg *bridge.Config) { cfg.Media.Listen, cfg.Media.PublicURL = "", "" })
 	_, got := c.next(map[string]any{

@@ -224,7 +224,7 @@ func (b *Bridge) toMessage(ctx context.Context, p *portal, ev *appservice.Event,
 	if err != nil {
 		return nil, err
 	}
-	if edit {
+	if edit && (msg.Media == nil || msg.Text != "") { // a file without a caption has no text to mark
 		// A network that cannot edit sees the new text as a new message, marked as Matrix clients mark it.
 		msg.Text = "* " + msg.Text
 		if msg.HTML != "" {
