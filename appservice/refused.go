@@ -37,21 +37,21 @@ const (
 	maxRefusalBytes = 64 << 10
 )
 
-// refusalOf gives the sentinel of an error code, or nil, and the name that metrics have for it.
-func refusalOf(code string) (sentinel error, reason string) {
+// refusalOf gives the name that metrics have for an error code, and its sentinel, or nil.
+func refusalOf(code string) (reason string, sentinel error) {
 	switch code {
 	case "M_USER_SUSPENDED", "ORG.MATRIX.MSC3823.USER_SUSPENDED":
-		return ErrSuspended, "suspended"
+		return "suspended", ErrSuspended
 	case codeLocked, "ORG_MATRIX_MSC3939_USER_LOCKED":
-		return ErrLocked, "locked"
+		return "locked", ErrLocked
 	case "M_USER_DEACTIVATED":
-		return ErrDeactivated, "deactivated"
+		return "deactivated", ErrDeactivated
 	case "M_RESOURCE_LIMIT_EXCEEDED":
-		return ErrServerLimit, "server_limit"
+		return "server_limit", ErrServerLimit
 	case "M_UNKNOWN_TOKEN", codeMissingToken:
-		return ErrToken, "token"
+		return "token", ErrToken
 	}
-	return nil, ""
+	return "", nil
 }
 
 // explain puts words to errors that a person has to mend, and marks those that the caller decides on. What was explained
@@ -64,7 +64,7 @@ func (as *AppService) explain(err error) error {
 	if code == "M_EXCLUSIVE" {
 		return Permanent(fmt.Errorf("the homeserver does not count this user to the bridge; its copy of the registration must have the same namespaces: %w", err))
 	}
-	switch sentinel, _ := refusalOf(code); sentinel {
+	switch _, sentinel := refusalOf(code); sentinel {
 	case nil:
 		return err
 	case ErrServerLimit, ErrToken:
@@ -79,7 +79,7 @@ func (as *AppService) explain(err error) error {
 
 // isRefusal says whether an error is about who makes a request, so that nothing changes when it is made in another way.
 func isRefusal(err error) bool {
-	sentinel, _ := refusalOf(errorCode(err))
+	_, sentinel := refusalOf(errorCode(err))
 	return sentinel != nil
 }
 
@@ -126,7 +126,7 @@ func (t *troubles) locked(user id.UserID, act string) bool {
 
 // refused notes what a homeserver answered that is not a success.
 func (t *troubles) refused(user id.UserID, act, code string) {
-	sentinel, reason := refusalOf(code)
+	reason, sentinel := refusalOf(code)
 	if sentinel == nil {
 		return
 	}
