@@ -388,7 +388,7 @@ func TestRateLimit_ImpatientCaller_IsNotKeptWaiting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLimited(t, limitedUser(ghostA, time.Now().Add(time.Minute), "2"))
 		begin := time.Now()
-		if status, wait := l.request(Impatient(t.Context()), "POST", "join/!r", ghostA); status != 429 || wait != 2*time.Second || time.Since(begin) != 0 {
+		if status, wait := l.request(Impatient(withRepeat(t.Context())), "POST", "join/!r", ghostA); status != 429 || wait != 2*time.Second || time.Since(begin) != 0 {
 			t.Errorf("%d with %v after %v", status, wait, time.Since(begin))
 		}
 	})
