@@ -18,6 +18,7 @@ import (
 
 	"github.com/trestle-bridge/trestle/bench/internal/load"
 	"github.com/trestle-bridge/trestle/bench/internal/powerloss"
+	"github.com/trestle-bridge/trestle/bench/internal/seccomp"
 )
 
 // databaseName is that of the file, in a folder of its own.
@@ -49,7 +50,7 @@ func newComputer(t *testing.T, binary string) *computer {
 	t.Helper()
 	folder := t.TempDir()
 	disk, err := powerloss.New(folder)
-	if errors.Is(err, powerloss.ErrUnsupported) {
+	if errors.Is(err, seccomp.ErrUnsupported) {
 		notRun(t, err)
 	} else if err != nil {
 		t.Fatal(err)
@@ -72,7 +73,7 @@ func (c *computer) boot(t *testing.T) error {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err = c.disk.Start(p.cmd); errors.Is(err, powerloss.ErrUnsupported) {
+	if err = c.disk.Start(p.cmd); errors.Is(err, seccomp.ErrUnsupported) {
 		notRun(t, err)
 	} else if err != nil {
 		t.Fatal(err)
@@ -270,7 +271,7 @@ func (c *computer) restore(t *testing.T, loss powerloss.Loss) {
 	t.Helper()
 	c.off()
 	n, err := c.disk.Restore(loss)
-	if errors.Is(err, powerloss.ErrUnsupported) {
+	if errors.Is(err, seccomp.ErrUnsupported) {
 		notRun(t, err)
 	} else if err != nil {
 		t.Fatal(err)

@@ -15,14 +15,12 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/trestle-bridge/trestle/bench/internal/seccomp"
 )
 
-var (
-	// ErrUnsupported: this kernel, or what surrounds this process, has no seccomp filters that can be answered from here.
-	ErrUnsupported = errors.New("this system has no seccomp user notification")
-	// ErrBehind: a file was changed by a call that is not watched, so that what would be left of it is not known.
-	ErrBehind = errors.New("changed by a call that is not watched")
-)
+// ErrBehind: a file was changed by a call that is not watched, so that what would be left of it is not known.
+var ErrBehind = errors.New("changed by a call that is not watched")
 
 // Kind is what an [Op] does.
 type Kind uint8
@@ -69,11 +67,11 @@ type Disk struct {
 	torn     change // and the write that may have got through in part
 	fault    error
 
-	stop *os.File
-	done chan struct{}
+	listener *seccomp.Listener // nil while no program runs
 }
 
-// New watches a folder. What is in it is durable.
+// New watches a folder. What is in it is durable. [seccomp.ErrUnsupported] says that it cannot be done on this system;
+// [Disk.Start] may say so as well.
 func New(folder string) (*Disk, error) {
 	folder, err := filepath.EvalSymlinks(folder)
 	if err == nil {
@@ -82,7 +80,7 @@ func New(folder string) (*Disk, error) {
 	if err != nil {
 		return nil, fmt.Errorf("watching a folder: %w", err)
 	}
-	if err = supported(); err != nil {
+	if err = seccomp.Supported(); err != nil {
 		return nil, err
 	}
 	d := &Disk{folder: folder, cut: make(chan struct{})}

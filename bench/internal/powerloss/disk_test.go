@@ -17,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/trestle-bridge/trestle/bench/internal/powerloss"
+	"github.com/trestle-bridge/trestle/bench/internal/seccomp"
 )
 
 // scriptVariable makes this test binary the program that is watched. A script has a call per line.
@@ -78,7 +79,7 @@ func perform(script string) (err error) {
 func watch(t *testing.T, folder string) *powerloss.Disk {
 	t.Helper()
 	d, err := powerloss.New(folder)
-	if errors.Is(err, powerloss.ErrUnsupported) {
+	if errors.Is(err, seccomp.ErrUnsupported) {
 		t.Skip("NOT RUN: ", err)
 	}
 	if err != nil {
@@ -103,7 +104,7 @@ func run(t *testing.T, d *powerloss.Disk, folder, script string, cut bool) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err = d.Start(cmd); errors.Is(err, powerloss.ErrUnsupported) {
+	if err = d.Start(cmd); errors.Is(err, seccomp.ErrUnsupported) {
 		t.Skip("NOT RUN: ", err)
 	} else if err != nil {
 		t.Fatal(err)

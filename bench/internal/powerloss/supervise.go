@@ -8,125 +8,73 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/trestle-bridge/trestle/bench/internal/seccomp"
 )
 
 // Start starts a program whose calls this disk answers. One at a time: [Disk.Restore] or [Disk.Close] comes before the next.
 func (d *Disk) Start(cmd *exec.Cmd) error {
-	stopped, stop, err := os.Pipe()
+	listener, err := seccomp.Start(watched, cmd.Start, d.handle)
 	if err != nil {
 		return fmt.Errorf("starting %s: %w", cmd.Path, err)
 	}
-	started := make(chan error)
-	done := make(chan struct{})
-	go func() {
-		// Never unlocked: the thread has the filter for good, and ends with the goroutine.
-		runtime.LockOSThread()
-		listener, err := install()
-		if err != nil {
-			_ = stopped.Close()
-			close(done)
-			started <- err
-			return
-		}
-		go func() {
-			defer close(done)
-			d.supervise(listener, stopped)
-		}()
-		started <- cmd.Start()
-	}()
-	err = <-started
 	d.mu.Lock()
-	d.stop, d.done = stop, done
-	d.mu.Unlock()
-	if err != nil {
-		d.Close()
-		return fmt.Errorf("starting %s: %w", cmd.Path, err)
-	}
+	defer d.mu.Unlock()
+	d.listener = listener
 	return nil
 }
 
 // Close stops answering. A program that still runs gets errors from the watched calls.
 func (d *Disk) Close() {
 	d.mu.Lock()
-	stop, done := d.stop, d.done
-	d.stop, d.done = nil, nil
+	listener := d.listener
+	d.listener = nil
 	d.mu.Unlock()
-	if stop != nil {
-		_ = stop.Close()
-		<-done
+	if listener != nil {
+		listener.Close()
 	}
 }
 
-// supervise answers calls until the other end of stopped is closed.
-func (d *Disk) supervise(listener int, stopped *os.File) {
-	defer stopped.Close()
-	defer unix.Close(listener)
-	// Fd makes the pipe blocking, which is all the same to poll.
-	events := []unix.PollFd{{Fd: int32(stopped.Fd()), Events: unix.POLLIN}, {Fd: int32(listener), Events: unix.POLLIN}}
-	for {
-		if _, err := unix.Poll(events, -1); err != nil && !errors.Is(err, unix.EINTR) {
-			panic(fmt.Sprintf("poll of a seccomp listener: %v", err)) // by the manual it cannot be
-		} else if err != nil {
-			continue
-		}
-		if events[0].Revents != 0 {
-			return
-		}
-		if events[1].Revents&unix.POLLIN == 0 {
-			events = events[:1] // everybody with the filter is gone
-			continue
-		}
-		n, err := receive(listener)
-		if err != nil {
-			continue // its thread was killed
-		}
-		if a, ok := d.handle(n); ok {
-			send(listener, a)
-		}
-	}
-}
-
-// handle carries out a call and gives what it returns, or nothing when the power is cut.
-func (d *Disk) handle(n notification) (a answer, ok bool) {
+// handle carries out a call and answers it, or does neither when the power is cut.
+func (d *Disk) handle(asked *seccomp.Call) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.isCut {
-		return answer{}, false
+		return
 	}
-	pass := answer{id: n.id, flags: unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE}
-	c, err := d.understand(n)
+	c, err := d.understand(asked)
 	if err != nil {
 		d.fault = errors.Join(d.fault, fmt.Errorf("following a call: %w", err))
-		return pass, true
+		asked.Continue()
+		return
 	}
 	if c == nil {
-		return pass, true
+		asked.Continue()
+		return
 	}
 	if d.match != nil && d.match(c.op) {
 		if c.op.Kind == Write {
 			d.inFlight, d.torn = c.file, c.change
 		}
 		d.cutPower()
-		return answer{}, false
+		return
 	}
 	if c.op.Kind == Entry {
 		// A file that loses its last name must be known before.
 		if _, err = d.scan(); err != nil {
 			d.fault = errors.Join(d.fault, err)
 		}
-		return pass, true
+		asked.Continue()
+		return
 	}
 	value, err := d.carryOut(c)
-	a = answer{id: n.id, value: value}
-	if errno := unix.Errno(0); errors.As(err, &errno) {
-		a.errno = -int32(errno)
-	} else if err != nil {
-		a.errno = -int32(unix.EIO)
+	errno := unix.Errno(0)
+	if err != nil && !errors.As(err, &errno) {
+		errno = unix.EIO
 	}
-	return a, true
+	asked.Return(value, errno)
 }
 
 // call is a watched call that concerns the folder.
@@ -137,13 +85,13 @@ type call struct {
 }
 
 // understand gives nil when the call is none of this disk's business.
-func (d *Disk) understand(n notification) (*call, error) {
-	switch uint32(n.nr) {
+func (d *Disk) understand(asked *seccomp.Call) (*call, error) {
+	switch asked.Number {
 	case unix.SYS_PWRITE64, unix.SYS_FTRUNCATE, unix.SYS_FSYNC, unix.SYS_FDATASYNC:
 	default:
 		return &call{op: Op{Kind: Entry}}, nil
 	}
-	link := fmt.Sprintf("/proc/%d/fd/%d", n.pid, int32(n.args[0]))
+	link := fmt.Sprintf("/proc/%d/fd/%d", asked.Thread, int32(asked.Args[0]))
 	var st unix.Stat_t
 	if err := unix.Stat(link, &st); err != nil {
 		return nil, nil // not open: the kernel says so itself
@@ -163,16 +111,16 @@ func (d *Disk) understand(n notification) (*call, error) {
 		}
 	}
 	c := &call{file: f, op: Op{Kind: Sync, Name: f.name}}
-	switch uint32(n.nr) {
+	switch asked.Number {
 	case unix.SYS_PWRITE64:
-		data, err := memory(n.pid, n.args[1], n.args[2])
+		data, err := memory(asked.Thread, asked.Args[1], asked.Args[2])
 		if err != nil {
 			return nil, err
 		}
-		c.change = change{offset: int64(n.args[3]), data: data}
+		c.change = change{offset: int64(asked.Args[3]), data: data}
 		c.op.Kind, c.op.Offset, c.op.Size = Write, c.change.offset, len(data)
 	case unix.SYS_FTRUNCATE:
-		c.change = change{offset: int64(n.args[1])}
+		c.change = change{offset: int64(asked.Args[1])}
 		c.op.Kind, c.op.Offset = Truncate, c.change.offset
 	}
 	return c, nil
@@ -214,7 +162,7 @@ func memory(pid uint32, at, size uint64) ([]byte, error) {
 	local[0].SetLen(int(size))
 	n, err := unix.ProcessVMReadv(int(pid), local, []unix.RemoteIovec{{Base: uintptr(at), Len: int(size)}}, 0)
 	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOSYS) {
-		err = fmt.Errorf("%w, or no right to read its program's memory: %w", ErrUnsupported, err)
+		err = fmt.Errorf("%w, or no right to read its program's memory: %w", seccomp.ErrUnsupported, err)
 	}
 	if err == nil && uint64(n) != size {
 		err = fmt.Errorf("%d of %d bytes", n, size)

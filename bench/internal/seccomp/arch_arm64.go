@@ -1,9 +1,7 @@
 //go:build linux
 
-package powerloss
+package seccomp
 
 import "golang.org/x/sys/unix"
 
 const auditArch = unix.AUDIT_ARCH_AARCH64
-
-var watchedHere []uint32

@@ -4,7 +4,5 @@ package powerloss
 
 import "golang.org/x/sys/unix"
 
-const auditArch = unix.AUDIT_ARCH_X86_64
-
 // watchedHere are the calls that newer architectures have only with a folder's descriptor.
 var watchedHere = []uint32{unix.SYS_UNLINK, unix.SYS_RENAME}

@@ -1,23 +1,21 @@
 //go:build linux && (amd64 || arm64)
 
-package powerloss
+package seccomp
 
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// watched are the calls that are answered here. What changes a file by another one is noticed later.
-var watched = slices.Concat([]uint32{
-	unix.SYS_PWRITE64, unix.SYS_FTRUNCATE, unix.SYS_FSYNC, unix.SYS_FDATASYNC, unix.SYS_UNLINKAT, unix.SYS_RENAMEAT, unix.SYS_RENAMEAT2,
-}, watchedHere)
+// ErrUnsupported: this kernel, or what surrounds this process, has no seccomp filters that can be answered from here.
+var ErrUnsupported = errors.New("this system has no seccomp user notification")
 
-// supported says whether the kernel knows how to ask somebody else about a call.
-func supported() error {
+// Supported says whether the kernel knows how to ask somebody else about a call. What surrounds this process may still
+// forbid it, which [Start] says.
+func Supported() error {
 	action := uint32(unix.SECCOMP_RET_USER_NOTIF)
 	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_GET_ACTION_AVAIL, 0, uintptr(unsafe.Pointer(&action)))
 	if errno != 0 {
@@ -28,14 +26,14 @@ func supported() error {
 
 // install puts the filter on this thread, for good, and gives the descriptor by which its calls are answered. Programs
 // that the thread starts have the filter too.
-func install() (listener int, err error) {
-	program := filter()
+func install(numbers []uint32) (listener int, err error) {
+	program := filter(numbers)
 	prog := unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]}
 	if err = unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return 0, fmt.Errorf("%w: no_new_privs: %w", ErrUnsupported, err)
 	}
-	// A signal must not send a thread away whose call is being carried out: it would come back with the same call.
-	// Linux before 5.19 does not know that flag; then a call may be carried out twice, which changes nothing with these.
+	// A signal must not send a thread away whose call is being answered: it would come back with the same call.
+	// Linux before 5.19 does not know that flag; then a call may be answered twice, which does no harm to syncs, writes and the like.
 	for _, flags := range []uintptr{unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV, 0} {
 		fd, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER,
 			flags|unix.SECCOMP_FILTER_FLAG_NEW_LISTENER, uintptr(unsafe.Pointer(&prog)))
@@ -49,8 +47,9 @@ func install() (listener int, err error) {
 	return 0, fmt.Errorf("%w: %w", ErrUnsupported, err)
 }
 
-// filter is a classic BPF program over struct seccomp_data: it asks about the watched calls and lets all others pass.
-func filter() []unix.SockFilter {
+// filter is a classic BPF program over struct seccomp_data: it asks about the calls with these numbers and lets all
+// others pass.
+func filter(numbers []uint32) []unix.SockFilter {
 	const (
 		numberAt = 0 // struct seccomp_data: nr, arch, …
 		archAt   = 4
@@ -64,9 +63,9 @@ func filter() []unix.SockFilter {
 	ifEqual := func(k uint32, yes, no uint8) unix.SockFilter {
 		return unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: k, Jt: yes, Jf: no}
 	}
-	n := uint8(len(watched))
+	n := uint8(len(numbers))
 	program := []unix.SockFilter{load(archAt), ifEqual(auditArch, 0, n+1), load(numberAt)}
-	for i, number := range watched {
+	for i, number := range numbers {
 		program = append(program, ifEqual(number, n-uint8(i), 0))
 	}
 	return append(program, ret(unix.SECCOMP_RET_ALLOW), ret(unix.SECCOMP_RET_USER_NOTIF))

@@ -1,0 +1,5 @@
+//go:build linux
+
+package powerloss
+
+var watchedHere []uint32
