@@ -28,7 +28,7 @@ func (b *bench) measureBacklogs(ctx context.Context) error {
 	if b.options.backlog == 0 {
 		return nil
 	}
-	for _, t := range b.targets {
+	for _, t := range b.here.targets {
 		if !t.sink || t.after != nil { // what after undoes must outlive a process here
 			continue
 		}

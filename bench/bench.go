@@ -13,19 +13,18 @@ import (
 
 // bench is one run of the program.
 type bench struct {
-	options  *options
-	dir      string
-	length   time.Duration
-	targets  []*target
-	postgres *postgres
-	missing  []string // what is not measured, and why
-	seed     uint64
+	options *options
+	dir     string
+	length  time.Duration
+	servers []*postgres
+	missing []string // what is not measured, and why
+	seed    uint64
 
-	measured map[string][]*measurement // by target, one for each round
-	few      map[string][]*measurement // sinks that write a row for each event, with few rooms
+	here     *series                   // the disk as it is
+	slower   *series                   // nil when it is not measured
+	few      map[string][]*measurement // sinks that write a row for each event, by target, with few rooms
 	many     map[string][]*measurement // and with manyRooms
 	backlogs []*backlog
-	probes   []*probe
 }
 
 // measurement is one target in one round.
@@ -39,34 +38,28 @@ type measurement struct {
 	stats      stats         // of the big transactions
 }
 
-// round measures the disk and every target once.
+// round measures the disk, every target and what many rooms cost once, and the slower disk.
 func (b *bench) round(ctx context.Context, round int) error {
-	progress("round %d of %d: fdatasync", round+1, b.options.rounds)
-	p, err := b.probe(ctx)
-	if err != nil {
-		return fmt.Errorf("measure the disk: %w", err)
+	if err := b.measureOn(ctx, b.here, round); err != nil {
+		return err
 	}
-	b.probes = append(b.probes, p)
-	for i := range b.targets {
-		t := b.targets[(i+round)%len(b.targets)] // nobody is always the first
-		progress("round %d of %d: %s", round+1, b.options.rounds, t.name)
-		m, err := b.measure(ctx, t, round)
-		if err != nil {
-			return fmt.Errorf("%s: %w", t.name, err)
-		}
-		b.measured[t.name] = append(b.measured[t.name], m)
+	for _, t := range b.here.targets {
 		if !t.sink {
 			continue
 		}
 		for rooms, of := range map[int]map[string][]*measurement{rooms: b.few, manyRooms: b.many} {
 			progress("round %d of %d: %s, %d rooms, a row for each event", round+1, b.options.rounds, t.name, rooms)
-			if m, err = b.measureRooms(ctx, t, round, rooms); err != nil {
+			m, err := b.measureRooms(ctx, t, round, rooms)
+			if err != nil {
 				return fmt.Errorf("%s, %d rooms: %w", t.name, rooms, err)
 			}
 			of[t.name] = append(of[t.name], m)
 		}
 	}
-	return nil
+	if b.slower == nil {
+		return nil
+	}
+	return b.measureOn(ctx, b.slower, round)
 }
 
 // warmUp is driven before anything is measured, so that connections, files and code are there.

@@ -45,13 +45,16 @@ func (b *bench) start(ctx context.Context, t *target, dir string, more ...string
 	if err != nil {
 		return nil, err
 	}
-	if err = c.cmd.Start(); err != nil {
+	endDisk, err := onDisk(t.longer, c.cmd.Start)
+	if err != nil {
 		return nil, err
 	}
 	line, err := bufio.NewReader(out).ReadString('\n')
 	go func() {
 		_, _ = io.Copy(io.Discard, out)
-		c.ended <- c.cmd.Wait()
+		err := c.cmd.Wait()
+		endDisk()
+		c.ended <- err
 	}()
 	addr, ok := strings.CutPrefix(strings.TrimSpace(line), "listening on ")
 	if !ok {
@@ -233,6 +236,9 @@ func (c *child) verify(ctx context.Context, events, transactions int) error {
 func (b *bench) profile(ctx context.Context, c *child, part string) (end func()) {
 	if b.options.profile == "" || !c.target.sink {
 		return func() {}
+	}
+	if c.target.longer > 0 {
+		part += "-slower"
 	}
 	file, err := os.Create(filepath.Join(b.options.profile, c.target.name+part+".pprof"))
 	if err != nil {

@@ -21,6 +21,7 @@ type options struct {
 	decode  bool
 	backlog int
 	profile string
+	sync    time.Duration
 }
 
 func (o *options) wants(target string) bool {
@@ -44,6 +45,7 @@ func main() {
 	flag.StringVar(&o.dir, "dir", ".", "folder under which the data lies")
 	flag.BoolVar(&o.decode, "decode", false, "let the sink's handler decode every event, as a bridge does")
 	flag.IntVar(&o.backlog, "backlog", 100_000, "events that wait while the memory of a backlog is measured; 0 leaves that out")
+	flag.DurationVar(&o.sync, "sync", time.Millisecond, "how much longer every fsync and fdatasync takes when all is measured once more, as on a slower disk; 0 leaves that out")
 	flag.StringVar(&o.profile, "profile", "", "write CPU profiles of the sinks to this folder")
 	flag.Parse()
 	if only != "" {
@@ -69,6 +71,9 @@ func (o *options) check() error {
 	if o.backlog < 0 {
 		return fmt.Errorf("-backlog %d: it must not be negative", o.backlog)
 	}
+	if o.sync < 0 {
+		return fmt.Errorf("-sync %s: it must not be negative", o.sync)
+	}
 	return nil
 }
 
@@ -93,7 +98,7 @@ func run(ctx context.Context, o *options) (err error) {
 	defer os.RemoveAll(dir)
 	b := &bench{
 		options: o, dir: dir, length: time.Duration(o.seconds * float64(time.Second)),
-		measured: map[string][]*measurement{}, few: map[string][]*measurement{}, many: map[string][]*measurement{},
+		here: newSeries(0), few: map[string][]*measurement{}, many: map[string][]*measurement{},
 	}
 	defer b.close()
 	if err = b.prepare(ctx); err != nil {

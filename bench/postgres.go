@@ -23,6 +23,7 @@ type postgres struct {
 	uri    url.URL
 	server *exec.Cmd // nil when it is not ours
 	ended  chan struct{}
+	longer time.Duration // that its syncs take
 }
 
 // postgresVariable names the environment variable with the URI of a server that is there already.
@@ -38,12 +39,25 @@ func startPostgres(ctx context.Context, dir string) (*postgres, error) {
 		p := &postgres{uri: *uri}
 		return p, p.reachable(ctx)
 	}
+	return privatePostgres(ctx, dir, "postgres", 0)
+}
+
+// onSlower starts another server like this one, whose syncs take so much longer.
+func (p *postgres) onSlower(ctx context.Context, dir string, longer time.Duration) (*postgres, error) {
+	if p.server == nil {
+		return nil, errors.New("the server of " + postgresVariable + " is not started here, and its disk is what it is")
+	}
+	return privatePostgres(ctx, dir, "postgres-slower", longer)
+}
+
+// privatePostgres starts a server with its data in dir/name, whose syncs take so much longer.
+func privatePostgres(ctx context.Context, dir, name string, longer time.Duration) (*postgres, error) {
 	bin, err := postgresFolder()
 	if err != nil {
 		return nil, err
 	}
 	progress("starting a private PostgreSQL from %s", bin)
-	home, err := filepath.Abs(filepath.Join(dir, "postgres"))
+	home, err := filepath.Abs(filepath.Join(dir, name))
 	if err != nil {
 		return nil, err
 	}
@@ -84,15 +98,17 @@ func startPostgres(ctx context.Context, dir string) (*postgres, error) {
 	}
 	defer log.Close()
 	server.Stdout, server.Stderr = log, log
-	if err = server.Start(); err != nil {
+	endDisk, err := onDisk(longer, server.Start) // its processes are on the same disk
+	if err != nil {
 		return nil, fmt.Errorf("start postgres: %w", err)
 	}
-	p := &postgres{server: server, ended: make(chan struct{}), uri: url.URL{
+	p := &postgres{server: server, ended: make(chan struct{}), longer: longer, uri: url.URL{
 		Scheme: "postgres", User: url.UserPassword("bench", password), Host: fmt.Sprintf("127.0.0.1:%d", port),
 		Path: "/postgres", RawQuery: "sslmode=disable",
 	}}
 	go func() {
 		_ = server.Wait()
+		endDisk()
 		close(p.ended)
 	}()
 	if err = p.reachable(ctx); err != nil {

@@ -32,7 +32,7 @@ func (s *synced) latency(quantile float64) time.Duration { return load.Quantile(
 // probeSize is what is preallocated; the writes go round in it.
 const probeSize = 64 << 20
 
-func (b *bench) probe(ctx context.Context) (_ *probe, err error) {
+func (b *bench) probe(ctx context.Context, longer time.Duration) (_ *probe, err error) {
 	path := filepath.Join(b.dir, "probe")
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
@@ -52,10 +52,17 @@ func (b *bench) probe(ctx context.Context) (_ *probe, err error) {
 	p := &probe{}
 	b.seed++
 	g := load.NewGenerator(token, rooms, b.seed)
-	if p.single, err = syncs(ctx, f, g, 1, b.length); err == nil {
-		p.big, err = syncs(ctx, f, g, bigSize, b.length)
+	end, err := onDisk(longer, func() (err error) {
+		if p.single, err = syncs(ctx, f, g, 1, b.length); err == nil {
+			p.big, err = syncs(ctx, f, g, bigSize, b.length)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
 	}
-	return p, err
+	end()
+	return p, nil
 }
 
 func syncs(ctx context.Context, f *os.File, g *load.Generator, events int, length time.Duration) (*synced, error) {

@@ -62,7 +62,7 @@ func (b *bench) report(w io.Writer) {
 	if fs == tmpfs {
 		fmt.Fprintln(w, "A file system in memory makes nothing durable: the shares of the disk mean nothing here.")
 	}
-	disk := b.disk()
+	disk := b.here.disk()
 	fmt.Fprintf(w, "fdatasync of the same bytes: %s events/s in hundreds; one event p50 %s ms, p99 %s ms.\n\n",
 		number("%.0f", disk.rate), number("%.3f", disk.p50), number("%.3f", disk.p99))
 	b.throughput(w, disk)
@@ -70,7 +70,8 @@ func (b *bench) report(w io.Writer) {
 	b.cost(w)
 	b.manyRooms(w)
 	b.waiting(w)
-	b.goals(w, disk)
+	b.onSlower(w, disk)
+	b.goals(w)
 	for _, what := range b.missing {
 		fmt.Fprintf(w, "NOT MEASURED: %s\n", what)
 	}
@@ -79,19 +80,19 @@ func (b *bench) report(w io.Writer) {
 // disk is what the disk allows; file what a server that only writes bodies down does with it.
 type disk struct{ rate, single, p50, p99, file float64 }
 
-func (b *bench) disk() disk {
+func (s *series) disk() disk {
 	return disk{
-		rate:   median(b.probes, func(p *probe) float64 { return p.big.eventsPerSecond() }),
-		single: median(b.probes, func(p *probe) float64 { return p.single.eventsPerSecond() }),
-		p50:    median(b.probes, func(p *probe) float64 { return milliseconds(p.single.latency(0.5)) }),
-		p99:    median(b.probes, func(p *probe) float64 { return milliseconds(p.single.latency(0.99)) }),
-		file:   median(b.measured["file"], bigRate),
+		rate:   median(s.probes, func(p *probe) float64 { return p.big.eventsPerSecond() }),
+		single: median(s.probes, func(p *probe) float64 { return p.single.eventsPerSecond() }),
+		p50:    median(s.probes, func(p *probe) float64 { return milliseconds(p.single.latency(0.5)) }),
+		p99:    median(s.probes, func(p *probe) float64 { return milliseconds(p.single.latency(0.99)) }),
+		file:   median(s.measured["file"], bigRate),
 	}
 }
 
 // peer gives the median of a peer, NaN when it was not measured.
 func (b *bench) peer(mode string, f func(*measurement) float64) float64 {
-	return median(b.measured["peer-"+mode], f)
+	return median(b.here.measured["peer-"+mode], f)
 }
 
 func table(w io.Writer, title string, header string, rows func(row func(cells ...string))) {
@@ -112,8 +113,8 @@ func (b *bench) throughput(w io.Writer, d disk) {
 	async, sync := b.peer("async", bigRate), b.peer("sync", bigRate)
 	table(w, fmt.Sprintf("Transactions of %d events (about 58 KB), acknowledged", bigSize),
 		"\tevents/s\tx async peer\tx sync peer\tof fdatasync\tof a file over HTTP\tp50 ms\tp99 ms\thandled/s\t", func(row func(...string)) {
-			for _, t := range b.targets {
-				ms := b.measured[t.name]
+			for _, t := range b.here.targets {
+				ms := b.here.measured[t.name]
 				rate := median(ms, bigRate)
 				row(t.title, number("%.0f", rate), number("%.2f", rate/async), number("%.2f", rate/sync), number("%.2f", rate/d.rate), number("%.2f", rate/d.file),
 					number("%.2f", median(ms, func(m *measurement) float64 { return milliseconds(m.big.Latency(0.5)) })),
@@ -140,8 +141,8 @@ func handledRate(m *measurement) float64 {
 func (b *bench) acknowledgement(w io.Writer, d disk) {
 	table(w, "Transactions of 1 event, acknowledged",
 		"\tper second\tp50 ms\tp99 ms\tp50 x fdatasync\tp99 x fdatasync\t", func(row func(...string)) {
-			for _, t := range b.targets {
-				ms := b.measured[t.name]
+			for _, t := range b.here.targets {
+				ms := b.here.measured[t.name]
 				row(t.title, number("%.0f", median(ms, singleRate)), number("%.3f", median(ms, p50)), number("%.3f", median(ms, p99)),
 					number("%.1f", median(ms, p50)/d.p50), number("%.1f", median(ms, p99)/d.p99))
 			}
@@ -169,8 +170,8 @@ func cpuPerEvent(m *measurement) float64 {
 func (b *bench) cost(w io.Writer) {
 	table(w, "What it costs (the shares are of the time between a transaction's first byte in the sink and its answer)",
 		"\tRSS idle MiB\tbusy MiB\tCPU us/event\tparsing\tcommit\thand-over\treading, answering\t", func(row func(...string)) {
-			for _, t := range b.targets {
-				ms := b.measured[t.name]
+			for _, t := range b.here.targets {
+				ms := b.here.measured[t.name]
 				share := func(part func(stats) float64) string {
 					return number("%.3f", median(ms, func(m *measurement) float64 { return part(m.stats) / m.stats.RequestTime }))
 				}
@@ -180,7 +181,7 @@ func (b *bench) cost(w io.Writer) {
 					share(func(s stats) float64 { return s.RequestTime - s.ParseTime - s.CommitTime - s.HandOver }))
 			}
 		})
-	if b.postgres != nil {
+	if len(b.servers) > 0 {
 		fmt.Fprint(w, "The processor time and the memory of the PostgreSQL server itself are not in these figures.\n\n")
 	}
 }
@@ -188,7 +189,7 @@ func (b *bench) cost(w io.Writer) {
 func (b *bench) manyRooms(w io.Writer) {
 	table(w, fmt.Sprintf("Transactions of %d events over %d rooms, so that each event has a lane of its own, beside %d rooms; a row is written for each event", bigSize, manyRooms, rooms),
 		"\trooms\tevents/s\thandled/s\tCPU us/event\tx events/s\tx handled/s\tx CPU\tbusy MiB\tafterwards MiB\t", func(row func(...string)) {
-			for _, t := range b.targets {
+			for _, t := range b.here.targets {
 				few := b.few[t.name]
 				for _, of := range []struct {
 					rooms int
@@ -223,7 +224,7 @@ func (b *bench) waiting(w io.Writer) {
 		})
 }
 
-func (b *bench) goals(w io.Writer, d disk) {
+func (b *bench) goals(w io.Writer) {
 	fmt.Fprintln(w, "Goals of the design")
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	goal := func(title, what string, format string, value, limit float64, atLeast bool) {
@@ -239,23 +240,22 @@ func (b *bench) goals(w io.Writer, d disk) {
 		}
 		fmt.Fprintf(t, "  %s\t%s\t%s\t(%s %s)\t%s\n", title, what, fmt.Sprintf(format, value), sign, fmt.Sprintf(format, limit), verdict)
 	}
-	for _, target := range b.targets {
-		ms := b.measured[target.name]
+	for _, target := range b.here.targets {
+		ms := b.here.measured[target.name]
 		if !target.sink {
 			continue
 		}
-		share := goalSQLite
-		if target.name == "postgres" {
-			share = goalPostgres
-		}
-		rate := median(ms, bigRate)
-		if target.name != "postgres" {
+		if target.server == nil {
+			rate := median(ms, bigRate)
 			goal(target.title, "acknowledged events, to mautrix-go async", "%.2f x", rate/b.peer("async", bigRate), goalPeer, true)
 			goal(target.title, "acknowledged events, to mautrix-go sync", "%.2f x", rate/b.peer("sync", bigRate), goalPeer, true)
 		}
-		goal(target.title, "share of fdatasync", "%.3f", rate/d.rate, share, true)
-		goal(target.title, "one event, p50, to one fdatasync", "%.1f x", median(ms, p50)/d.p50, goalP50, false)
-		goal(target.title, "one event, p99, to one fdatasync", "%.1f x", median(ms, p99)/d.p99, goalP99, false)
+		for _, s := range b.disks() {
+			d, ms := s.disk(), s.measured[target.name]
+			goal(target.title, "share of fdatasync, "+s.where(d), "%.3f", median(ms, bigRate)/d.rate, target.goalShare(), true)
+			goal(target.title, "one event, p50, to one fdatasync, "+s.where(d), "%.1f x", median(ms, p50)/d.p50, goalP50, false)
+			goal(target.title, "one event, p99, to one fdatasync, "+s.where(d), "%.1f x", median(ms, p99)/d.p99, goalP99, false)
+		}
 		if idle := median(ms, func(m *measurement) float64 { return float64(m.idle) }); idle > 0 {
 			goal(target.title, "RSS when idle", "%.0f MiB", idle/(1<<20), goalIdle/(1<<20), false)
 		}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"time"
 )
 
 // target is a program to measure.
@@ -18,6 +19,8 @@ type target struct {
 	binary string
 	args   func(dir string) ([]string, error)
 	after  func(dir string) // undoes what args did, when the program has ended
+	server *postgres        // nil when it needs none
+	longer time.Duration    // that its syncs take
 }
 
 const module = "github.com/trestle-bridge/trestle"
@@ -74,26 +77,32 @@ func (b *bench) prepare(ctx context.Context) error {
 		p, err := startPostgres(ctx, b.dir)
 		if err != nil {
 			b.missing = append(b.missing, "PostgreSQL: "+err.Error())
-			return nil
+		} else {
+			b.add(b.onPostgres(p, byDefault))
 		}
-		b.postgres = p
-		b.add(&target{
-			name: "postgres", title: "PostgreSQL (lib/pq)", sink: true, binary: byDefault,
-			args: func(dir string) ([]string, error) {
-				uri, err := p.create(filepath.Base(dir))
-				return []string{"-db", uri}, err
-			},
-			after: func(dir string) { p.drop(filepath.Base(dir)) },
-		})
 	}
+	b.prepareSlower(ctx)
 	return nil
 }
 
-func (b *bench) add(t *target) { b.targets = append(b.targets, t) }
+func (b *bench) add(t *target) { b.here.targets = append(b.here.targets, t) }
+
+// onPostgres makes the target of a server, which close stops. The sink itself syncs nothing then.
+func (b *bench) onPostgres(p *postgres, sink string) *target {
+	b.servers = append(b.servers, p)
+	return &target{
+		name: "postgres", title: "PostgreSQL (lib/pq)", sink: true, binary: sink, server: p, longer: p.longer,
+		args: func(dir string) ([]string, error) {
+			uri, err := p.create(filepath.Base(dir))
+			return []string{"-db", uri}, err
+		},
+		after: func(dir string) { p.drop(filepath.Base(dir)) },
+	}
+}
 
 func (b *bench) close() {
-	if b.postgres != nil {
-		b.postgres.stop()
+	for _, p := range b.servers {
+		p.stop()
 	}
 }
 
