@@ -4,14 +4,15 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"strconv"
 )
 
-// brief prints a time that is given in milliseconds.
+// brief prints a time that is given in milliseconds: 52 us, 1 ms, 1.09 ms.
 func brief(ms float64) string {
 	if ms < 1 {
 		return number("%.0f us", ms*1000)
 	}
-	return number("%.1f ms", ms)
+	return strconv.FormatFloat(math.Round(ms*100)/100, 'f', -1, 64) + " ms"
 }
 
 // where names a disk, by what one event's fdatasync takes on it.
@@ -36,7 +37,7 @@ func (b *bench) onSlower(w io.Writer, here disk) {
 		return
 	}
 	d := b.slower.disk()
-	table(w, fmt.Sprintf("On a disk whose sync takes %s longer: transactions of %d events, and of 1, acknowledged", b.slower.longer, bigSize),
+	table(w, fmt.Sprintf("On a disk whose sync takes %s longer: transactions of %d events, and of 1, acknowledged", brief(milliseconds(b.slower.longer)), bigSize),
 		"\tevents/s\tof fdatasync\tof a file over HTTP\thandled/s\t1 event p50 ms\tp99 ms\tp50 x fdatasync\tp99 x fdatasync\t", func(row func(...string)) {
 			row("fdatasync", number("%.0f", d.rate), "1.00", number("%.2f", d.rate/d.file), "-", number("%.3f", d.p50), number("%.3f", d.p99), "1.0", "1.0")
 			for _, t := range b.slower.targets {
@@ -47,18 +48,23 @@ func (b *bench) onSlower(w io.Writer, here disk) {
 			}
 		})
 	table(w, fmt.Sprintf("AN ESTIMATE, drawn through these two disks: a transaction of %d events takes a time of its own and so many syncs of its bytes", bigSize),
-		"\tits own ms\tsyncs\tgoal, of fdatasync\treached from a sync of ms\tto be tried with\t", func(row func(...string)) {
+		"\tits own ms\tsyncs\tgoal, of fdatasync\treached from a sync of\tto be tried with\t", func(row func(...string)) {
 			for _, t := range b.slower.targets {
 				l := through(point{here.transaction(), transaction(median(b.here.measured[t.name], bigRate))},
 					point{d.transaction(), transaction(median(b.slower.measured[t.name], bigRate))})
 				goal, from, try := "-", "-", "-"
 				if t.sink {
-					goal, from = fmt.Sprintf("%.2f", t.goalShare()), "no sync is so slow"
-					if ms := l.reaches(t.goalShare()); !math.IsInf(ms, 1) {
-						from = number("%.2f", ms)
-						if longer := ms - here.transaction(); longer > 0 {
-							try = number("-sync %.2fms", longer)
-						}
+					goal = fmt.Sprintf("%.2f", t.goalShare())
+					ms := l.reaches(t.goalShare())
+					switch longer := ms - here.transaction(); {
+					case math.IsNaN(ms):
+						from = "too unsteady to tell"
+					case math.IsInf(ms, 1):
+						from = "too many syncs"
+					case longer <= 0:
+						from = "this disk"
+					default:
+						from, try = fmt.Sprintf("%.2f ms", ms), fmt.Sprintf("-sync %.2fms", longer)
 					}
 				}
 				row(t.title, number("%.2f", l.own), number("%.2f", l.syncs), goal, from, try)
@@ -83,12 +89,12 @@ func through(a, b point) line {
 	return line{a.target - syncs*a.sync, syncs}
 }
 
-// reaches gives the sync in ms from which on the target has this share of what the disk allows: 0 when it always has, and
-// infinite when it waits for too many syncs.
+// reaches gives the sync in ms from which on the target has this share of what the disk allows: infinite when it waits for
+// too many syncs, and NaN when the points are none of a target that waits for any, which is what a busy machine makes of them.
 func (l line) reaches(share float64) float64 {
 	switch {
-	case l.own <= 0 && share*l.syncs < 1:
-		return 0
+	case !(l.own > 0 && l.syncs > 0):
+		return math.NaN()
 	case share*l.syncs >= 1:
 		return math.Inf(1)
 	}
