@@ -1,7 +1,7 @@
 #!/bin/bash
 # Installs the real servers that the tests in this directory run against, from Debian's packages.
 #
-#   install.sh [all|synapse|irc|postgres|chromium]...      (default: all)
+#   install.sh [all|synapse|irc|postgres|chromium|nginx]...      (default: all)
 #
 # What is installed already is skipped, so it may be run before every test run. Needs root and a Debian-like system.
 #
@@ -13,16 +13,21 @@
 #   chromium  a browser with the libraries and fonts that it needs, unpacked into a folder of its own: nothing of it is
 #             installed. 400 MB in ${TRESTLE_TEST_CHROMIUM_ROOT:-$XDG_CACHE_HOME/trestle/chromium}
 #
+#   nginx     the web server that make bench measures the media proxy beside, unpacked as well, unless this system has
+#             one. 10 MB in ${TRESTLE_NGINX_ROOT:-$XDG_CACHE_HOME/trestle/nginx}
+#
 # No service is left running, and none is started. Everything that needs the network is tried five times.
 #
 # Exit status: 0 everything is there; 2 wrong usage; 3 not root, or no apt; 4 Synapse, and nothing but Synapse, could not
 # be installed; 1 anything else.
 #
-# Environment: TRESTLE_SYNAPSE_ROOT, TRESTLE_TEST_CHROMIUM_ROOT, and TRESTLE_DEBIAN_MIRROR (default: the one that apt uses here).
+# Environment: TRESTLE_SYNAPSE_ROOT, TRESTLE_TEST_CHROMIUM_ROOT, TRESTLE_NGINX_ROOT, and TRESTLE_DEBIAN_MIRROR (default: the
+# one that apt uses here).
 set -euo pipefail
 
 readonly synapse_root=${TRESTLE_SYNAPSE_ROOT:-${XDG_CACHE_HOME:-$HOME/.cache}/trestle/synapse}
 readonly chromium_root=${TRESTLE_TEST_CHROMIUM_ROOT:-${XDG_CACHE_HOME:-$HOME/.cache}/trestle/chromium}
+readonly nginx_root=${TRESTLE_NGINX_ROOT:-${XDG_CACHE_HOME:-$HOME/.cache}/trestle/nginx}
 readonly marker=.trestle-installed
 readonly stale_lists=-oAcquire::Check-Valid-Until=false
 readonly attempts=${TRESTLE_INSTALL_ATTEMPTS:-5}
@@ -258,6 +263,52 @@ install_chromium() {
   say "chromium: installed ($(cat "$chromium_root/$marker") in $chromium_root)"
 }
 
+# --- nginx -------------------------------------------------------------------------------------------------------------
+
+# Only what the program itself needs, and this system lacks, comes with it.
+download_nginx() {
+  apt-get install -q -y --no-install-recommends --download-only --reinstall $stale_lists -o DPkg::Lock::Timeout=60 \
+    -o Dir::Cache::archives="$1" nginx
+}
+
+nginx_version() {
+  local libraries
+  libraries=$(find "$1" -name '*.so*' -printf '%h\n' | sort -u | paste -sd:)
+  LD_LIBRARY_PATH=$libraries "$1/usr/sbin/nginx" -v 2>&1
+}
+
+install_nginx() {
+  local building=$nginx_root.building deb
+  if command -v nginx >/dev/null; then
+    say "nginx: installed ($(nginx -v 2>&1))"
+    return 0
+  fi
+  mkdir -p "$(dirname "$nginx_root")"
+  exec 7>"$nginx_root.lock"
+  flock 7
+  if [ -e "$nginx_root/$marker" ]; then
+    say "nginx: installed ($(cat "$nginx_root/$marker") in $nginx_root)"
+    return 0
+  fi
+  say "nginx: unpacking it into $nginx_root"
+  update_lists
+  rm -rf --one-file-system -- "$building"
+  mkdir -p "$building/debs/partial"
+  retry "downloading nginx" download_nginx "$building/debs" || return 1
+  for deb in "$building"/debs/*.deb; do
+    dpkg -x "$deb" "$building" || return 1
+  done
+  rm -rf "$building/debs"
+  if ! nginx_version "$building" >"$building.version"; then
+    say "nginx: what was unpacked does not start: $(cat "$building.version")" >&2
+    return 1
+  fi
+  mv "$building.version" "$building/$marker"
+  rm -rf --one-file-system -- "$nginx_root"
+  mv "$building" "$nginx_root" || return 1
+  say "nginx: installed ($(cat "$nginx_root/$marker") in $nginx_root)"
+}
+
 # --- What is asked for -------------------------------------------------------------------------------------------------
 
 usage() { sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//p}' "$0"; }
@@ -266,13 +317,13 @@ main() {
   local want=() arg
   for arg in "$@"; do
     case $arg in
-    all) want+=(irc postgres chromium synapse) ;;
-    irc | postgres | chromium | synapse) want+=("$arg") ;;
+    all) want+=(irc postgres chromium nginx synapse) ;;
+    irc | postgres | chromium | nginx | synapse) want+=("$arg") ;;
     -h | --help) usage && exit 0 ;;
     *) usage >&2 && exit 2 ;;
     esac
   done
-  [ "${#want[@]}" -gt 0 ] || want=(irc postgres chromium synapse)
+  [ "${#want[@]}" -gt 0 ] || want=(irc postgres chromium nginx synapse)
 
   if [ "$(id -u)" -ne 0 ]; then
     say "must run as root: it installs Debian packages, and Synapse into a changed root. Try: sudo $0 ${want[*]}" >&2
@@ -289,6 +340,7 @@ main() {
     case $one in
     irc) packages inspircd ngircd || failed+=(irc) ;;
     chromium) install_chromium || failed+=(chromium) ;;
+    nginx) install_nginx || failed+=(nginx) ;;
     postgres) install_postgres || failed+=(postgres) ;;
     synapse) install_synapse || failed+=(synapse) ;;
     esac
