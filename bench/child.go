@@ -39,6 +39,21 @@ func (b *bench) start(ctx context.Context, t *target, dir string, more ...string
 	if t.sink && b.options.profile != "" {
 		args = append(args, "-pprof")
 	}
+	c, err := launch(t, dir, args)
+	if err != nil {
+		return nil, err
+	}
+	if t.sink {
+		if err = c.healthy(ctx); err != nil {
+			_ = c.stop()
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+// launch starts a program and waits until it says where it listens.
+func launch(t *target, dir string, args []string) (*child, error) {
 	c := &child{target: t, dir: dir, cmd: exec.Command(t.binary, args...), ended: make(chan error, 1)}
 	c.cmd.Stderr = os.Stderr
 	out, err := c.cmd.StdoutPipe()
@@ -62,12 +77,6 @@ func (b *bench) start(ctx context.Context, t *target, dir string, more ...string
 		return nil, fmt.Errorf("it did not say where it listens, but %q: %w", line, err)
 	}
 	c.addr = addr
-	if t.sink {
-		if err = c.healthy(ctx); err != nil {
-			_ = c.stop()
-			return nil, err
-		}
-	}
 	return c, nil
 }
 

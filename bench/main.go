@@ -31,7 +31,7 @@ func (o *options) wants(target string) bool {
 const (
 	rooms       = 50
 	bigSize     = 100
-	allTargets  = "peer-async,peer-sync,file,sqlite,modernc,postgres"
+	allTargets  = "peer-async,peer-sync,file,sqlite,modernc,postgres,proxy"
 	manyRooms   = 50_000
 	setupWithin = 30 * time.Second
 )
@@ -104,16 +104,30 @@ func run(ctx context.Context, o *options) (err error) {
 	if err = b.prepare(ctx); err != nil {
 		return err
 	}
-	for round := range o.rounds {
-		if err = b.round(ctx, round); err != nil {
+	if len(b.here.targets) > 0 {
+		if err = b.measureIntake(ctx); err != nil {
+			return err
+		}
+		b.report(os.Stdout)
+	}
+	if o.wants("proxy") {
+		if err = b.measureProxy(ctx, os.Stdout); err != nil {
+			return fmt.Errorf("the media proxy: %w", err)
+		}
+	}
+	for _, what := range b.missing {
+		fmt.Printf("NOT MEASURED: %s\n", what)
+	}
+	return nil
+}
+
+func (b *bench) measureIntake(ctx context.Context) error {
+	for round := range b.options.rounds {
+		if err := b.round(ctx, round); err != nil {
 			return err
 		}
 	}
-	if err = b.measureBacklogs(ctx); err != nil {
-		return err
-	}
-	b.report(os.Stdout)
-	return nil
+	return b.measureBacklogs(ctx)
 }
 
 func progress(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }

@@ -38,8 +38,28 @@ func (c *child) memory() (now, peak int64) {
 const clockTick = time.Second / 100
 
 // cpu gives the processor time that the process has taken, its own and the kernel's for it.
-func (c *child) cpu() time.Duration {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", c.cmd.Process.Pid))
+func (c *child) cpu() time.Duration { return cpuOf(c.cmd.Process.Pid) }
+
+// cpuWithChildren is the same of a process that lets others work for it.
+func (c *child) cpuWithChildren() time.Duration {
+	pid := c.cmd.Process.Pid
+	all := cpuOf(pid)
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid)) // not every kernel has it
+	for field := range strings.FieldsSeq(string(b)) {
+		if worker, err := strconv.Atoi(field); err == nil {
+			all += cpuOf(worker)
+		}
+	}
+	return all
+}
+
+// forgetPeak lets memory give the largest from now on.
+func (c *child) forgetPeak() error {
+	return os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", c.cmd.Process.Pid), []byte("5"), 0)
+}
+
+func cpuOf(pid int) time.Duration {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return 0
 	}
