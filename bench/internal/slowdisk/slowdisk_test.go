@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -19,7 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// fileVariable makes this test binary the program on the slower disk: it syncs that file.
+// fileVariable makes this test binary the program on the slower disk: it syncs that file, or starts a slower disk itself.
 const fileVariable = "TRESTLE_SLOWDISK_FILE"
 
 // patience bounds the wait for what must happen.
@@ -27,7 +28,13 @@ const patience = time.Minute
 
 func TestMain(m *testing.M) {
 	if path, ok := os.LookupEnv(fileVariable); ok {
-		if err := syncFile(path, os.Args[1:]); err != nil {
+		err := error(nil)
+		if slices.Contains(os.Args, "start") {
+			_, err = Start(time.Millisecond, func() error { return nil })
+		} else {
+			err = syncFile(path, os.Args[1:])
+		}
+		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -180,5 +187,17 @@ func TestStart_WhatBeginsFails_ItsErrorIsReturned(t *testing.T) {
 	if _, err := Start(time.Millisecond, func() error { return failure }); !errors.Is(err, failure) {
 		need(t, err)
 		t.Fatalf("error %v", err)
+	}
+}
+
+// Linux lets one process at a time answer the calls of another, so that in a program that is watched already it fails as
+// it does where filters are forbidden.
+func TestStart_NotAllowed_SaysThatItIsNotSupported(t *testing.T) {
+	cmd, said := program(t, "start")
+	d, err := Start(time.Millisecond, cmd.Start)
+	need(t, err)
+	defer d.Close()
+	if err = cmd.Wait(); err == nil || !strings.Contains(said.String(), ErrUnsupported.Error()) {
+		t.Fatalf("it ended with %v and said %q", err, said)
 	}
 }
