@@ -80,6 +80,9 @@ func (b *bench) prepareSlower(ctx context.Context) {
 			b.slower.targets = append(b.slower.targets, &same)
 		}
 	}
+	if len(b.slower.targets) == 0 {
+		b.slower = nil
+	}
 }
 
 // onDisk runs begin, which may start a program, where syncs take so much longer. end comes when the program has ended.
