@@ -26,11 +26,11 @@ demo: modules ## a homeserver, an IRC server and the bridge in conversation; ONC
 
 test: modules ## every test that needs no service, with the race detector where there is a C compiler
 	@echo "tests run $(if $(RACE),with the race detector,without the race detector: that needs cgo and a C compiler)"
-	$(GO) test -tags '$(TAGS)' $(RACE) -timeout 10m ./...
+	$(GO) test -tags '$(TAGS)' $(RACE) -timeout 20m ./...
 
 e2e: modules ## the bridge between a real Synapse and real IRC servers, which e2e/install.sh installs; as root
 	e2e/install.sh all
-	cd e2e && $(GO) test -tags '$(TAGS)' -count=1 -timeout 20m -v ./...
+	cd e2e && $(GO) test -tags '$(TAGS)' -count=1 -timeout 30m -v ./...
 
 bench: modules ## speed of the intake beside mautrix-go's and the disk's, as ratios
 	$(GO) run -tags '$(TAGS)' ./bench
