@@ -17,6 +17,7 @@ const (
 	codeInvalidParam  = "M_INVALID_PARAM"
 	codeExclusive     = "M_EXCLUSIVE"
 	codeUnknownDevice = "M_UNKNOWN_DEVICE"
+	codeLimit         = "M_LIMIT_EXCEEDED"
 	// codeUnknownDeviceOld is what codeUnknownDevice was called before MSC4326 was accepted.
 	codeUnknownDeviceOld = "ORG.MATRIX.MSC4326.M_UNKNOWN_DEVICE"
 )
@@ -68,8 +69,9 @@ func (i *Intent) makeDevice(ctx context.Context) (id.DeviceID, error) {
 	if g.DeviceMade {
 		return id.DeviceID(g.DeviceID), nil
 	}
-	before := g.DeviceID != "" // the answer to an earlier request may have been lost
-	if !before {
+	before := g.DeviceID != "" && !i.unheard // the answer to an earlier request may have been lost
+	if g.DeviceID == "" {
+		i.unheard = true
 		if err := i.update(ctx, func(g *store.Ghost) { g.DeviceID = newDeviceID() }); err != nil {
 			return "", err
 		}

@@ -102,6 +102,7 @@ func (i *Intent) putDevice(ctx context.Context, device id.DeviceID) (created boo
 		_, resp, err := cli.MakeFullRequestWithResp(ctx, mautrix.FullRequest{
 			Method: http.MethodPut, URL: cli.BuildClientURL("v3", "devices", device), RequestJSON: map[string]string{"display_name": deviceName},
 		})
+		i.unheard = i.unheard && errorCode(err) == codeLimit
 		switch code := errorCode(err); {
 		case err == nil:
 			i.as.log.Debug().Stringer("user_id", i.user).Stringer("device_id", device).Bool("created", resp.StatusCode == http.StatusCreated).Msg("A ghost has its device")

@@ -23,6 +23,9 @@ type Intent struct {
 	as    *AppService
 	user  id.UserID
 	known atomic.Pointer[store.Ghost] // as it is in the store; nil until it was read. What it points to is not changed.
+	// unheard says that the homeserver cannot have heard of the device whose ID is in the store: it was made up here, and every
+	// request that named it was refused for a rate limit. The user's lock guards it.
+	unheard bool
 }
 
 // Bot returns the intent of the bridge's own user.

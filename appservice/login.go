@@ -61,6 +61,7 @@ func (i *Intent) logIn(ctx context.Context, flow mautrix.AuthType, device id.Dev
 		"device_id":                   device,
 		"initial_device_display_name": deviceName,
 	}, &resp)
+	i.unheard = i.unheard && errorCode(err) == codeLimit
 	switch code := errorCode(err); {
 	case code == "M_APPSERVICE_LOGIN_UNSUPPORTED" || code == "IO.ELEMENT.MSC4190.M_APPSERVICE_LOGIN_UNSUPPORTED", isUnsupported(err):
 		return nil, fmt.Errorf("%w: %w", errNoLogin, err)

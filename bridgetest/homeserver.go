@@ -9,6 +9,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/trestle-bridge/trestle/internal/pipenet"
 )
 
 // Homeserver is a running homeserver. Its methods may be called from several goroutines at once.
@@ -16,6 +18,7 @@ type Homeserver struct {
 	opts       Options
 	traits     *traits
 	url        string
+	memory     *pipenet.Listener // nil when it listens on an address
 	server     *http.Server
 	pusher     *http.Client
 	routes     []route
@@ -54,13 +57,19 @@ func StartHomeserver(opts Options) (*Homeserver, error) {
 		return nil, fmt.Errorf("starting the homeserver: there is no %s", opts.Personality)
 	}
 	opts.fill()
-	ln, err := net.Listen("tcp", opts.Listen)
-	if err != nil {
+	var memory *pipenet.Listener
+	var ln net.Listener
+	var err error
+	if opts.InMemory {
+		memory = pipenet.Listen()
+		ln = memory
+	} else if ln, err = net.Listen("tcp", opts.Listen); err != nil {
 		return nil, fmt.Errorf("starting the homeserver on %s: %w", opts.Listen, err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	hs := &Homeserver{
 		opts: opts, traits: opts.Personality.traits(), url: "http://" + ln.Addr().String(), ctx: ctx, cancel: cancel, started: true,
+		memory:   memory,
 		changed:  make(chan struct{}),
 		accounts: make(map[string]*account),
 		tokens:   make(map[string]*session),
@@ -113,6 +122,21 @@ func NewHomeserver(tb testing.TB, options ...Option) *Homeserver {
 
 // URL is the base URL of the client-server API, without a slash at its end.
 func (hs *Homeserver) URL() string { return hs.url }
+
+// Client makes a client that reaches the homeserver, also one that listens nowhere; a bridge gets it as
+// appservice.Config.HTTPClient. Its connections end with the homeserver.
+func (hs *Homeserver) Client() *http.Client {
+	transport := &http.Transport{MaxIdleConnsPerHost: 64}
+	if hs.memory != nil {
+		transport.DialContext = func(context.Context, string, string) (net.Conn, error) {
+			if conn := hs.memory.Dial(); conn != nil {
+				return conn, nil
+			}
+			return nil, net.ErrClosed
+		}
+	}
+	return &http.Client{Transport: transport}
+}
 
 // Domain is the server name.
 func (hs *Homeserver) Domain() string { return hs.opts.ServerName }

@@ -13,7 +13,10 @@ type Rate struct {
 type Limits struct {
 	Messages Rate // messages, redactions, state and new rooms together (rc_message)
 	Joins    Rate // rc_joins.local
-	Logins   Rate // of one account (rc_login.account)
+	// JoinsByRoom holds for one room and all who come into it; people count, and are not refused (rc_joins_per_room). A join that
+	// it refuses counts for Joins.
+	JoinsByRoom Rate
+	Logins      Rate // of one account (rc_login.account)
 	// LoginsByAddress holds for all ghosts of an appservice together, which come from one address (rc_login.address).
 	LoginsByAddress Rate
 }
@@ -29,21 +32,42 @@ type bucketID struct{ kind, owner string }
 
 // spend takes one of what an owner may do, or refuses with the time until there is one again. What is refused costs nothing.
 func (hs *Homeserver) spend(rate Rate, kind, owner string) error {
+	if err := hs.allows(rate, kind, owner); err != nil {
+		return err
+	}
+	hs.count(rate, kind, owner)
+	return nil
+}
+
+// allows is spend that takes nothing.
+func (hs *Homeserver) allows(rate Rate, kind, owner string) error {
 	if rate.PerSecond <= 0 {
 		return nil
 	}
-	now, id := hs.opts.Clock.Now(), bucketID{kind, owner}
-	each := time.Duration(float64(time.Second) / rate.PerSecond)
-	full := hs.buckets[id] // when everything that was spent will have come back
-	if full.Before(now) {
-		full = now
+	wait := hs.full(kind, owner).Add(-rate.each() * time.Duration(rate.Burst-1)).Sub(hs.opts.Clock.Now())
+	if wait <= 0 {
+		return nil
 	}
-	if wait := full.Add(-each * time.Duration(rate.Burst-1)).Sub(now); wait > 0 {
-		return limited((wait + time.Millisecond - 1).Truncate(time.Millisecond))
-	}
-	hs.buckets[id] = full.Add(each)
-	return nil
+	return limited((wait + time.Millisecond - 1).Truncate(time.Millisecond))
 }
+
+// count takes one, whether there is one or not.
+func (hs *Homeserver) count(rate Rate, kind, owner string) {
+	if rate.PerSecond > 0 {
+		hs.buckets[bucketID{kind, owner}] = hs.full(kind, owner).Add(rate.each())
+	}
+}
+
+// full is when everything that was spent will have come back.
+func (hs *Homeserver) full(kind, owner string) time.Time {
+	full, now := hs.buckets[bucketID{kind, owner}], hs.opts.Clock.Now()
+	if full.Before(now) {
+		return now
+	}
+	return full
+}
+
+func (r Rate) each() time.Duration { return time.Duration(float64(time.Second) / r.PerSecond) }
 
 // limitedGhost tells whether limits hold for who makes a request.
 func (who identity) limitedGhost() bool {
@@ -57,12 +81,18 @@ func (hs *Homeserver) limitMessages(c *call) error {
 	return hs.spend(hs.opts.Limits.Messages, "messages", c.user())
 }
 
-func (hs *Homeserver) limitJoins(c *call) error {
+func (hs *Homeserver) limitJoins(c *call, r *room) error {
 	if !c.who.limitedGhost() {
 		return nil
 	}
-	return hs.spend(hs.opts.Limits.Joins, "joins", c.user())
+	if err := hs.spend(hs.opts.Limits.Joins, "joins", c.user()); err != nil {
+		return err
+	}
+	return hs.allows(hs.opts.Limits.JoinsByRoom, roomJoins, r.id)
 }
+
+// roomJoins is the kind of bucket that fills with joins of anybody; see emit.
+const roomJoins = "joins of a room"
 
 func (hs *Homeserver) limitLogins(as *appService, acc *account) error {
 	if !(identity{account: acc, service: as}).limitedGhost() {

@@ -37,7 +37,7 @@ func (hs *Homeserver) postJoin(c *call) (any, error) {
 		return nil, err
 	}
 	if !r.joined(c.user()) {
-		if err := hs.limitJoins(c); err != nil {
+		if err := hs.limitJoins(c, r); err != nil {
 			return nil, err
 		}
 	}

@@ -29,6 +29,9 @@ type Options struct {
 	ServerName string
 	// Listen is the address to listen on; "127.0.0.1:0", a free port of the loopback, when empty.
 	Listen string
+	// InMemory makes the homeserver listen nowhere: people and what [Homeserver.Client] gives reach it through memory. In a
+	// bubble of testing/synctest everything then takes the bubble's time, so that waiting for hours takes none.
+	InMemory bool
 	// RetryUnit stands for the second in the pauses between retries of a failed transaction, which are 2, 4, 8 … 512
 	// units long (Dendrite: 64); one second when zero. NewHomeserver takes 5 ms when neither it nor a Clock is set.
 	RetryUnit time.Duration

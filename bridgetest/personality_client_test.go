@@ -3,6 +3,7 @@ package bridgetest_test
 import (
 	"io"
 	"net/http"
+	"net/url"
 	"regexp"
 	"strings"
 	"testing"
@@ -55,6 +56,29 @@ func TestLimits_RunOnTheClock_AndSayWhenToComeAgain(t *testing.T) {
 	answer := w.expect("POST", "login", login("demo_g2"), 429, "M_LIMIT_EXCEEDED") // all come from one address
 	w.is(answer["retry_after_ms"], 333334)
 	w.expect("POST", "login", login("demobot"), 200, "")
+}
+
+func TestLimits_OfJoinsIntoARoom_HoldForAllGhostsTogether_AndPeopleCount(t *testing.T) {
+	clock := bridgetest.NewClock()
+	limits := bridgetest.Limits{JoinsByRoom: bridgetest.Rate{PerSecond: 1, Burst: 2}}
+	w := startAs(t, func(r *bridgetest.Registration) { r.RateLimited = true }, bridgetest.Options{Limits: limits, Clock: clock})
+	w.ghost("demo_g1")
+	w.ghost("demo_g2")
+	room, err := w.hs.User("alice").CreateRoom(t.Context(), bridgetest.RoomOptions{Preset: "public_chat"}) // she is the first
+	w.no(err)
+	join := func(user string) string {
+		return "/_matrix/client/v3/join/" + url.PathEscape(room.String()) + "?user_id=@" + user + ":hs.test"
+	}
+	w.expect("POST", join("demo_g1"), `{}`, 200, "")
+	answer := w.expect("POST", join("demo_g2"), `{}`, 429, "M_LIMIT_EXCEEDED")
+	w.is(answer["retry_after_ms"], 1000)
+	w.expect("POST", join("demo_g1"), `{}`, 200, "") // who is in comes in for nothing
+	_, err = w.hs.User("bob").Join(t.Context(), room.String())
+	w.no(err)
+	clock.Advance(time.Second)
+	w.expect("POST", join("demo_g2"), `{}`, 429, "M_LIMIT_EXCEEDED") // bob took that place
+	clock.Advance(time.Second)
+	w.expect("POST", join("demo_g2"), `{}`, 200, "")
 }
 
 func TestLogin_WithRefreshToken_ExpiresOnTheClockAndIsRenewed(t *testing.T) {

@@ -49,6 +49,9 @@ func (hs *Homeserver) emit(r *room, d draft) (*pdu, error) {
 		if p.replaced != nil && p.replaced.sender == d.sender && p.replaced.redacted == nil && reflect.DeepEqual(p.replaced.content, content) {
 			return p.replaced, nil
 		}
+		if d.typ == "m.room.member" && p.membership() == "join" {
+			hs.count(hs.opts.Limits.JoinsByRoom, roomJoins, r.id)
+		}
 		if d.typ == "m.room.member" && p.membership() == "invite" {
 			p.inviteTo = r.strippedState(d.sender)
 		}

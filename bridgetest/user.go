@@ -50,7 +50,7 @@ func (hs *Homeserver) User(localpart string) *User {
 	s := hs.newSession(acc, "")
 	u := &User{
 		hs: hs, id: id.UserID(acc.id), device: id.DeviceID(s.device), token: s.token,
-		http: &http.Client{Transport: &http.Transport{}},
+		http: hs.Client(),
 	}
 	u.inbox.init()
 	hs.people[localpart] = u
