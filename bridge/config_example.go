@@ -85,8 +85,8 @@ homeserver:
   # Its server name: what user IDs have after the colon.
   domain: example.org
 
-# How the homeserver and the bridge meet. A change of address, id, bot, ghosts or the domain needs a
-# new registration: remove the file, make it again, and restart the homeserver with it.
+# How the homeserver and the bridge meet. A change of address, id, bot, ghosts or the domain needs the registration
+# anew: "registration -replace" writes it, with the tokens that it has; then restart the homeserver with it.
 appservice:
   # The registration file, which holds the secrets that the two share.
   #registration: registration.yaml
@@ -189,7 +189,7 @@ bridge:
     #to_network: true
 
 log:
-  # trace, debug, info, warn or error.
+  # trace, debug, info, warn or error. Durations in the log (took, wait) are milliseconds.
   #level: info
   # pretty, for people, or json.
   #format: pretty

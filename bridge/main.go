@@ -213,9 +213,17 @@ func (p *program) explain(err error) {
 	fmt.Fprintln(p.stderr, err)
 	if mistakes := (*ConfigError)(nil); errors.As(err, &mistakes) {
 		fmt.Fprintf(p.stderr, "%s; nothing was done\n", count(len(mistakes.Mistakes), "mistake"))
-	} else if errors.Is(err, fs.ErrNotExist) {
-		fmt.Fprintf(p.stderr, "write it with: %s config -config %s\n", programName(), p.config)
+	} else if mend := p.configMend(err); mend != "" {
+		fmt.Fprintln(p.stderr, mend)
 	}
+}
+
+// configMend says what to do about a configuration that cannot be read; empty when nobody knows.
+func (p *program) configMend(err error) string {
+	if !errors.Is(err, fs.ErrNotExist) {
+		return ""
+	}
+	return fmt.Sprintf("write it with: %s config -config %s", programName(), p.config)
 }
 
 func count(n int, what string) string {

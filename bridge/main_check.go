@@ -36,7 +36,7 @@ func (p *program) checkCommand(flags *flag.FlagSet) func() int {
 			checkRegistrationBeside(f, cfg, mistakes)
 			return exitWrong
 		} else if err != nil {
-			f.fail("configuration", "", "%v", err)
+			f.fail("configuration", p.configMend(err), "%v", err)
 			return exitWrong
 		}
 		f.ok("configuration", "%s", p.config)

@@ -12,7 +12,7 @@ import (
 // configCommand writes the commented configuration. It may come to hold secrets, so only its owner can read it.
 func (p *program) configCommand(f *flag.FlagSet) func() int {
 	toStdout := f.Bool("print", false, "print it instead of writing it")
-	out := f.String("out", "", "the same as -config")
+	out := f.String("out", "", "write to `FILE`: the same as -config")
 	return func() int {
 		text := ExampleConfig(p.network)
 		p.config = cmp.Or(*out, p.config)

@@ -190,6 +190,9 @@ func TestProxy25_ProcessesOfTheirOwn_AnswerTheBridgesLinks(t *testing.T) {
 				}
 			}
 			links = append(links, strings.Replace(link, "media.example", address, 1))
+			if err := bridge.RunProxy(c.ctx, &cfg, registration.ASToken); err == nil || !strings.Contains(err.Error(), "name an address with -listen") {
+				c.Errorf("a second proxy on the same address: %v", err)
+			}
 		}
 		for _, link := range links {
 			c.answers(link, http.StatusOK)

@@ -24,9 +24,9 @@ import (
 // proxyCommand answers media links beside the bridge, from the same configuration and database. It takes nothing over, keeps nothing that
 // another process needs, and any number of it may run.
 func (p *program) proxyCommand(f *flag.FlagSet) func() int {
-	listen := f.String("listen", "", "host and port to listen on, instead of media.listen, which may be the bridge's own")
-	cache := f.String("cache", "", "folder of the cache, instead of media.cache; no two processes can have the same")
-	metrics := f.String("metrics", "", "host and port for Prometheus; metrics.listen is the bridge's")
+	listen := f.String("listen", "", "`HOST:PORT` to listen on, instead of media.listen, which may be the bridge's own")
+	cache := f.String("cache", "", "`FOLDER` of the cache, instead of media.cache; no two processes can have the same")
+	metrics := f.String("metrics", "", "`HOST:PORT` for Prometheus; metrics.listen is the bridge's")
 	return func() int {
 		signals := make(chan os.Signal, 2)
 		signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
@@ -72,7 +72,9 @@ func (m *mediaProxy) Run(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, v.Close()) }()
 	listener, err := net.Listen("tcp", m.cfg.Media.Listen)
-	if err != nil {
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("listening for media links: %w; name an address with -listen that neither a running bridge nor another proxy has", err)
+	} else if err != nil {
 		return fmt.Errorf("listening for media links: %w", err)
 	}
 	registry := prometheus.NewRegistry()

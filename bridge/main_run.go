@@ -61,7 +61,7 @@ func runUntilSignal(b interface{ Run(context.Context) error }, signals <-chan os
 		case err := <-ended:
 			// A start that the first signal cut short is a stop like any other.
 			if err != nil && !(ctx.Err() != nil && errors.Is(err, context.Canceled)) {
-				log.Error().Err(err).Msg("The bridge ended")
+				log.Error().Err(err).Msg("Ended with an error")
 				return exitFailed
 			}
 			log.Info().Msg("Stopped")

@@ -123,6 +123,7 @@ func TestMain_MissingConfiguration_SaysHowToMakeOne(t *testing.T) {
 	for _, name := range []string{"run", "registration"} {
 		invoke(plainNetwork{}, nil, name, "-config", path).want(t, exitWrong, "", "config -config "+path)
 	}
+	invoke(plainNetwork{}, nil, "check", "-config", path).want(t, exitWrong, "→ write it with: "+programName()+" config -config "+path, "")
 }
 
 func TestMain_Run_WrongConfiguration_StartsNothing(t *testing.T) {

@@ -32,7 +32,7 @@ type Bridge struct {
 
 // StartBridge generates a registration, tells the homeserver of it, and runs a bridge to network until the test ends.
 // change may alter the configuration before the start; the defaults bridge nothing until a room is plumbed, have a media
-// proxy, and use SQLite. What the bridge logs, at the level of the configuration, goes to the test's log, or to the
+// proxy, and use SQLite. The registration has rate_limited: true when the homeserver has [Limits]. What the bridge logs, at the level of the configuration, goes to the test's log, or to the
 // configuration's file as JSON. It returns when the bridge is ready.
 func StartBridge(tb testing.TB, hs *Homeserver, network bridge.Network, change ...func(*bridge.Config)) *Bridge {
 	tb.Helper()
@@ -57,6 +57,7 @@ func StartBridge(tb testing.TB, hs *Homeserver, network bridge.Network, change .
 	}
 	registration, err := appservice.Generate(opts)
 	if err == nil {
+		registration.RateLimited = hs.opts.Limits != Limits{} // which hold for no other
 		err = registration.Save(cfg.Appservice.Registration)
 	}
 	if err == nil {

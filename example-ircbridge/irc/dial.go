@@ -38,6 +38,9 @@ func dial(ctx context.Context, config *Config) (net.Conn, error) {
 	secure := tls.Client(conn, settings)
 	if err := secure.HandshakeContext(ctx); err != nil {
 		_ = conn.Close()
+		if ctx.Err() != nil { // a server without TLS that waits for us to begin says nothing
+			return nil, fmt.Errorf("%w: %w", errNoHandshake, err)
+		}
 		return nil, fmt.Errorf("TLS: %w", err)
 	}
 	return secure, nil

@@ -18,6 +18,7 @@ import (
 var (
 	errNotRegistered = errors.New("not registered")
 	errSilent        = errors.New("the server does not answer")
+	errNoHandshake   = errors.New("no answer to TLS")
 )
 
 // link is one connection to the server. Its fields are guarded by the session's lock, but for queue and ended; its handlers

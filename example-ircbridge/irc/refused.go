@@ -97,6 +97,8 @@ func reason(err error) string {
 		return " (its certificate is not accepted: network.tls)"
 	case errors.As(err, &record):
 		return " (it does not speak TLS there: network.address, network.tls)"
+	case errors.Is(err, errNoHandshake):
+		return " (it takes the connection and does not answer to TLS: network.address, network.tls)"
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return " (nothing listens there: network.address)"
 	case errors.Is(err, errSilent), errors.As(err, &slow) && slow.Timeout():
