@@ -47,27 +47,23 @@ func (b *bench) onSlower(w io.Writer, here disk) {
 					number("%.3f", median(ms, p50)), number("%.3f", median(ms, p99)), number("%.1f", median(ms, p50)/d.p50), number("%.1f", median(ms, p99)/d.p99))
 			}
 		})
-	table(w, fmt.Sprintf("AN ESTIMATE, drawn through these two disks: a transaction of %d events takes a time of its own and so many syncs of its bytes", bigSize),
-		"\tits own ms\tsyncs\tgoal, of fdatasync\treached from a sync of\tto be tried with\t", func(row func(...string)) {
+	table(w, fmt.Sprintf("AN ESTIMATE from each of the two disks: a transaction of %d events takes one sync of its bytes, and a time of its own", bigSize),
+		"\tits own ms, here\twith slower syncs\tgoal, of fdatasync\treached from a sync of\tto be tried with\t", func(row func(...string)) {
 			for _, t := range b.slower.targets {
-				l := through(point{here.transaction(), transaction(median(b.here.measured[t.name], bigRate))},
-					point{d.transaction(), transaction(median(b.slower.measured[t.name], bigRate))})
-				goal, from, try := "-", "-", "-"
-				if t.sink {
-					goal = fmt.Sprintf("%.2f", t.goalShare())
-					ms := l.reaches(t.goalShare())
-					switch longer := ms - here.transaction(); {
-					case math.IsNaN(ms):
-						from = "too unsteady to tell"
-					case math.IsInf(ms, 1):
-						from = "too many syncs"
-					case longer <= 0:
-						from = "this disk"
-					default:
-						from, try = fmt.Sprintf("%.2f ms", ms), fmt.Sprintf("-sync %.2fms", longer)
+				if !t.sink {
+					continue
+				}
+				quick := own(median(b.here.measured[t.name], bigRate), here)
+				slow := own(median(b.slower.measured[t.name], bigRate), d)
+				from, try := "too unsteady to tell", "-"
+				if quick > 0 && slow > 0 {
+					least, most := reaches(t.goalShare(), min(quick, slow)), reaches(t.goalShare(), max(quick, slow))
+					from = fmt.Sprintf("%.2f to %.2f ms", least, most)
+					if longer := most - here.transaction(); longer > 0 {
+						try = fmt.Sprintf("-sync %.2fms", longer)
 					}
 				}
-				row(t.title, number("%.2f", l.own), number("%.2f", l.syncs), goal, from, try)
+				row(t.title, number("%.2f", quick), number("%.2f", slow), fmt.Sprintf("%.2f", t.goalShare()), from, try)
 			}
 		})
 }
@@ -78,25 +74,10 @@ func transaction(rate float64) float64 { return bigSize / rate * 1000 }
 // transaction is what the disk takes for the bytes of a large one, in ms.
 func (d disk) transaction() float64 { return transaction(d.rate) }
 
-// point is a disk and what a target makes of it. Both are ms for a large transaction.
-type point struct{ sync, target float64 }
+// own is what a target takes for a large transaction beside the sync that it waits for, in ms. It is not above 0 where the
+// target was faster than the disk, which is what a busy machine makes of it.
+func own(rate float64, d disk) float64 { return transaction(rate) - d.transaction() }
 
-// line is the time that a target takes for a transaction, by that of a sync: own + syncs x sync, in ms.
-type line struct{ own, syncs float64 }
-
-func through(a, b point) line {
-	syncs := (b.target - a.target) / (b.sync - a.sync)
-	return line{a.target - syncs*a.sync, syncs}
-}
-
-// reaches gives the sync in ms from which on the target has this share of what the disk allows: infinite when it waits for
-// too many syncs, and NaN when the points are none of a target that waits for any, which is what a busy machine makes of them.
-func (l line) reaches(share float64) float64 {
-	switch {
-	case !(l.own > 0 && l.syncs > 0):
-		return math.NaN()
-	case share*l.syncs >= 1:
-		return math.Inf(1)
-	}
-	return share * l.own / (1 - share*l.syncs)
-}
+// reaches gives the sync in ms from which on a target that takes so much of its own has this share of what the disk
+// allows: sync / (own + sync).
+func reaches(share, own float64) float64 { return share * own / (1 - share) }
