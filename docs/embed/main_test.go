@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -171,23 +170,5 @@ func TestEmbed_MessagesCrossBothWays_AlsoAfterTheConnectionBroke(t *testing.T) {
 	got := chat.got()
 	if len(got) != 3 || got[0].Text != "hello, chat" || got[1].Text != "still here" || got[0].Name != "alice" {
 		t.Errorf("the chat got %+v", got)
-	}
-}
-
-// The README shows this bridge; it must be this bridge, and stay under 100 lines.
-func TestEmbed_READMEShowsThisProgram(t *testing.T) {
-	program, err := os.ReadFile("main.go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	readme, err := os.ReadFile("../../README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !strings.Contains(string(readme), "```go\n"+string(program)+"```\n") {
-		t.Error("README.md does not show docs/embed/main.go as it is; run: make readme")
-	}
-	if n := strings.Count(string(program), "\n"); n >= 100 {
-		t.Errorf("the smallest bridge has %d lines", n)
 	}
 }
