@@ -33,11 +33,14 @@ type mediaRow struct {
 	rounds []beside
 }
 
-// beside is one round: the proxy, and nginx before and after it.
-type beside struct{ proxy, nginx download }
+// beside is one round: the proxy, nginx before and after it, and of cached media a handler of net/http that does nothing but write.
+type beside struct{ proxy, nginx, bare download }
 
 // ratio is what the proxy serves for one byte of nginx's.
 func (b beside) ratio() float64 { return b.proxy.bytesPerSecond() / b.nginx.bytesPerSecond() }
+
+// floor is what such a handler serves for one byte of nginx's; NaN where there is none.
+func (b beside) floor() float64 { return b.bare.bytesPerSecond() / b.nginx.bytesPerSecond() }
 
 // cpu is what a byte costs the proxy for what it costs nginx.
 func (b beside) cpu() float64 {
@@ -49,6 +52,7 @@ type mediaBench struct {
 	*bench
 	program         string
 	upstream        *child
+	behind          *child // the upstream of the proxy with a cache, which should not be asked
 	nginx           *child // nil: there is none
 	direct, disk    *child // the proxy, without a cache and with one
 	links           map[string]string
@@ -92,8 +96,10 @@ func (b *bench) measureProxy(ctx context.Context, w io.Writer) (err error) {
 
 func (m *mediaBench) open(ctx context.Context) (err error) {
 	upstream := &target{name: "the upstream", binary: m.program}
-	if m.upstream, err = launch(upstream, m.dir, []string{"-upstream"}); err != nil {
-		return err
+	for _, c := range []**child{&m.upstream, &m.behind} {
+		if *c, err = launch(upstream, m.dir, []string{"-upstream"}); err != nil {
+			return err
+		}
 	}
 	program, err := findNginx()
 	if err == nil {
@@ -102,10 +108,10 @@ func (m *mediaBench) open(ctx context.Context) (err error) {
 	if err != nil {
 		m.missing = append(m.missing, "plain media beside nginx: "+err.Error())
 	}
-	if m.direct, err = m.startProxy("direct", false); err != nil {
+	if m.direct, err = m.startProxy("direct", m.upstream, false); err != nil {
 		return err
 	}
-	if m.disk, err = m.startProxy("disk", true); err != nil {
+	if m.disk, err = m.startProxy("disk", m.behind, true); err != nil {
 		return err
 	}
 	for _, size := range mediaSizes {
@@ -116,7 +122,7 @@ func (m *mediaBench) open(ctx context.Context) (err error) {
 
 func (m *mediaBench) close() error {
 	var errs []error
-	for _, c := range []*child{m.nginx, m.direct, m.disk, m.upstream} {
+	for _, c := range []*child{m.nginx, m.direct, m.disk, m.upstream, m.behind} {
 		if c != nil {
 			if err := c.stop(); err != nil {
 				errs = append(errs, fmt.Errorf("end %s: %w", c.target.name, err))
@@ -127,7 +133,7 @@ func (m *mediaBench) close() error {
 }
 
 // startProxy starts a process of the proxy and learns its links.
-func (m *mediaBench) startProxy(name string, cached bool) (*child, error) {
+func (m *mediaBench) startProxy(name string, upstream *child, cached bool) (*child, error) {
 	dir, err := filepath.Abs(filepath.Join(m.dir, "proxy-"+name))
 	if err != nil {
 		return nil, err
@@ -141,7 +147,7 @@ func (m *mediaBench) startProxy(name string, cached bool) (*child, error) {
 	}
 	links := filepath.Join(dir, "links.json")
 	args := []string{
-		"-homeserver", "http://" + m.upstream.addr, "-db", filepath.Join(dir, "bridge.db"), "-links", links, "-files", strings.Join(files, ","),
+		"-homeserver", "http://" + upstream.addr, "-db", filepath.Join(dir, "bridge.db"), "-links", links, "-files", strings.Join(files, ","),
 	}
 	if cached {
 		args = append(args, "-cache", filepath.Join(dir, "cache"))
@@ -181,7 +187,7 @@ func (m *mediaBench) plain(ctx context.Context) error {
 				return err
 			}
 		}
-		before, err := m.upstream.asked(ctx)
+		before, err := m.behind.asked(ctx)
 		if err != nil {
 			return err
 		}
@@ -199,8 +205,13 @@ func (m *mediaBench) plain(ctx context.Context) error {
 			side.into.elapsed += d.elapsed
 			side.into.cpu += d.cpu
 		}
+		if row.cached {
+			if r.bare, err = readers(ctx, m.upstream, downloadPath+name, row.size, mediaConnections, mediaLength); err != nil {
+				return err
+			}
+		}
 		row.rounds = append(row.rounds, r)
-		after, err := m.upstream.asked(ctx)
+		after, err := m.behind.asked(ctx)
 		if err != nil {
 			return err
 		}
@@ -216,14 +227,14 @@ func (m *mediaBench) keep(ctx context.Context, name string, size int64) error {
 	ctx, cancel := context.WithTimeout(ctx, setupWithin)
 	defer cancel()
 	for {
-		before, err := m.upstream.asked(ctx)
+		before, err := m.behind.asked(ctx)
 		if err != nil {
 			return err
 		}
 		if _, err = once(ctx, m.disk, m.link(m.disk, name), size); err != nil {
 			return err
 		}
-		after, err := m.upstream.asked(ctx)
+		after, err := m.behind.asked(ctx)
 		if err != nil {
 			return err
 		}

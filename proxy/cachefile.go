@@ -106,10 +106,12 @@ func openCached(path string) (*cachedFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := make([]byte, headerSize)
-	if _, err = f.Read(b); err == nil {
+	buffer := chunks.Get().(*[]byte)
+	defer chunks.Put(buffer)
+	var n int
+	if n, err = f.Read((*buffer)[:headerSize]); err == nil {
 		var h header
-		if h, err = decodeHeader(b); err == nil {
+		if h, err = decodeHeader((*buffer)[:n]); err == nil {
 			var info os.FileInfo
 			if info, err = f.Stat(); err == nil && info.Size() != headerSize+h.size {
 				err = errBadFile
@@ -121,6 +123,9 @@ func openCached(path string) (*cachedFile, error) {
 	}
 	return nil, errors.Join(fmt.Errorf("open %s of the cache: %w", filepath.Base(path), err), f.Close())
 }
+
+// isLarge tells whether the file is worth to be sent by the kernel: less is read and written at once with less ado.
+func (f *cachedFile) isLarge() bool { return f.size > chunk }
 
 func (f *cachedFile) about() (int64, string) { return f.size, f.contentType }
 

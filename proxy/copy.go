@@ -13,6 +13,12 @@ const maxPiece = 256 << 10
 
 // copy sends the part of the media that was asked for, of which head was read already into buffer.
 func (s *Server) copy(ctx context.Context, x *exchange, t *target, m content, head, buffer []byte, part byteRange) error {
+	if f, ok := m.(*cachedFile); ok && f.isLarge() {
+		if _, err := f.Seek(headerSize+part.start, io.SeekStart); err != nil {
+			return x.cutAt(ctx, err, "homeserver", "read from the cache")
+		}
+		return s.copyFile(ctx, x, t, f, part.length)
+	}
 	skip, left := part.start, part.length // left < 0: until the end
 	looked := time.Now()
 	got, err := len(head), error(nil)
@@ -48,9 +54,6 @@ func (s *Server) copy(ctx context.Context, x *exchange, t *target, m content, he
 		}
 		if sk, ok := m.(skipper); ok && skip > 0 && sk.skip(skip) == nil {
 			skip = 0
-		}
-		if f, ok := m.(*cachedFile); ok {
-			return s.copyFile(ctx, x, t, f, left)
 		}
 		got, err = m.Read(buffer)
 	}

@@ -119,6 +119,9 @@ func (s *Server) begin(ctx context.Context, x *exchange, t *target, buffer []byt
 	if err != nil {
 		return nil, nil, 0, err
 	}
+	if f, ok := m.(*cachedFile); ok && f.isLarge() {
+		buffer = buffer[:sniffSize] // the rest is sent from where it is
+	}
 	n := 0
 	for n < sniffSize && err == nil {
 		var got int
