@@ -115,9 +115,6 @@ func run(ctx context.Context, o *options) (err error) {
 			return fmt.Errorf("the media proxy: %w", err)
 		}
 	}
-	for _, what := range b.missing {
-		fmt.Printf("NOT MEASURED: %s\n", what)
-	}
 	return nil
 }
 

@@ -60,6 +60,7 @@ type mediaBench struct {
 	secret          []secret
 	growth          []growth
 	linkRatio       float64
+	missing         string // what is not measured, and why
 	linkNanoseconds float64
 }
 
@@ -106,7 +107,7 @@ func (m *mediaBench) open(ctx context.Context) (err error) {
 		m.nginx, err = m.startNginx(ctx, program, m.upstream.addr, mediaSizes)
 	}
 	if err != nil {
-		m.missing = append(m.missing, "plain media beside nginx: "+err.Error())
+		m.missing = "plain media beside nginx: " + err.Error()
 	}
 	if m.direct, err = m.startProxy("direct", m.upstream, false); err != nil {
 		return err

@@ -72,6 +72,9 @@ func (b *bench) report(w io.Writer) {
 	b.waiting(w)
 	b.onSlower(w, disk)
 	b.goals(w)
+	for _, what := range b.missing {
+		fmt.Fprintf(w, "NOT MEASURED: %s\n", what)
+	}
 }
 
 // disk is what the disk allows; file what a server that only writes bodies down does with it.
