@@ -55,7 +55,7 @@ func (b *bench) measureOn(ctx context.Context, s *series, round int) error {
 // prepareSlower makes the slower disk's targets of those that sync anything.
 func (b *bench) prepareSlower(ctx context.Context) {
 	longer := b.options.sync
-	if longer == 0 {
+	if longer == 0 || len(b.here.targets) == 0 {
 		return
 	}
 	end, err := onDisk(longer, func() error { return nil })
