@@ -13,9 +13,11 @@
 //
 // # Goroutines
 //
-// The bridge owns up to 16 outbox workers, which exist while there is work; one goroutine that sends typing notices; and,
-// at start, one for each portal until its channel is entered. HandleEvent runs on the appservice's workers, Deliver on the
-// Session's goroutine. All of them have ended when [Bridge.Run] returns.
+// The bridge owns up to 16 outbox workers, which exist while there is work; one goroutine that sends typing notices; one that
+// carries out what an operator asks for about dead letters; at start, one that tries again what ended the process, and one for
+// each portal until its channel is entered; and one for each notice on the network that a message did not reach Matrix.
+// HandleEvent runs on the appservice's workers, Deliver on the Session's goroutine. All of them have ended when [Bridge.Run]
+// returns.
 //
 // # Example
 //

@@ -321,6 +321,19 @@ func TestClose_DeliversWhatHasComeIn(t *testing.T) {
 	}
 }
 
+func TestClose_TheServerHangsUpAfterTheGoodbye_IsNoBrokenConnection(t *testing.T) {
+	for range 20 {
+		f := start(t, noCaps)
+		f.sink.until(t, "online")
+		if err := f.session.Close(f.ctx()); err != nil {
+			t.Error(err)
+		}
+		if f.sink.count("No connection") != 0 {
+			t.Fatalf("%q", f.sink.lines())
+		}
+	}
+}
+
 func TestClose_ContextEnds_SaysWhatIsLeft(t *testing.T) {
 	f := joined(t, noCaps)
 	f.sink.until(t, "members")

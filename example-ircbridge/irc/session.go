@@ -28,6 +28,7 @@ type session struct {
 	mu       sync.Mutex // guards everything below, and all of link but its queue
 	link     *link      // registered, or nil
 	stopped  error      // why there will never be a link again
+	closing  bool       // by Close: a link that ends now has not broken
 	mapping  casemap.Mapping
 	channels map[string]*channel // by folded name
 	progress map[id.EventID]*delivery
@@ -71,7 +72,10 @@ func (s *session) connect() {
 		s.log().Info().Msg("Connecting to " + s.config.host())
 		began := time.Now()
 		err := s.live()
-		if s.ctx.Err() != nil {
+		s.mu.Lock()
+		closing := s.closing
+		s.mu.Unlock()
+		if closing || s.ctx.Err() != nil {
 			return
 		}
 		var refusal *refusedError
@@ -141,6 +145,7 @@ var errClosed = errors.New("the session is closed")
 // Close implements [bridge.Session]. What has come in is delivered before it returns, unless ctx ends first.
 func (s *session) Close(ctx context.Context) error {
 	s.mu.Lock()
+	s.closing = true
 	l := s.link
 	s.mu.Unlock()
 	if l != nil {
