@@ -25,6 +25,7 @@ type act struct {
 	user  id.UserID // in whose name
 	name  string    // such as "PUT send" and "POST join"
 	class class
+	room  string // of a join: its ID or an alias, escaped
 }
 
 // actOf reads a request of the client-server API. Paths of other kinds are of class other.
@@ -39,8 +40,8 @@ func actOf(req *http.Request) act {
 	}
 	_, path, _ = strings.Cut(path, "/") // the version
 	what, rest, _ := strings.Cut(path, "/")
+	room, rest, _ := strings.Cut(rest, "/")
 	if what == "rooms" {
-		_, rest, _ = strings.Cut(rest, "/")
 		what, _, _ = strings.Cut(rest, "/")
 	}
 	a.name = req.Method + " " + what
@@ -48,7 +49,7 @@ func actOf(req *http.Request) act {
 	case "PUT send", "PUT state", "PUT redact", "POST createRoom", "POST leave", "POST kick", "POST ban", "POST unban", "PUT profile":
 		a.class = classMessages
 	case "POST join", "POST knock":
-		a.class = classJoins
+		a.class, a.room = classJoins, room
 	case "POST invite":
 		a.class = classInvites
 	case "POST register", "POST login", "PUT devices":

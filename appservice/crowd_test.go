@@ -142,7 +142,7 @@ func TestAThousandGhosts_AtOnce_UnderTheLimitOfLogins_CostFourRequestsEach_AndOn
 			},
 		},
 		"devices by login": {
-			appservice.DeviceLogin, bridgetest.Limits{LoginsByAddress: bridgetest.Rate{PerSecond: 20, Burst: 20}}, crowdSize / 25, withoutLoginRefusal,
+			appservice.DeviceLogin, bridgetest.Limits{LoginsByAddress: bridgetest.Rate{PerSecond: 100, Burst: 500}}, crowdSize / 25, withoutLoginRefusal,
 			map[string]int{
 				"POST register": crowdSize, "POST login": crowdSize, "POST join": crowdSize, "PUT send": crowdSize,
 				"GET login": 1, "GET whoami": 1, "GET versions": 1, "GET federation version": 1, "GET state": 1,
@@ -167,4 +167,26 @@ func TestAThousandGhosts_AtOnce_UnderTheLimitOfLogins_CostFourRequestsEach_AndOn
 			})
 		})
 	}
+}
+
+// Synapse limits how many come into one room, and its answer is the same as to a ghost that has joined too many rooms.
+func TestAThousandGhosts_AtOnce_UnderTheLimitOfJoinsIntoARoom_DoNotEachRunIntoIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		limits := bridgetest.Limits{ // as Synapse has them unless it is told otherwise, but for fifty times as many into a room
+			Joins: bridgetest.Rate{PerSecond: 0.1, Burst: 10}, JoinsByRoom: bridgetest.Rate{PerSecond: 50, Burst: 500},
+			Messages: bridgetest.Rate{PerSecond: 0.2, Burst: 10},
+		}
+		c := newCrowd(t, appservice.DeviceAuto, limits)
+		begin := time.Now()
+		c.speak(c.room, "first")
+		c.cost("the first time", crowdSize/25, map[string]int{
+			"POST register": crowdSize, "PUT devices": crowdSize, "POST join": crowdSize, "PUT send": crowdSize,
+			"GET whoami": 1, "GET versions": 1, "GET federation version": 1, "GET state": 1,
+		})
+		// In a bubble time is what was waited, and no measure of speed.
+		if least, took := (crowdSize-500)*time.Second/50, time.Since(begin); took > least*5/4 {
+			t.Errorf("it took %v, where the limit asks for %v", took, least)
+		}
+		c.heard(c.room, "first")
+	})
 }

@@ -26,10 +26,10 @@
 // A 429 is waited out for as long as it says: Retry-After in seconds or as a date (MSC4041), else retry_after_ms, else 1, 2,
 // 4 … seconds; at least 100 ms. Until then nothing is sent that is known to be refused: a 429 for a ghost holds that ghost's
 // requests of the same class (messages, joins, invites, other, as Synapse counts them), one for the bot or for a registration
-// or a device holds that class for all, and one without an error code, which comes from a proxy that knows addresses alone,
+// or a device holds that class for all, a second ghost's for joining the same room holds that room, and one without an error code, which comes from a proxy that knows addresses alone,
 // holds everything. After it, requests under the limit go one at a time for a minute, and from its second refusal on at the
 // pace that it was seen to allow, a tenth faster after every 20. Registrations and new devices always
-// go one at a time. A hold ends after ten minutes at the latest, when one request asks again.
+// go one at a time, and so do joins into one room. A hold ends after ten minutes at the latest, when one request asks again.
 //
 // A request is held back for 30 s in all; then, and at once for events and under [Impatient], its caller gets an
 // M_LIMIT_EXCEEDED with the time that is left, which [RetryAfter] reads.

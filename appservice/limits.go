@@ -29,7 +29,8 @@ func Impatient(ctx context.Context) context.Context { return context.WithValue(c
 
 // limits are the rate limits that the homeserver has told of: of one user and class, of a class for all, and of everything.
 // What is known to be refused is not sent. Nobody waits for somebody else's limit, and what waits for its own holds no
-// turn. Registrations and new devices go one at a time, limit or not.
+// turn. A join may be refused for the sake of the room (Synapse: rc_joins_per_room), which the answer does not tell: when a second
+// ghost is refused there, it holds all who want to come in. Registrations and new devices go one at a time, limit or not, and so do joins into one room.
 type limits struct {
 	quit  <-chan struct{} // of the appservice: nothing is waited for any more
 	bot   id.UserID
@@ -42,12 +43,18 @@ type limits struct {
 type holdKey struct {
 	user  id.UserID
 	class class
+	room  string // of joins
 }
+
+// oneAtATime says whether that goes one at a time, limit or not, so that one refusal tells all who wait. Homeservers do joins
+// into one room one after the other anyway.
+func (k holdKey) oneAtATime() bool { return k == holdKey{class: classLogins} || k.room != "" }
 
 type hold struct {
 	until    time.Time // before that, nothing goes
 	careful  time.Time // before that, one at a time
 	refusals int       // in a row
+	suspect  id.UserID // of a room: who was refused first, while it can be that user's own limit
 	turn     chan struct{}
 	users    int // how many wait for the turn, or have it
 
@@ -69,7 +76,10 @@ func newLimits(bot id.UserID, quit <-chan struct{}, count func(class, string)) *
 func (l *limits) concerns(a act) []holdKey {
 	keys := []holdKey{{}, {class: a.class}}
 	if a.user != "" && a.user != l.bot && a.class != classLogins {
-		keys = append(keys, holdKey{a.user, a.class})
+		keys = append(keys, holdKey{user: a.user, class: a.class})
+		if a.room != "" {
+			keys = append(keys, holdKey{class: a.class, room: a.room})
+		}
 	}
 	return keys
 }
@@ -127,10 +137,11 @@ func (l *limits) takeTurns(ctx context.Context, a act) (leave func(), err error)
 	l.mu.Lock()
 	for _, key := range l.concerns(a) {
 		h := l.holds[key]
-		if h == nil && key == (holdKey{class: classLogins}) {
+		always := key.oneAtATime()
+		if h == nil && always {
 			h = l.hold(key)
 		}
-		if h != nil && key.class != "" && (now.Before(h.careful) || key.class == classLogins) {
+		if h != nil && key.class != "" && (now.Before(h.careful) || always) {
 			h.users++
 			wanted, keys = append(wanted, h), append(keys, key)
 		}
@@ -174,7 +185,7 @@ func (l *limits) hold(key holdKey) *hold {
 // refused notes a 429, and gives how long the homeserver asked to wait, or our own backoff where it did not say. What does
 // not come from a homeserver (matrix is false) comes from something in front of it, which knows addresses and no users.
 func (l *limits) refused(a act, resp *http.Response, matrix bool, body []byte) time.Duration {
-	key := holdKey{a.user, a.class}
+	key := holdKey{user: a.user, class: a.class}
 	switch {
 	case !matrix:
 		key = holdKey{}
@@ -192,6 +203,18 @@ func (l *limits) refused(a act, resp *http.Response, matrix bool, body []byte) t
 	}
 	wait = max(wait, minLimitWait)
 	until := time.Now().Add(min(wait, maxHold))
+	h.refuse(until)
+	if key.user != "" && a.room != "" {
+		l.suspectRoom(a, until)
+	}
+	for key, h := range l.holds { // there are as many as users were limited within minutes
+		l.forget(key, h)
+	}
+	return wait
+}
+
+// refuse notes until when nothing goes.
+func (h *hold) refuse(until time.Time) {
 	if h.fit > 0 && until.After(h.free) {
 		h.pace, h.paced = until.Sub(h.free)/time.Duration(h.fit), 0
 	}
@@ -199,10 +222,22 @@ func (l *limits) refused(a act, resp *http.Response, matrix bool, body []byte) t
 	if until.After(h.until) {
 		h.until, h.careful = until, until.Add(carefulFor)
 	}
-	for key, h := range l.holds { // there are as many as users were limited within minutes
+}
+
+// suspectRoom lets the joins into a room go one at a time once a ghost was refused there, and holds them all once a second
+// one was.
+func (l *limits) suspectRoom(a act, until time.Time) {
+	key := holdKey{class: a.class, room: a.room}
+	if h := l.holds[key]; h != nil {
 		l.forget(key, h)
 	}
-	return wait
+	h := l.hold(key)
+	if h.free.IsZero() && (h.suspect == "" || h.suspect == a.user) {
+		h.suspect, h.careful = a.user, until.Add(carefulFor)
+		return
+	}
+	h.refusals++
+	h.refuse(until)
 }
 
 // passed notes that a request was not limited.

@@ -432,3 +432,42 @@ func TestRateLimit_ErrorOfARequestThatWasNotMade_SaysHowLong(t *testing.T) {
 		t.Errorf("%d requests", n)
 	}
 }
+
+// What a ghost is refused when it wants to come into a room may be its own limit or the room's: the answers are the same.
+func TestRateLimit_OfJoins_HoldsTheRoomOnceASecondGhostIsRefusedThere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		full := map[string]bool{"/_matrix/client/v3/join/!full": true}
+		end := time.Now().Add(10 * time.Second)
+		l := newLimited(t, func(req *http.Request) *http.Response {
+			own := req.URL.Query().Get("user_id") == string(ghostA) // it has joined too many rooms
+			if time.Now().Before(end) && (own || full[req.URL.Path]) {
+				return answered(429, "10", limitBody)
+			}
+			return answered(200, "", "{}")
+		})
+		join := func(room string, user id.UserID) int {
+			status, _ := l.request(Impatient(t.Context()), "POST", "join/"+room, user)
+			return status
+		}
+		join("!roomy", ghostA)
+		if join("!other", ghostA) != 429 || l.requests() != 1 {
+			t.Error("a ghost that is limited was let try another room")
+		}
+		if join("!roomy", "@irc_b:hs.test") != 200 || join("!roomy", "@irc_c:hs.test") != 200 {
+			t.Error("one ghost's limit held the room for others")
+		}
+		before := l.requests()
+		for n := range 20 {
+			if user := id.UserID(fmt.Sprintf("@irc_%d:hs.test", n)); join("!full", user) != 429 {
+				t.Errorf("%s came in", user)
+			}
+		}
+		if n := l.requests() - before; n != 2 {
+			t.Errorf("%d requests were made into a room that is limited, and two would have told", n)
+		}
+		time.Sleep(10 * time.Second)
+		if join("!full", "@irc_0:hs.test") != 200 {
+			t.Error("the room is held after its limit")
+		}
+	})
+}
