@@ -16,7 +16,8 @@ import (
 type Crossing struct {
 	Synapse *Synapse
 	IRC     *IRCServer
-	Gate    *Gate // between the bridge and IRC, or nil
+	Gate    *Gate   // between the bridge and IRC, or nil
+	Faults  *Faults // between the bridge and Synapse, or nil
 	Bridge  *Bridge
 	Alice   *MatrixUser
 	Bob     *IRCUser
@@ -34,6 +35,7 @@ type CrossingOptions struct {
 	SynapsePostgres string                      // and of one for Synapse
 	TLS             bool                        // between bridge and IRC server
 	Gate            bool                        // between bridge and IRC server, without TLS
+	Faults          bool                        // between the bridge and Synapse
 	Network         map[string]any              // more of the bridge's `network:` section
 }
 
@@ -50,8 +52,13 @@ func NewCrossing(tb testing.TB, opts CrossingOptions) *Crossing {
 		irc.Address = c.Gate.Address
 	}
 	port := FreePort(tb)
+	seen := port // by the bridge
+	if opts.Faults {
+		c.Faults = StartFaults(tb, loopback(port))
+		seen = c.Faults.Port
+	}
 	c.Bridge = NewBridge(tb, BridgeOptions{
-		SynapsePort: port, IRC: &irc, Database: opts.StorePostgres, TLS: opts.TLS, Network: opts.Network,
+		SynapsePort: seen, IRC: &irc, Database: opts.StorePostgres, TLS: opts.TLS, Network: opts.Network,
 	})
 	c.Synapse = StartSynapse(tb, SynapseOptions{
 		Port: port, Postgres: opts.SynapsePostgres, Registrations: []string{c.Bridge.Registration},
