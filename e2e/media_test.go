@@ -160,7 +160,9 @@ func TestMedia_LinksOfTheBridge_OpenedWithCurl(t *testing.T) {
 	t.Run("Synapse redirects to this machine", func(t *testing.T) {
 		trap := startTrap(t)
 		mediaID, link := c.picture(t, "elsewhere.png", photo, false)
-		c.Faults.Set(mediaID, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, trap.URL, http.StatusTemporaryRedirect) })
+		c.Faults.Set(mediaID, func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, trap.URL, http.StatusTemporaryRedirect)
+		})
 		if got := curl(t, link); got.status != "502" || trap.Hits() != 0 {
 			t.Errorf("the link answers %s, and the other host was asked %d times", got.status, trap.Hits())
 		}
