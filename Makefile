@@ -12,7 +12,7 @@ STATICCHECK := bin/staticcheck-$(STATICCHECK_VERSION)/staticcheck
 RACE := $(shell [ "$$($(GO) env CGO_ENABLED)" = 1 ] && command -v $$($(GO) env CC | cut -d' ' -f1) >/dev/null && echo -race)
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test e2e bench losses mutants lint readme fuzz modules clean
+.PHONY: help build demo test e2e bench losses soak mutants lint readme fuzz modules clean
 
 help: ## list the targets (default)
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,10 @@ bench: modules ## speed of the intake beside mautrix-go's and the disk's, as rat
 
 losses: modules ## the sink killed 50 times, and its power lost 30 times with each SQLite driver
 	TRESTLE_KILLS=50 TRESTLE_POWER_LOSSES=30 $(GO) test -tags '$(TAGS)' -count=1 -timeout 10m -v -run 'KilledUnderLoad|PowerLost' ./bench/sink
+
+soak: modules ## the IRC bridge killed 1,000 times under load, half an hour; SOAK_KILLS=50 for a minute
+	$(GO) test -tags '$(TAGS),failpoints' -count=1 ./internal/failpoint
+	SOAK_KILLS=$(or $(SOAK_KILLS),1000) $(GO) test -tags '$(TAGS)' -count=1 -timeout 3h -v -run 'KilledAgain' ./bench/soak
 
 mutants: modules ## guards of the intake and the store taken out one by one: a test must notice each
 	$(GO) run ./internal/mutants -tags '$(TAGS)'

@@ -11,6 +11,7 @@ import (
 
 	"github.com/gorilla/mux"
 
+	"github.com/trestle-bridge/trestle/internal/failpoint"
 	"github.com/trestle-bridge/trestle/store"
 )
 
@@ -52,7 +53,15 @@ func (as *AppService) putTransaction(w http.ResponseWriter, r *http.Request) {
 		as.ephemeral.offer(ephemeral)
 	}
 	as.metrics.transaction("ok")
+	failpoint.Before("200")
+	if failpoint.On { // the whole answer leaves at once, and not with the handler's end
+		w.Header().Set("Content-Length", "2")
+	}
 	answerOK(w)
+	if failpoint.On {
+		_ = http.NewResponseController(w).Flush()
+	}
+	failpoint.After("200")
 }
 
 func (as *AppService) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+
+	"github.com/trestle-bridge/trestle/internal/failpoint"
 )
 
 type repeatable struct{}
@@ -108,7 +110,9 @@ func (t *transport) ask(req *http.Request, a act) (resp *http.Response, limited 
 		ctx, cancel = context.WithTimeout(req.Context(), loginTimeout)
 		req = req.WithContext(ctx)
 	}
+	failpoint.Before(a.name)
 	resp, err = t.base.RoundTrip(req)
+	failpoint.After(a.name)
 	if err != nil {
 		cancel()
 		t.log.Debug().Str("error", t.redact(err.Error())).Str("method", method).Str("path", path).Msg("Request failed")

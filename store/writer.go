@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+
+	"github.com/trestle-bridge/trestle/internal/failpoint"
 )
 
 const (
@@ -248,6 +250,7 @@ func (w *writer) commit() {
 		w.enqueued.direct = false
 		return
 	}
+	failpoint.Before("commit")
 	if err := w.exec(w.engine.commit()); err != nil {
 		w.rollback()
 		committed, resolveErr := w.resolve(err)
@@ -263,6 +266,7 @@ func (w *writer) commit() {
 			return
 		}
 	}
+	failpoint.After("commit")
 	w.store.tally.committed(len(w.done), began)
 	w.committed()
 }

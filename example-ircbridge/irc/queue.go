@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"github.com/trestle-bridge/trestle/internal/failpoint"
 )
 
 // errFull is a queue at its cap. Nothing was queued.
@@ -189,7 +191,13 @@ func (q *queue) drain() {
 			continue
 		}
 		_ = q.conn.SetWriteDeadline(time.Now().Add(q.timeout))
+		if next.wait != nil {
+			failpoint.Before("irc write")
+		}
 		n, err := q.conn.Write(next.data)
+		if next.wait != nil {
+			failpoint.After("irc write")
+		}
 		if err == nil {
 			continue
 		}

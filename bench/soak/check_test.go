@@ -1,0 +1,273 @@
+package soak
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"regexp"
+	"slices"
+	"strings"
+
+	"maunium.net/go/mautrix/id"
+
+	"github.com/trestle-bridge/trestle/bridgetest"
+	"github.com/trestle-bridge/trestle/store"
+)
+
+var isMarker = regexp.MustCompile(`^[imp]\d+-\d+$`)
+
+// tally is what became of everything in one direction.
+type tally struct {
+	sent, delivered, dead, doubt, redacted, missed int
+	lost, doubled, reordered                       []string
+}
+
+func (t *tally) String() string {
+	return fmt.Sprintf("sent %d, delivered %d, dead %d, in doubt %d, redacted before %d, not taken in %d, lost %d, doubled %d, reordered %d",
+		t.sent, t.delivered, t.dead, t.doubt, t.redacted, t.missed, len(t.lost), len(t.doubled), len(t.reordered))
+}
+
+// checker compares both ends with the store, once nothing is under way any more.
+type checker struct {
+	*load
+	store    *contents
+	timeline [][]bridgetest.Event
+	letters  map[string]store.DeadLetter // by the event, or by the marker of what came from IRC
+	wrong    []string
+}
+
+func (c *checker) complain(format string, args ...any) {
+	c.wrong = append(c.wrong, fmt.Sprintf(format, args...))
+}
+
+func (s *soak) check(l *load, left *contents) {
+	c := &checker{load: l, store: left, letters: map[string]store.DeadLetter{}}
+	for _, room := range s.rooms {
+		events, err := s.alice.Timeline(s.ctx, room)
+		s.ok(err)
+		c.timeline = append(c.timeline, events)
+	}
+	for _, letter := range left.letters {
+		key := letter.Key
+		if m := inPayload.FindSubmatch(letter.Body); m != nil && letter.Kind == "outbox" {
+			key = string(m[1])
+		}
+		c.letters[key] = letter
+	}
+	toMatrix, toIRC := c.toMatrix(), c.toIRC()
+	s.Logf("IRC to Matrix: %s", toMatrix)
+	s.Logf("Matrix to IRC (%s): %s", s.delivery, toIRC)
+	for direction, t := range map[string]*tally{"to Matrix": toMatrix, "to IRC": toIRC} {
+		for what, markers := range map[string][]string{"lost": t.lost, "doubled": t.doubled, "reordered": t.reordered} {
+			if len(markers) > 0 {
+				c.complain("%s %s: %v", what, direction, markers)
+			}
+		}
+		if t.delivered == 0 {
+			c.complain("nothing at all was delivered %s", direction)
+		}
+	}
+	if left.waiting != 0 {
+		c.complain("%d things still wait in the store", left.waiting)
+	}
+	c.members()
+	c.links()
+	for _, text := range c.wrong {
+		s.Error(text)
+	}
+}
+
+// toMatrix: what a connection of the bridge was given came to Matrix once, in order, and without a gap. Its end alone may be
+// missing, where a process was killed before it had stored it: IRC has no acknowledgements. What was in a store after a kill,
+// and everything that the last process was given, must be there.
+func (c *checker) toMatrix() *tally {
+	t := &tally{}
+	count := map[string]int{}
+	for _, events := range c.timeline {
+		last, answers := 0, map[string]int{}
+		for _, ev := range events {
+			if to := ev.ReplyTo(); to != "" && ev.Sender == c.bot {
+				answer := string(to) + " " + ev.Body()
+				if answers[answer]++; answers[answer] == 2 {
+					t.doubled = append(t.doubled, "notice: "+answer)
+				}
+			}
+			marker := markerOf(ev)
+			if !strings.HasPrefix(marker, "i") {
+				continue
+			}
+			if count[marker]++; count[marker] == 2 {
+				t.doubled = append(t.doubled, marker)
+			}
+			if n := number(marker); n < last {
+				t.reordered = append(t.reordered, marker)
+			} else {
+				last = n
+			}
+		}
+	}
+	arrived := func(marker string) bool {
+		if count[marker] > 0 {
+			return true
+		}
+		_, dead := c.letters[marker]
+		return dead
+	}
+	c.wire.mu.Lock()
+	defer c.wire.mu.Unlock()
+	for i, l := range c.wire.links {
+		stored := -1 // the last that must have been stored
+		for at, marker := range l.given {
+			if arrived(marker) || c.taken[marker] {
+				stored = at
+			}
+		}
+		if i == c.last {
+			stored = len(l.given) - 1
+		}
+		for at, marker := range l.given {
+			t.sent++
+			_, dead := c.letters[marker]
+			switch {
+			case count[marker] > 0:
+				t.delivered++
+				if dead {
+					t.doubt++ // given up, and there all the same
+				}
+			case dead:
+				t.dead++
+			case at <= stored:
+				t.lost = append(t.lost, marker)
+			default:
+				t.missed++
+			}
+		}
+	}
+	return t
+}
+
+func number(marker string) (n int) {
+	_, text, _ := strings.Cut(marker, "-")
+	_, _ = fmt.Sscanf(text, "%d", &n)
+	return n
+}
+
+// toIRC: everything that alice wrote is on IRC once, or, at most once, is a dead letter of which she was told in the room. At
+// least once it may be there more often, if a process was killed while it was under way.
+func (c *checker) toIRC() *tally {
+	t := &tally{}
+	count := map[string]int{}
+	last := map[string]int{}
+	loose := map[string]bool{}
+	for _, w := range c.wrote {
+		loose[w.marker] = c.relay.isLoose(w.event)
+	}
+	c.wire.mu.Lock()
+	for _, l := range c.wire.arrived {
+		if count[l.marker]++; count[l.marker] > 1 || loose[l.marker] {
+			continue // sent again, or sent by the homeserver out of order
+		}
+		if n := number(l.marker); n < last[l.channel] {
+			t.reordered = append(t.reordered, l.marker)
+		} else {
+			last[l.channel] = n
+		}
+	}
+	c.wire.mu.Unlock()
+	told := map[id.EventID]int{}
+	for _, events := range c.timeline {
+		for _, ev := range events {
+			if ev.Sender == c.bot && strings.HasPrefix(ev.Body(), "This message ") {
+				told[ev.ReplyTo()]++
+			}
+		}
+	}
+	for _, w := range c.wrote {
+		t.sent++
+		letter, dead := c.letters[string(w.event)]
+		n := count[w.marker]
+		switch {
+		case dead && (letter.Doubt || n > 0):
+			t.doubt++
+		case dead:
+			t.dead++
+		case n > 0:
+			t.delivered++
+		case w.redacted:
+			t.redacted++
+		default:
+			t.lost = append(t.lost, w.marker)
+		}
+		if n > 1 && c.delivery == atMostOnce {
+			t.doubled = append(t.doubled, w.marker)
+		}
+		if dead && told[w.event] == 0 {
+			c.complain("%s is a dead letter (%s), and nobody was told", w.marker, letter.Cause)
+		} else if !dead && told[w.event] > 0 {
+			c.complain("alice was told that %s is in trouble, and it is not", w.marker)
+		}
+	}
+	return t
+}
+
+// members: on both sides the same people are there.
+func (c *checker) members() {
+	for i, room := range c.rooms {
+		var want []string
+		for _, nick := range c.irc.Members(c.channels[i]) {
+			if nick != botNick {
+				want = append(want, nick)
+			}
+		}
+		members, err := c.alice.Members(c.ctx, room)
+		c.ok(err)
+		var got []string
+		for user, membership := range members {
+			if nick, ghost := strings.CutPrefix(user.Localpart(), "irc_"); ghost && membership == "join" {
+				got = append(got, nick)
+			}
+		}
+		slices.Sort(got)
+		slices.Sort(want)
+		if !slices.Equal(got, want) {
+			c.complain("in %s are %v, and in its room their ghosts %v", c.channels[i], want, got)
+		}
+	}
+}
+
+// links: the link to a photo works until the photo is redacted, whatever was killed in between.
+func (c *checker) links() {
+	redacted := map[string]bool{}
+	for _, w := range c.wrote {
+		redacted[w.marker] = w.redacted
+	}
+	c.wire.mu.Lock()
+	arrived := slices.Clone(c.wire.arrived)
+	c.wire.mu.Unlock()
+	good, dead := 0, 0
+	for _, l := range arrived {
+		if !strings.HasPrefix(l.marker, "p") {
+			continue
+		}
+		resp, err := c.http.Get(l.url)
+		if err != nil {
+			c.complain("the link of %s: %v", l.marker, err)
+			continue
+		}
+		body, err := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		switch {
+		case err != nil:
+			c.complain("the link of %s: %v", l.marker, err)
+		case redacted[l.marker] && resp.StatusCode != http.StatusGone:
+			c.complain("the link of %s, which was redacted, answers %s", l.marker, resp.Status)
+		case redacted[l.marker]:
+			dead++
+		case resp.StatusCode != http.StatusOK || string(body) != string(photo):
+			c.complain("the link of %s answers %s and %d bytes", l.marker, resp.Status, len(body))
+		default:
+			good++
+		}
+	}
+	c.Logf("photos: %d links work, %d died with their message", good, dead)
+}

@@ -1,0 +1,174 @@
+package soak
+
+import (
+	"bufio"
+	"fmt"
+	"net"
+	"strings"
+
+	"maunium.net/go/mautrix/id"
+
+	"github.com/trestle-bridge/trestle/bridgetest"
+)
+
+// written is something that alice wrote.
+type written struct {
+	marker   string
+	event    id.EventID
+	room, n  int
+	redacted bool
+}
+
+// load is what people do on both sides. All of it happens on the test's goroutine.
+type load struct {
+	*soak
+	counter    int // of messages, on both sides
+	wrote      []*written
+	byRoom     [][]*written
+	regulars   []string // on IRC, in every channel
+	guests     []string // on IRC, the newest last
+	guestCount int
+	carolIn    map[int]bool
+	said       int // on IRC, whether or not the bridge was there
+	reactions  int
+	joins      int
+}
+
+// photo is a PNG of one pixel.
+var photo = []byte("\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x00\x01\x00\x00\x00\x01\x08\x00\x00\x00\x00:~\x9bU\x00\x00\x00\nIDATx\x9cc`\x00\x00\x00\x02\x00\x01H\xaf\xa4q\x00\x00\x00\x00IEND\xaeB`\x82")
+
+// onMatrix does one thing on Matrix.
+func (l *load) onMatrix() {
+	room := l.rng.IntN(len(l.rooms))
+	mine := l.byRoom[room]
+	if len(mine) == 0 {
+		l.writes(room, "m", func(marker string) (id.EventID, error) { return l.alice.SendText(l.ctx, l.rooms[room], marker) })
+		return
+	}
+	earlier := mine[max(0, len(mine)-1-l.rng.IntN(5))]
+	switch dice := l.rng.IntN(100); {
+	case dice < 60:
+		l.writes(room, "m", func(marker string) (id.EventID, error) { return l.alice.SendText(l.ctx, l.rooms[room], marker) })
+	case dice < 68:
+		l.writes(room, "m", func(marker string) (id.EventID, error) {
+			return l.alice.SendReply(l.ctx, l.rooms[room], earlier.event, marker)
+		})
+	case dice < 76:
+		l.writes(room, "m", func(marker string) (id.EventID, error) {
+			return l.alice.SendEdit(l.ctx, l.rooms[room], earlier.event, marker)
+		})
+	case dice < 82:
+		l.writes(room, "p", func(marker string) (id.EventID, error) {
+			return l.alice.SendImage(l.ctx, l.rooms[room], marker+".png", "image/png", photo)
+		})
+	case dice < 89:
+		_, err := l.alice.Send(l.ctx, l.rooms[room], "m.reaction", map[string]any{
+			"m.relates_to": map[string]any{"rel_type": "m.annotation", "event_id": earlier.event, "key": "👍"},
+		})
+		l.ok(err)
+		l.reactions++
+	case dice < 95:
+		if !earlier.redacted {
+			_, err := l.alice.Redact(l.ctx, l.rooms[room], earlier.event, "")
+			l.ok(err)
+			earlier.redacted = true
+		}
+	default:
+		if l.carolIn[room] {
+			l.ok(l.carol.Leave(l.ctx, l.rooms[room], ""))
+		} else {
+			_, err := l.carol.Join(l.ctx, string(l.rooms[room]))
+			l.ok(err)
+		}
+		l.carolIn[room] = !l.carolIn[room]
+		l.joins++
+	}
+}
+
+func (l *load) writes(room int, kind string, send func(marker string) (id.EventID, error)) *written {
+	l.counter++
+	w := &written{marker: fmt.Sprintf("%s%d-%d", kind, room, l.counter), room: room, n: l.counter}
+	var err error
+	w.event, err = send(w.marker)
+	l.ok(err)
+	l.wrote = append(l.wrote, w)
+	l.byRoom[room] = append(l.byRoom[room], w)
+	return w
+}
+
+// onIRC does one thing on IRC.
+func (l *load) onIRC() {
+	room := l.rng.IntN(len(l.rooms))
+	switch dice := l.rng.IntN(100); {
+	case dice < 85:
+		l.says(l.regulars[l.rng.IntN(len(l.regulars))], room)
+	case dice < 95 || len(l.guests) == 0:
+		l.guestCount++
+		guest := fmt.Sprintf("guest%d", l.guestCount)
+		l.enters(guest, l.channels[room:room+1])
+		l.says(guest, room)
+		l.guests = append(l.guests, guest)
+		l.joins++
+	default:
+		l.irc.Do(l.guests[0], "QUIT :enough")
+		l.guests = l.guests[1:]
+		l.joins++
+	}
+}
+
+func (l *load) says(nick string, room int) string {
+	l.counter++
+	marker := fmt.Sprintf("i%d-%d", room, l.counter)
+	if !l.irc.Do(nick, "PRIVMSG "+l.channels[room]+" :"+marker) {
+		l.Fatalf("%s is not on IRC", nick)
+	}
+	l.said++
+	return marker
+}
+
+// enters connects somebody to the IRC server and returns once it is in the channels.
+func (l *load) enters(nick string, channels []string) {
+	client, server := net.Pipe()
+	l.irc.Serve(server)
+	in := make(chan struct{})
+	l.people.Go(func() {
+		defer client.Close()
+		left := len(channels)
+		for lines := bufio.NewScanner(client); lines.Scan(); {
+			if strings.Contains(lines.Text(), " 366 ") {
+				if left--; left == 0 {
+					close(in)
+				}
+			}
+		}
+	})
+	if _, err := fmt.Fprintf(client, "NICK %s\r\nUSER %[1]s 0 * :%[1]s\r\nJOIN %s\r\n", nick, strings.Join(channels, ",")); err != nil {
+		l.Fatal(err)
+	}
+	select {
+	case <-in:
+	case <-l.ctx.Done():
+		l.Fatalf("%s does not come into %v: %v", nick, channels, l.ctx.Err())
+	}
+}
+
+// markerOf says which of ours an event of Matrix is.
+func markerOf(ev bridgetest.Event) string {
+	if ev.Type != "m.room.message" || !isMarker.MatchString(ev.Body()) {
+		return ""
+	}
+	return ev.Body()
+}
+
+// onMatrixLast says one thing more in a room, and waits until it is on IRC.
+func (l *load) onMatrixLast(room int) {
+	w := l.writes(room, "m", func(marker string) (id.EventID, error) { return l.alice.SendText(l.ctx, l.rooms[room], marker) })
+	l.ok(l.wire.wait(l.ctx, l.process.ended, w.marker+" is on IRC", func() bool {
+		for i := len(l.wire.arrived) - 1; i >= 0; i-- {
+			if l.wire.arrived[i].marker == w.marker {
+				return true
+			}
+		}
+		return false
+	}))
+}

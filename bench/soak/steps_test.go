@@ -1,0 +1,232 @@
+package soak
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"maunium.net/go/mautrix/id"
+
+	"github.com/trestle-bridge/trestle/bridgetest"
+	"github.com/trestle-bridge/trestle/example-ircbridge/ircd"
+	"github.com/trestle-bridge/trestle/internal/ports"
+)
+
+func newSoak(t *testing.T, binary, delivery string, seed uint64) *soak {
+	deadline, ok := t.Deadline()
+	if !ok {
+		deadline = time.Now().Add(3 * time.Hour)
+	}
+	ctx, cancel := context.WithDeadline(context.Background(), deadline.Add(-20*time.Second))
+	t.Cleanup(cancel)
+	s := &soak{
+		T: t, ctx: ctx, rng: rand.New(rand.NewPCG(seed, 0)), delivery: delivery, dir: t.TempDir(), binary: binary,
+		http: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}, reached: map[string]int{}, taken: map[string]bool{},
+	}
+	s.config, s.database, s.log = filepath.Join(s.dir, "config.yaml"), filepath.Join(s.dir, "bridge.db"), filepath.Join(s.dir, "bridge.log")
+	s.hs = bridgetest.NewHomeserver(t, bridgetest.Options{RestartSequence: true})
+	s.alice, s.carol = s.hs.User("alice"), s.hs.User("carol")
+	s.bot = id.NewUserID("ircbot", s.hs.Domain())
+	var err error
+	s.irc, err = ircd.Start(ircd.Options{Listen: []string{}})
+	s.ok(err)
+	t.Cleanup(func() {
+		_ = s.irc.Close()
+		s.people.Wait()
+	})
+	s.wire = newWire(t, s.irc)
+	listen, media, metrics := reserve(t), reserve(t), reserve(t)
+	s.metrics = "http://" + metrics + "/metrics"
+	s.relay = newRelay(t, listen)
+	s.configure("\n", listen, media, metrics)
+	out, err := exec.Command(binary, "registration", "-config", s.config).CombinedOutput()
+	if err != nil {
+		t.Fatalf("making the registration: %v\n%s", err, out)
+	}
+	s.ok(s.hs.AddAppService(filepath.Join(s.dir, "registration.yaml")))
+	plumb := ""
+	for i := range rooms {
+		room, err := s.alice.CreateRoom(s.ctx, bridgetest.RoomOptions{Preset: "public_chat", Invite: []id.UserID{s.bot}})
+		s.ok(err)
+		channel := fmt.Sprintf("#room%d", i)
+		s.rooms, s.channels = append(s.rooms, room), append(s.channels, channel)
+		plumb += fmt.Sprintf("\n    - {room: %q, channel: %q}", room, channel)
+	}
+	s.configure("\n  plumb:"+plumb+"\n", listen, media, metrics)
+	t.Cleanup(func() {
+		if s.process != nil {
+			s.process.kill()
+			<-s.process.ended
+		}
+	})
+	return s
+}
+
+func (s *soak) configure(plumb, listen, media, metrics string) {
+	s.ok(os.WriteFile(s.config, []byte(fmt.Sprintf(`homeserver: {address: %q, domain: %q}
+appservice: {listen: %q, address: %q}
+log: {level: warn}
+database: sqlite:bridge.db
+media: {listen: %q, public_url: "http://%[5]s"}
+metrics: {listen: %q}
+bridge:
+  command: "!irc"%s
+network:
+  address: %q
+  nick: %s
+  delivery: %s
+  tls: {enabled: false}
+  flood: {burst: 1000, interval: 1ms}
+  reconnect: {first: 100ms, max: 1s}
+`, s.hs.URL(), s.hs.Domain(), listen, s.relay.server.URL, media, metrics, plumb, s.wire.listener.Addr(), botNick, s.delivery)), 0o600))
+}
+
+// reserve keeps a port for the test.
+func reserve(t *testing.T) string {
+	address, release, err := ports.Reserve()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(release)
+	return address
+}
+
+func (s *soak) ok(err error) {
+	s.Helper()
+	if err != nil {
+		s.Fatal(err)
+	}
+}
+
+// begin starts a process.
+func (s *soak) begin(failpoint string) {
+	s.Helper()
+	var err error
+	s.process, err = startBridge(s.binary, s.config, s.log, failpoint)
+	s.ok(err)
+}
+
+// entered waits until the bridge is in every channel.
+func (s *soak) entered() {
+	s.Helper()
+	s.ok(s.wire.wait(s.ctx, s.process.ended, "the bridge is in its channels", s.wire.inChannels(rooms)))
+}
+
+// dead waits until the process was killed, and the IRC server knows.
+func (s *soak) dead() {
+	s.Helper()
+	select {
+	case <-s.process.ended:
+	case <-s.ctx.Done():
+		s.Fatalf("the bridge is not dead: %v", s.ctx.Err())
+	}
+	s.ok(s.process.killed())
+	s.ok(s.wire.wait(s.ctx, nil, "the IRC server has noticed", s.wire.noLinks))
+}
+
+// stop is SIGTERM, after which the bridge ends well.
+func (s *soak) stop() {
+	s.Helper()
+	s.schedule = append(s.schedule, plan{clean: true}.String())
+	s.ok(s.process.cmd.Process.Signal(syscall.SIGTERM))
+	select {
+	case <-s.process.ended:
+	case <-s.ctx.Done():
+		s.Fatalf("the bridge does not stop: %v", s.ctx.Err())
+	}
+	if s.process.err != nil {
+		s.Fatalf("the bridge did not stop well: %v", s.process.err)
+	}
+	s.ok(s.wire.wait(s.ctx, nil, "the IRC server has noticed", s.wire.noLinks))
+}
+
+// until waits for a condition of which nobody tells when it comes about.
+func (s *soak) until(what string, ok func() bool) {
+	s.Helper()
+	for ticker := time.NewTicker(20 * time.Millisecond); !ok(); {
+		select {
+		case <-ticker.C:
+		case <-s.process.ended:
+			s.Fatalf("waiting until %s: the bridge has ended: %v", what, s.process.err)
+		case <-s.ctx.Done():
+			s.Fatalf("waiting until %s: %v", what, s.ctx.Err())
+		}
+	}
+}
+
+// calm waits until nothing waits any more.
+func (s *soak) calm() {
+	s.Helper()
+	s.entered()
+	s.until("nothing waits", func() bool {
+		as := s.hs.AppServiceState(appService)
+		return as.Pending == 0 && as.Queued == 0 && s.figure("trestle_store_outbox_rows") == 0 && s.figure("trestle_appservice_backlog_events") == 0
+	})
+}
+
+// figure is one of the bridge's metrics; -1 while they cannot be had.
+func (s *soak) figure(name string) float64 {
+	resp, err := s.http.Get(s.metrics)
+	if err != nil {
+		return -1
+	}
+	defer resp.Body.Close()
+	for lines := bufio.NewScanner(resp.Body); lines.Scan(); {
+		if value, ok := strings.CutPrefix(lines.Text(), name+" "); ok {
+			if n, err := strconv.ParseFloat(value, 64); err == nil {
+				return n
+			}
+		}
+	}
+	return -1
+}
+
+// end lets everything that waits go its way, and gives what is in the store then.
+func (s *soak) end(l *load) *contents {
+	// What a restart of the homeserver has cut off goes again when a later transaction has failed.
+	l.writes(0, "m", func(marker string) (id.EventID, error) { return s.alice.SendText(s.ctx, s.rooms[0], marker) })
+	for s.hs.AppServiceState(appService).Up {
+		select {
+		case <-time.After(5 * time.Millisecond):
+		case <-s.ctx.Done():
+			s.Fatalf("waiting until the homeserver has missed the bridge: %v", s.ctx.Err())
+		}
+	}
+	s.begin("")
+	s.calm()
+	for room := range s.rooms {
+		l.onMatrixLast(room)
+		marker := l.says(l.regulars[0], room)
+		_, err := s.alice.WaitFor(s.ctx, s.rooms[room], bridgetest.Text(marker))
+		s.ok(err)
+	}
+	s.calm()
+	s.wire.mu.Lock()
+	s.last = len(s.wire.links) - 1
+	s.wire.mu.Unlock()
+	s.stop()
+	left, err := look(s.ctx, s.database, s.dir)
+	s.ok(err)
+	return left
+}
+
+// tail is the end of a file.
+func tail(path string, lines int) string {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err.Error()
+	}
+	all := slices.Collect(strings.Lines(string(data)))
+	return strings.Join(all[max(0, len(all)-lines):], "")
+}

@@ -1,0 +1,88 @@
+package soak
+
+import (
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+
+	"github.com/rs/zerolog"
+
+	"github.com/trestle-bridge/trestle/store"
+)
+
+// contents are what a store has that waits or is dead.
+type contents struct {
+	outbox  []string // markers of messages from IRC
+	rows    int      // of the outbox
+	waiting int      // rows of the outbox, and events
+	letters []store.DeadLetter
+}
+
+var inPayload = regexp.MustCompile(`"body":"(i\d+-\d+)"`)
+
+// look reads the store of a bridge that does not run, in a copy: the next process is to find it as the last one left it.
+func look(ctx context.Context, database, dir string) (c *contents, err error) {
+	copied := filepath.Join(dir, "look.db")
+	for _, suffix := range []string{"", "-wal", "-shm"} {
+		if err := os.Remove(copied + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+	}
+	for _, suffix := range []string{"", "-wal"} {
+		if err := copyFile(database+suffix, copied+suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+	}
+	db, err := store.Open(ctx, "sqlite:"+copied, store.Options{Log: zerolog.Nop()})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	c = &contents{}
+	if err := db.OutgoingBacklog(ctx, func(_ string, id int64) error {
+		row, err := db.Outgoing(ctx, id)
+		if err != nil {
+			return err
+		}
+		c.rows++
+		if m := inPayload.FindSubmatch(row.Payload); m != nil {
+			c.outbox = append(c.outbox, string(m[1]))
+		}
+		return nil
+	}); err != nil {
+		return nil, err
+	}
+	c.waiting = c.rows
+	if err := db.Backlog(ctx, func(l store.LaneRefs) error {
+		c.waiting += len(l.Refs)
+		return nil
+	}); err != nil {
+		return nil, err
+	}
+	for after := int64(0); ; {
+		page, err := db.DeadLetters(ctx, store.LetterQuery{After: after, Limit: 1000, Bodies: true})
+		if err != nil || len(page) == 0 {
+			return c, err
+		}
+		c.letters = append(c.letters, page...)
+		after = page[len(page)-1].ID
+	}
+}
+
+func copyFile(from, to string) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.OpenFile(to, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, in)
+	return errors.Join(err, out.Close())
+}

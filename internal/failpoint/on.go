@@ -1,0 +1,56 @@
+//go:build failpoints
+
+package failpoint
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+)
+
+// On says whether there are failpoints in this program.
+const On = true
+
+// Variable is the environment variable that chooses where the process ends.
+const Variable = "FAILPOINT"
+
+// chosen is the point at which the process ends, and how often it is still passed before.
+var chosen struct {
+	point string
+	left  atomic.Int64
+}
+
+func init() {
+	text := os.Getenv(Variable)
+	if text == "" {
+		return
+	}
+	point, number, found := strings.Cut(text, ":")
+	n, err := int64(1), error(nil)
+	if found {
+		n, err = strconv.ParseInt(number, 10, 64)
+	}
+	if _, step, ok := strings.Cut(point, " "); err != nil || n < 1 || !ok || step == "" {
+		fmt.Fprintf(os.Stderr, "%s is %q: it must be \"before STEP\" or \"after STEP\", and may have a colon and a number from 1 on\n", Variable, text)
+		os.Exit(2)
+	}
+	chosen.point = point
+	chosen.left.Store(n)
+}
+
+// Before is passed when a step is about to be taken.
+func Before(step string) { pass("before ", step) }
+
+// After is passed when a step has been taken.
+func After(step string) { pass("after ", step) }
+
+func pass(when, step string) {
+	if chosen.point != when+step || chosen.left.Add(-1) != 0 {
+		return
+	}
+	_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+	select {} // nothing more is done by whoever passes here
+}
