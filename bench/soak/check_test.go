@@ -18,13 +18,13 @@ var isMarker = regexp.MustCompile(`^[imp]\d+-\d+$`)
 
 // tally is what became of everything in one direction.
 type tally struct {
-	sent, delivered, dead, doubt, redacted, missed int
-	lost, doubled, reordered                       []string
+	sent, delivered, dead, doubt, again, redacted, missed int
+	lost, doubled, reordered                              []string
 }
 
 func (t *tally) String() string {
-	return fmt.Sprintf("sent %d, delivered %d, dead %d, in doubt %d, redacted before %d, not taken in %d, lost %d, doubled %d, reordered %d",
-		t.sent, t.delivered, t.dead, t.doubt, t.redacted, t.missed, len(t.lost), len(t.doubled), len(t.reordered))
+	return fmt.Sprintf("sent %d, delivered %d, dead %d, in doubt %d, sent again %d, redacted before %d, not taken in %d, lost %d, doubled %d, reordered %d",
+		t.sent, t.delivered, t.dead, t.doubt, t.again, t.redacted, t.missed, len(t.lost), len(t.doubled), len(t.reordered))
 }
 
 // checker compares both ends with the store, once nothing is under way any more.
@@ -153,18 +153,26 @@ func number(marker string) (n int) {
 }
 
 // toIRC: everything that alice wrote is on IRC once, or, at most once, is a dead letter of which she was told in the room. At
-// least once it may be there more often, if a process was killed while it was under way.
+// least once it may be there again, from another process than before, which was killed while it was under way.
 func (c *checker) toIRC() *tally {
 	t := &tally{}
 	count := map[string]int{}
 	last := map[string]int{}
+	by := map[string]*link{}
 	loose := map[string]bool{}
 	for _, w := range c.wrote {
 		loose[w.marker] = c.relay.isLoose(w.event)
 	}
 	c.wire.mu.Lock()
 	for _, l := range c.wire.arrived {
-		if count[l.marker]++; count[l.marker] > 1 || loose[l.marker] {
+		if count[l.marker]++; count[l.marker] > 1 {
+			t.again++
+			if c.delivery == atMostOnce || by[l.marker] == l.link {
+				t.doubled = append(t.doubled, l.marker)
+			}
+		}
+		by[l.marker] = l.link
+		if count[l.marker] > 1 || loose[l.marker] {
 			continue // sent again, or sent by the homeserver out of order
 		}
 		if n := number(l.marker); n < last[l.channel] {
@@ -197,9 +205,6 @@ func (c *checker) toIRC() *tally {
 			t.redacted++
 		default:
 			t.lost = append(t.lost, w.marker)
-		}
-		if n > 1 && c.delivery == atMostOnce {
-			t.doubled = append(t.doubled, w.marker)
 		}
 		if dead && told[w.event] == 0 {
 			c.complain("%s is a dead letter (%s), and nobody was told", w.marker, letter.Cause)

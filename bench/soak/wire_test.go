@@ -38,6 +38,7 @@ type link struct {
 
 // line is one line of a message that came to the IRC server.
 type line struct {
+	link                 *link
 	channel, marker, url string
 }
 
@@ -81,7 +82,7 @@ func (l *link) Read(into []byte) (int, error) {
 	l.wire.note(func() {
 		l.toServer = each(append(l.toServer, into[:n]...), func(text string) {
 			if m := fromMatrix.FindStringSubmatch(text); m != nil {
-				l.wire.arrived = append(l.wire.arrived, line{m[1], m[2], m[3]})
+				l.wire.arrived = append(l.wire.arrived, line{l, m[1], m[2], m[3]})
 			}
 		})
 	})
