@@ -79,7 +79,7 @@
 //		Log:           log,
 //	})
 //	…
-//	go http.ListenAndServe("127.0.0.1:29331", as)
+//	go http.ListenAndServe("127.0.0.1:29400", as)
 //	if err := as.Start(ctx); err != nil { … }
 //	defer as.Stop(ctx)
 //	_, err = as.Ghost("@irc_nick:example.org").SendMessage(ctx, room, event.EventMessage, content, txnID)

@@ -8,7 +8,7 @@ import (
 
 func ExampleGenerate() {
 	reg, err := appservice.Generate(appservice.GenerateOptions{
-		ID: "irc", URL: "http://localhost:29331", Domain: "example.org", SenderLocalpart: "ircbot", GhostPrefix: "irc_",
+		ID: "irc", URL: "http://localhost:29400", Domain: "example.org", SenderLocalpart: "ircbot", GhostPrefix: "irc_",
 	})
 	if err != nil {
 		fmt.Println(err)
@@ -27,7 +27,7 @@ func ExampleParseRegistration() {
 	fmt.Println(err)
 	// Output:
 	// registration.yaml:1: id: it must be text, and YAML reads it as int; write it in quotes
-	// registration.yaml:2: url: it is not an http or https URL; write it like http://localhost:29331
+	// registration.yaml:2: url: it is not an http or https URL; write it like http://localhost:29400
 }
 
 func ExampleEscapeLocalpart() {

@@ -286,10 +286,10 @@ func (p *registrationParser) namespaceList(field string, node *yaml.Node, into *
 func checkURL(s string) (string, string) {
 	u, err := url.Parse(s)
 	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
-		return "it is not an http or https URL", "write it like http://localhost:29331"
+		return "it is not an http or https URL", "write it like http://localhost:29400"
 	}
 	if u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-		return "it has a user, a query or a fragment", "write it like http://localhost:29331"
+		return "it has a user, a query or a fragment", "write it like http://localhost:29400"
 	}
 	return "", ""
 }

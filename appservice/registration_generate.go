@@ -16,7 +16,7 @@ import (
 // GenerateOptions is what [Generate] needs to know. AliasPrefix and Protocols may be empty.
 type GenerateOptions struct {
 	ID              string // "irc"
-	URL             string // "http://localhost:29331"
+	URL             string // "http://localhost:29400"
 	Domain          string // the homeserver's name: "example.org"
 	SenderLocalpart string // the bot: "ircbot"
 	GhostPrefix     string // what the localpart of every ghost starts with: "irc_"

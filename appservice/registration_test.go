@@ -12,7 +12,7 @@ import (
 )
 
 var example = GenerateOptions{
-	ID: "irc", URL: "http://localhost:29331", Domain: "example.org", SenderLocalpart: "ircbot", GhostPrefix: "irc_", AliasPrefix: "irc_", Protocols: []string{"irc"},
+	ID: "irc", URL: "http://localhost:29400", Domain: "example.org", SenderLocalpart: "ircbot", GhostPrefix: "irc_", AliasPrefix: "irc_", Protocols: []string{"irc"},
 }
 
 func TestRegistration_GeneratedAndSaved_LoadsAsItWas(t *testing.T) {

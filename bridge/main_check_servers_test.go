@@ -98,7 +98,7 @@ var (
 
 // stable takes out what is another in each run.
 func (s *site) stable(out string) string {
-	out = strings.NewReplacer(filepath.Dir(s.config), "/etc/trestle", s.hs.URL(), "http://localhost:8008", s.listen, "localhost:29331").Replace(out)
+	out = strings.NewReplacer(filepath.Dir(s.config), "/etc/trestle", s.hs.URL(), "http://localhost:8008", s.listen, "localhost:29400").Replace(out)
 	return probe.ReplaceAllString(took.ReplaceAllString(out, "in 7 ms"), "trestle-check-1")
 }
 
