@@ -26,7 +26,8 @@ type Network interface {
 	// Info describes the network. It must return the same value every time.
 	Info() Info
 	// Open makes the session of one login. It returns as soon as the session exists; the session connects, and
-	// connects again after a loss, by itself. Everything that comes from the network goes to sink.
+	// connects again after a loss, by itself. Everything that comes from the network goes to sink, which takes it from
+	// now on and until Close has returned. ctx ends after that. An error ends the bridge.
 	Open(ctx context.Context, login *Login, sink Sink) (Session, error)
 }
 
@@ -167,7 +168,7 @@ type Incoming struct {
 	Members *Members
 }
 
-// Text is a message: Kind is KindText, KindEmote or KindNotice.
+// Text is a message: Kind is KindText (also when it is empty), KindEmote or KindNotice.
 type Text struct {
 	Kind    Kind
 	Body    string
