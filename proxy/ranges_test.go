@@ -178,3 +178,53 @@ func FuzzRange(f *testing.F) {
 		}
 	})
 }
+
+// Large files in the cache are handed to the kernel, which has to begin at the right byte.
+func TestProxy14_Range_OfALargeFileInTheCache_IsThatPart(t *testing.T) {
+	s := newStage(t, cached(t))
+	var b strings.Builder
+	b.WriteString(string(png[:8]))
+	for n := 0; b.Len() < 5*chunk; n++ {
+		fmt.Fprint(&b, n, " ")
+	}
+	body := b.String()
+	s.hs.put("large", "image/png", body)
+	link := s.listen() + s.link(mediaOf("large", "image/png", "large.png"))
+	if got := bodyOf(t, open(t, link, "")); got != body {
+		t.Fatalf("the fetch gives %d bytes of %d", len(got), len(body))
+	}
+	settled(s.server.cache)
+	for _, part := range []struct{ header, want string }{
+		{"", body},
+		{"bytes=0-0", body[:1]},
+		{"bytes=100-", body[100:]},
+		{"bytes=65535-65537", body[65535:65538]},
+		{"bytes=200000-299999", body[200000:300000]},
+		{"bytes=-7", body[len(body)-7:]},
+	} {
+		resp := open(t, link, part.header)
+		if got := bodyOf(t, resp); got != part.want || resp.ContentLength != int64(len(part.want)) {
+			t.Errorf("%q gives %d bytes of %d, or others", part.header, len(got), len(part.want))
+		}
+	}
+	if n := len(s.hs.requests()); n != 1 {
+		t.Errorf("the homeserver was asked %d times", n)
+	}
+}
+
+func open(t *testing.T, link, ranges string) *http.Response {
+	t.Helper()
+	r, err := http.NewRequest(http.MethodGet, link, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Close = true
+	if ranges != "" {
+		r.Header.Set("Range", ranges)
+	}
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp
+}
