@@ -14,6 +14,7 @@ type exchange struct {
 	control *http.ResponseController
 	reader  netip.Addr
 	began   time.Time
+	stall   time.Duration // how long the reader may take for the headers, or for a refusal
 
 	link   claims        // of a link whose MAC holds
 	status int           // 0: nothing was answered
@@ -74,8 +75,10 @@ func (x *exchange) refuse(status int, cause error) {
 	}
 }
 
+// begin sends the headers. Whoever asks, and reads nothing of the answers, must not hold a connection for ever, even when all of them are refusals.
 func (x *exchange) begin(status int) {
 	x.status = status
+	_ = x.control.SetWriteDeadline(time.Now().Add(x.stall)) // recorders in tests have none
 	x.w.WriteHeader(status)
 }
 

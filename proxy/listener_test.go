@@ -92,3 +92,16 @@ func TestServe_ConnectionBetweenRequests_IsKeptForAMinute(t *testing.T) {
 		}
 	})
 }
+
+func TestServe_ReaderWhoDoesNotReadARefusal_IsLetGo(t *testing.T) {
+	for _, request := range []string{"GET /m/none HTTP/1.1\r\nHost: bridge\r\n\r\n", "HEAD /robots.txt HTTP/1.1\r\nHost: bridge\r\n\r\n", "nonsense\r\n\r\n"} {
+		listening(t, func(t *testing.T, conn net.Conn) {
+			_, _ = io.WriteString(conn, request)
+			time.Sleep(time.Minute) // the pipe holds nothing: whatever is written waits for the reader
+			_ = conn.SetReadDeadline(time.Now().Add(time.Hour))
+			if answer, err := io.ReadAll(conn); len(answer) != 0 {
+				t.Errorf("%q still had its answer waiting after a minute: %q %v", request, answer, err)
+			}
+		})
+	}
+}

@@ -120,7 +120,7 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 
 // ServeHTTP answers one request. A path that is no link's is 404, whatever the method.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	x := &exchange{w: w, r: r, control: http.NewResponseController(w), reader: readerOf(r, s.trusted), began: time.Now()}
+	x := &exchange{w: w, r: r, control: http.NewResponseController(w), reader: readerOf(r, s.trusted), began: time.Now(), stall: s.stall}
 	defer s.finish(x)
 	guard(w.Header())
 	if r.ContentLength != 0 {

@@ -146,7 +146,6 @@ func (s *Server) refuseFetch(ctx context.Context, x *exchange, err error) {
 	var f *failure
 	switch {
 	case errors.Is(context.Cause(ctx), errRevoked):
-		_ = x.control.SetWriteDeadline(time.Now().Add(s.stall)) // cut has set one that has passed
 		x.refuse(http.StatusGone, errRevoked)
 	case ctx.Err() != nil && !errors.Is(context.Cause(ctx), errTotal): // nobody is there to be told
 		x.cut, x.cause = "reader", err
