@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"maunium.net/go/mautrix/event"
-	"maunium.net/go/mautrix/id"
 
 	"github.com/trestle-bridge/trestle/proxy"
 	"github.com/trestle-bridge/trestle/store"
@@ -21,7 +20,7 @@ import (
 const maxGallery = 200
 
 // addMedia describes a file and signs a link to it. The file's own name is `filename`; `body` is then the caption.
-func (b *Bridge) addMedia(ctx context.Context, msg *Message, content *event.MessageEventContent, of id.EventID) error {
+func (b *Bridge) addMedia(ctx context.Context, msg *Message, content *event.MessageEventContent, page proxy.Page) error {
 	msg.Media = &Media{Name: content.GetFileName()}
 	msg.Text, msg.HTML = content.GetCaption(), ""
 	if msg.Text != "" && content.Format == event.FormatHTML {
@@ -40,7 +39,7 @@ func (b *Bridge) addMedia(ctx context.Context, msg *Message, content *event.Mess
 	}
 	file, err := linked(content)
 	if err == nil {
-		file.Room, file.Event, file.Sender = msg.Room, of, msg.Sender.ID
+		file.Room, file.Event, file.Edit, file.Sender = page.Room, page.Event, page.Edit, page.Sender
 		msg.Media.URL, err = b.signer.Short(ctx, file)
 	}
 	switch {
@@ -133,7 +132,6 @@ func (b *Bridge) addGallery(ctx context.Context, msg *Message, content *event.Me
 		if !strings.HasPrefix(files[i].MIME, "image/") {
 			what = "files"
 		}
-		files[i].Room, files[i].Event, files[i].Sender = page.Room, page.Event, page.Sender
 	}
 	if len(files) == 1 {
 		what = strings.TrimSuffix(what, "s")
@@ -165,7 +163,7 @@ func (b *Bridge) offerPage(ctx context.Context, msg *Message, page proxy.Page) e
 	if msg.ReplyTo != nil { // what a message quotes could be made up, and is not its sender's to publish
 		page.Text = event.TrimReplyFallbackText(page.Text)
 	}
-	if page.Edited {
+	if page.Edit != "" {
 		err := b.store.ChangeMedia(ctx, func(tx store.MediaTx) error {
 			_, err := proxy.EditPage(tx, page)
 			return err

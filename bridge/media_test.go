@@ -175,6 +175,30 @@ func TestProxy21_PageOfALongText_FollowsEditsAndRedactionsOfItsMessage(t *testin
 	})
 }
 
+func TestProxy07_RedactedEdit_TakesItsLinksAndItsPageWithIt(t *testing.T) {
+	c := newCrossing(t)
+	event, got := c.next(map[string]any{"msgtype": "m.text", "body": "a long text"})
+	link := must(got.TextLink(c.ctx))(t)
+	edit := must(c.alice.SendEdit(c.ctx, c.room, event, "my password"))(t)
+	c.arrives("* my password")
+	if _, _, body := c.opens(link, "*/*"); body != "my password\n" {
+		t.Fatalf("the page says %q", body)
+	}
+	must(c.alice.Redact(c.ctx, c.room, edit, ""))(t)
+	c.becomes(link, http.StatusGone)
+
+	uri := must(c.alice.Upload(c.ctx, "one.png", "image/png", picture(t, 3, 3)))(t)
+	edit, got = c.next(map[string]any{
+		"msgtype": "m.image", "body": "* x.png", "m.new_content": map[string]any{"msgtype": "m.image", "body": "x.png", "url": uri.String()},
+		"m.relates_to": map[string]any{"rel_type": "m.replace", "event_id": event},
+	})
+	if status, _, _ := c.opens(got.Media.URL, "*/*"); status != http.StatusOK {
+		t.Fatalf("the link answers %d", status)
+	}
+	must(c.alice.Redact(c.ctx, c.room, edit, ""))(t)
+	c.becomes(got.Media.URL, http.StatusGone)
+}
+
 func TestProxy21_PageOfAReply_LeavesOutWhatItQuotes(t *testing.T) {
 	c := newCrossing(t)
 	first := c.says("question")

@@ -209,14 +209,17 @@ func (b *Bridge) toMessage(ctx context.Context, p *portal, ev *appservice.Event,
 	if ev.Type == event.EventSticker.Type {
 		msg.Kind = KindSticker
 	}
-	page := proxy.Page{Author: name, Room: ev.RoomID, Event: of, Sender: ev.Sender, Written: msg.Time, Edited: of != ev.ID}
+	page := proxy.Page{Author: name, Room: ev.RoomID, Event: of, Sender: ev.Sender, Written: msg.Time}
+	if of != ev.ID {
+		page.Edit = ev.ID
+	}
 	switch files := galleryFiles(content, decoded, edit); {
 	case len(files) > 0:
 		err = b.addGallery(ctx, msg, content, files, page)
 	case msg.Kind == "":
 		msg.Kind = KindText // an unknown msgtype is shown by its body, as the specification wants
 	case content.MsgType.IsMedia() || msg.Kind == KindSticker:
-		err = b.addMedia(ctx, msg, content, of)
+		err = b.addMedia(ctx, msg, content, page)
 	}
 	if err == nil {
 		err = b.offerPage(ctx, msg, page)

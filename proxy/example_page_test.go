@@ -58,7 +58,7 @@ func ExampleSigner_Page() {
 	fmt.Println(first)
 	fmt.Print(show("*/*"))
 
-	page.Text, page.Edited, page.Written = "A better story", true, time.Now()
+	page.Text, page.Edit, page.Written = "A better story", "$edit", time.Now()
 	err = st.Commit(ctx, st.Epoch(), func(tx *store.Tx) error {
 		_, err := proxy.EditPage(tx.MediaTx, page)
 		return err

@@ -38,6 +38,9 @@ type Media struct {
 	Room  id.RoomID  // the room of the event
 	Event id.EventID // the event: revoking it makes the link answer 410
 
+	// Edit is the event that brought the media by editing Event; "": Event did. The redaction of either ends a short link.
+	Edit id.EventID
+
 	Sender id.UserID // of the event; "": not known. Only for listing and revoking short links by it
 
 	// Expires is when the link ends. Zero takes the signer's lifetime.

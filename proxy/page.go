@@ -41,9 +41,9 @@ type Page struct {
 	Event  id.EventID // the message: its redaction deletes the page. An edit keeps it, see [EditPage]
 	Sender id.UserID
 
-	Written time.Time // when the message was written or, for an edit, when that was
-	Edited  bool
-	Expires time.Time // zero takes the signer's lifetime
+	Written time.Time  // when the message was written or, for an edit, when that was
+	Edit    id.EventID // the event that made the message what it is, if it was edited: the redaction of that one deletes the page too
+	Expires time.Time  // zero takes the signer's lifetime
 }
 
 func (p *Page) kind() string {
@@ -80,7 +80,7 @@ func (p *Page) body() (*pageBody, error) {
 	}
 	author := strings.Join(strings.Fields(pageSafe(p.Author)), " ")
 	return &pageBody{
-		Author: shorten(author, maxPageAuthor, func(s string) int { return len(s) }), Text: strings.Trim(pageSafe(p.Text), "\n"), Edited: p.Edited,
+		Author: shorten(author, maxPageAuthor, func(s string) int { return len(s) }), Text: strings.Trim(pageSafe(p.Text), "\n"), Edited: p.Edit != "",
 	}, nil
 }
 
@@ -123,7 +123,9 @@ func (s *Signer) Page(ctx context.Context, p Page) (string, error) {
 	expires := s.expiry(Media{Expires: p.Expires})
 	records := make([]store.Media, len(p.Files))
 	for i := range p.Files {
-		if records[i], err = s.record(p.Files[i], p.Room, p.Event, p.Sender, expires); err != nil {
+		file := p.Files[i]
+		file.Room, file.Event, file.Edit, file.Sender = p.Room, p.Event, p.Edit, p.Sender
+		if records[i], err = s.record(file, expires); err != nil {
 			return "", err
 		}
 	}
@@ -131,7 +133,9 @@ func (s *Signer) Page(ctx context.Context, p Page) (string, error) {
 	if err := s.keys.refresh(ctx, staleAfter); err != nil {
 		return "", err
 	}
-	page := store.Media{Room: string(p.Room), Event: string(p.Event), Sender: string(p.Sender), Name: p.kind(), Kind: p.kind(), Created: s.now(), Expires: expires}
+	page := store.Media{
+		Room: string(p.Room), Event: string(p.Event), Edit: string(p.Edit), Sender: string(p.Sender), Name: p.kind(), Kind: p.kind(), Created: s.now(), Expires: expires,
+	}
 	err = s.store.ChangeMedia(ctx, func(tx store.MediaTx) error {
 		body.Files = make([]pageFile, len(records))
 		for i := range records {
@@ -156,7 +160,8 @@ func EditPage(tx store.MediaTx, p Page) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	n, err := tx.EditPages(string(p.Room), string(p.Event), string(p.Sender), pageText, encodePage(body), p.Written)
+	n, err := tx.EditPages(&store.Media{Room: string(p.Room), Event: string(p.Event), Edit: string(p.Edit), Sender: string(p.Sender), Kind: pageText},
+		&store.MediaPage{Body: encodePage(body), Written: p.Written})
 	return n > 0, err
 }
 

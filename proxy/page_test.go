@@ -115,7 +115,7 @@ func TestProxy21_Page_Conditionals_ApplyToEachForm(t *testing.T) {
 // edit edits the page of longText, a number of seconds after it was written.
 func edit(s *stage, text string, by string, after int64) (found bool, err error) {
 	p := longText()
-	p.Text, p.Written, p.Edited = text, p.Written.Add(time.Duration(after)*time.Second), true
+	p.Text, p.Written, p.Edit = text, p.Written.Add(time.Duration(after)*time.Second), "$edit"
 	p.Sender = id.UserID(by)
 	err = s.store.ChangeMedia(context.Background(), func(tx store.MediaTx) error {
 		found, err = EditPage(tx, p)

@@ -9,8 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"maunium.net/go/mautrix/id"
-
 	"github.com/trestle-bridge/trestle/store"
 )
 
@@ -83,7 +81,7 @@ func (s *Signer) Short(ctx context.Context, m Media) (string, error) {
 	if s.store == nil {
 		return "", ErrNoStore
 	}
-	record, err := s.record(m, m.Room, m.Event, m.Sender, s.expiry(m))
+	record, err := s.record(m, s.expiry(m))
 	if err != nil {
 		return "", err
 	}
@@ -99,15 +97,15 @@ func (s *Signer) Short(ctx context.Context, m Media) (string, error) {
 }
 
 // record is what a link to media stands for.
-func (s *Signer) record(m Media, room id.RoomID, event id.EventID, sender id.UserID, expires time.Time) (store.Media, error) {
+func (s *Signer) record(m Media, expires time.Time) (store.Media, error) {
 	if err := m.check(); err != nil {
 		return store.Media{}, err
 	}
 	info, err := s.encryption(m)
 	return store.Media{
-		Server: m.URI.Homeserver, MediaID: m.URI.FileID, Room: string(room), Event: string(event),
+		Server: m.URI.Homeserver, MediaID: m.URI.FileID, Room: string(m.Room), Event: string(m.Event), Edit: string(m.Edit),
 		Name: cleanName(m.Name), MIME: baseType(m.MIME), Size: m.Size, Created: s.now(), Expires: expires,
-		Info: info, Sender: string(sender),
+		Info: info, Sender: string(m.Sender),
 	}, err
 }
 

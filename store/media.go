@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -36,9 +37,10 @@ func (tx MediaTx) AddMedia(m *Media) error {
 	if m.Event != "" {
 		err = tx.db.row([]any{&m.ID, moment{&m.Created}, moment{&m.Expires}}, `SELECT id, created, expires FROM media
 			WHERE room = $1 AND event = $2 AND server = $3 AND media_id = $4 AND name = $5 AND mime = $6 AND info = $8 AND kind = '' AND revoked = 0
+			AND edit IN ('', $9)
 			AND (expires = 0 OR expires > $7) ORDER BY id DESC LIMIT 1`,
 			toColumn(m.Room), toColumn(m.Event), toColumn(m.Server), toColumn(m.MediaID), toColumn(m.Name), toColumn(m.MIME), toMillis(m.Created),
-			toBlob(m.Info))
+			toBlob(m.Info), toColumn(m.Edit))
 	}
 	if !errors.Is(err, ErrNotFound) {
 		return doing(err, "looking for the link to mxc://%s/%s", m.Server, m.MediaID)
@@ -46,26 +48,32 @@ func (tx MediaTx) AddMedia(m *Media) error {
 	return tx.insert(m)
 }
 
+// isRedacted tells whether the event of a record was redacted, or the one that edited it.
+func (tx MediaTx) isRedacted(m *Media) (bool, error) {
+	if m.Event == "" {
+		return false, nil
+	}
+	var there int64
+	err := tx.db.row([]any{&there}, `SELECT COUNT(*) FROM media_revocation WHERE event IN ($1, $3) AND room = $2 AND final = 1`,
+		toColumn(m.Event), toColumn(m.Room), toColumn(cmp.Or(m.Edit, m.Event)))
+	return there > 0, doing(err, "looking whether event %s was redacted", m.Event)
+}
+
 // insert writes a new record. Of an event that was redacted it is revoked from the start.
 func (tx MediaTx) insert(m *Media) error {
-	if m.Event != "" {
-		var there int64
-		err := tx.db.row([]any{&there}, `SELECT COUNT(*) FROM media_revocation WHERE event = $1 AND room = $2 AND final = 1`, toColumn(m.Event), toColumn(m.Room))
-		if err != nil {
-			return doing(err, "looking whether event %s was redacted", m.Event)
-		}
-		if there > 0 {
-			m.Revoked = m.Created
-		}
+	if gone, err := tx.isRedacted(m); err != nil {
+		return err
+	} else if gone {
+		m.Revoked = m.Created
 	}
-	err := tx.db.row([]any{&m.ID}, `INSERT INTO media (server, media_id, room, event, name, mime, size, created, expires, revoked, info, sender, kind)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) RETURNING id`,
+	err := tx.db.row([]any{&m.ID}, `INSERT INTO media (server, media_id, room, event, name, mime, size, created, expires, revoked, info, sender, kind, edit)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) RETURNING id`,
 		toColumn(m.Server), toColumn(m.MediaID), toColumn(m.Room), toColumn(m.Event), toColumn(m.Name), toColumn(m.MIME), m.Size,
-		toMillis(m.Created), toMillis(m.Expires), toMillis(m.Revoked), toBlob(m.Info), toColumn(m.Sender), m.Kind)
+		toMillis(m.Created), toMillis(m.Expires), toMillis(m.Revoked), toBlob(m.Info), toColumn(m.Sender), m.Kind, toColumn(m.Edit))
 	return doing(err, "writing the link to %s", m.what())
 }
 
-const mediaColumns = `SELECT id, server, media_id, room, event, name, mime, size, created, expires, revoked, info, sender, kind FROM media `
+const mediaColumns = `SELECT id, server, media_id, room, event, name, mime, size, created, expires, revoked, info, sender, kind, edit FROM media `
 
 // what names it in errors.
 func (m *Media) what() string {
@@ -77,7 +85,7 @@ func (m *Media) what() string {
 
 func (m *Media) columns() []any {
 	return []any{&m.ID, text{&m.Server}, text{&m.MediaID}, text{&m.Room}, text{&m.Event}, text{&m.Name}, text{&m.MIME},
-		&m.Size, moment{&m.Created}, moment{&m.Expires}, moment{&m.Revoked}, blob{&m.Info}, text{&m.Sender}, &m.Kind}
+		&m.Size, moment{&m.Created}, moment{&m.Expires}, moment{&m.Revoked}, blob{&m.Info}, text{&m.Sender}, &m.Kind, text{&m.Edit}}
 }
 
 // Media reads what a short link stands for; ErrNotFound when its record is gone. Expires and Revoked are for the caller
@@ -95,7 +103,8 @@ func (r *reader) media(ctx context.Context, id int64) (*Media, error) {
 // MediaScope says which links are meant: those for which each field that is not empty is equal. The zero value means all.
 type MediaScope struct {
 	Record        int64 // ID of one record
-	Room, Event   string
+	Room          string
+	Event         string // the message's, or that of the edit that the link leads to
 	Sender        string // of the event
 	Server, Media string // the two parts of an mxc:// address
 }
@@ -110,8 +119,12 @@ func (sc MediaScope) where(used int) (condition string, args []any) {
 	if sc.Record != 0 {
 		add("id", sc.Record)
 	}
+	if sc.Event != "" {
+		add("event", toColumn(sc.Event))
+		terms[len(terms)-1] = fmt.Sprintf("(event = $%[1]d OR edit = $%[1]d)", used)
+	}
 	for _, c := range []struct{ name, value string }{
-		{"room", sc.Room}, {"event", sc.Event}, {"sender", sc.Sender}, {"server", sc.Server}, {"media_id", sc.Media},
+		{"room", sc.Room}, {"sender", sc.Sender}, {"server", sc.Server}, {"media_id", sc.Media},
 	} {
 		if c.value != "" {
 			add(c.name, toColumn(c.value))

@@ -14,7 +14,7 @@ type MediaPage struct {
 }
 
 // AddPage writes the record of a page and what it shows, and sets the record's ID. A page of the same kind of the same event whose link is still good
-// is taken instead, with its expiry, and shows from now on what is newer. Of an event that was redacted the link is revoked from the start, and nothing is kept.
+// is taken instead, with its expiry, and shows from now on what is newer, and ends with m.Edit then. Of an event that was redacted the link is revoked from the start, and nothing is kept.
 func (tx MediaTx) AddPage(m *Media, p *MediaPage) error {
 	if m.Created.IsZero() {
 		m.Created = tx.db.now()
@@ -34,19 +34,30 @@ func (tx MediaTx) AddPage(m *Media, p *MediaPage) error {
 		}
 	}
 	p.Record = m.ID
-	_, err = tx.db.exec(`INSERT INTO media_page (record, written, body) VALUES ($1, $2, $3)
+	shown, err := tx.db.exec(`INSERT INTO media_page (record, written, body) VALUES ($1, $2, $3)
 		ON CONFLICT (record) DO UPDATE SET written = excluded.written, body = excluded.body WHERE media_page.written <= excluded.written`,
 		p.Record, toMillis(p.Written), toBlob(p.Body))
+	if err == nil && shown > 0 {
+		_, err = tx.db.exec(`UPDATE media SET edit = $1 WHERE id = $2`, toColumn(m.Edit), m.ID)
+	}
 	return doing(err, "writing the page of event %s", m.Event)
 }
 
-// EditPages has the pages of an event show what its sender made of it, unless they show something newer. n is the number of pages: there may be none,
-// and nothing is made then.
-func (tx MediaTx) EditPages(room, event, sender, kind string, body []byte, written time.Time) (n int64, err error) {
-	n, err = tx.db.exec(`UPDATE media_page SET body = $1, written = $2 WHERE written <= $2 AND record IN
-		(SELECT id FROM media WHERE room = $3 AND event = $4 AND sender = $5 AND kind = $6)`,
-		toBlob(body), toMillis(written), toColumn(room), toColumn(event), toColumn(sender), kind)
-	return n, doing(err, "editing the page of event %s", event)
+// EditPages has the pages of a message, by m's Room, Event, Sender and Kind, show what m.Edit made of it, unless they show something newer or that
+// was redacted. n is the number of pages: there may be none, and nothing is made then.
+func (tx MediaTx) EditPages(m *Media, p *MediaPage) (n int64, err error) {
+	if gone, err := tx.isRedacted(m); gone || err != nil {
+		return 0, err
+	}
+	pages := `SELECT id FROM media WHERE room = $3 AND event = $4 AND sender = $5 AND kind = $6`
+	of := []any{toColumn(m.Room), toColumn(m.Event), toColumn(m.Sender), m.Kind}
+	_, err = tx.db.exec(`UPDATE media SET edit = $1 WHERE id IN (`+pages+`) AND id IN (SELECT record FROM media_page WHERE written <= $2)`,
+		append([]any{toColumn(m.Edit), toMillis(p.Written)}, of...)...)
+	if err == nil {
+		n, err = tx.db.exec(`UPDATE media_page SET body = $1, written = $2 WHERE written <= $2 AND record IN (`+pages+`)`,
+			append([]any{toBlob(p.Body), toMillis(p.Written)}, of...)...)
+	}
+	return n, doing(err, "editing the page of event %s", m.Event)
 }
 
 // dropPages deletes what the pages in a scope show: their message is gone.

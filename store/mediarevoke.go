@@ -18,11 +18,11 @@ type MediaRevocation struct {
 // Covers says whether it ended a link.
 func (r *MediaRevocation) Covers(m *Media) bool {
 	same := func(mine, its string) bool { return mine == "" || mine == its }
-	return (r.Record == 0 || r.Record == m.ID) && same(r.Room, m.Room) && same(r.Event, m.Event) && same(r.Sender, m.Sender) &&
+	return (r.Record == 0 || r.Record == m.ID) && same(r.Room, m.Room) && (same(r.Event, m.Event) || r.Event == m.Edit) && same(r.Sender, m.Sender) &&
 		same(r.Server, m.Server) && same(r.MediaScope.Media, m.MediaID) && (r.Final || toMillis(m.Created) <= toMillis(r.Made))
 }
 
-// RevokeMedia ends all links of an event, now and for ever: it was redacted. What their pages showed is
+// RevokeMedia ends all links of an event, a message or an edit of one, now and for ever: it was redacted. What their pages showed is
 // deleted. n is the number of records.
 func (tx MediaTx) RevokeMedia(room, event string) (n int64, err error) {
 	return tx.revoke(MediaScope{Room: room, Event: event}, true)

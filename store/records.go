@@ -137,4 +137,6 @@ type Media struct {
 	Sender  string // of the event; empty: not known
 	// Kind is what the link leads to: a file, when it is empty, or a page of that kind, which has no Server and MediaID, and shows a [MediaPage].
 	Kind string
+	// Edit is the event whose content the link leads to, when that edited Event: the link ends with either. Empty: Event itself.
+	Edit string
 }

@@ -426,7 +426,8 @@ var recordChecks = []check{
 		}
 		edit := func(sender, body string, written time.Time) (n int64) {
 			Commit(t, s, func(tx *store.Tx) (err error) {
-				n, err = tx.EditPages("!a", "$e", sender, "text", []byte(body), written)
+				n, err = tx.EditPages(&store.Media{Room: "!a", Event: "$e", Edit: "$" + body, Sender: sender, Kind: "text"},
+					&store.MediaPage{Body: []byte(body), Written: written})
 				return err
 			})
 			return n
@@ -457,6 +458,69 @@ var recordChecks = []check{
 		expect(t, "a page after the redaction is revoked", late.Revoked.IsZero(), false)
 		_, err = s.MediaPage(ctx(), late.ID)
 		expectError(t, "a page after the redaction", err, store.ErrNotFound)
+	}},
+	{"Media_OfAnEdit_EndsWithTheEditToo", func(t *testing.T, db *database) {
+		s := db.open(t)
+		redact := func(event string) {
+			Commit(t, s, func(tx *store.Tx) error { _, err := tx.RevokeMedia("!a", event); return err })
+		}
+		ends := func(what string, id int64, want bool) {
+			t.Helper()
+			got, err := s.Media(ctx(), id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			expect(t, what+" has ended", !got.Revoked.IsZero(), want)
+		}
+		file := func(name, edit string) store.Media {
+			m := store.Media{Server: "x", MediaID: name, Room: "!a", Event: "$e", Edit: edit}
+			Commit(t, s, func(tx *store.Tx) error { return tx.AddMedia(&m) })
+			return m
+		}
+		page := func(body, edit string, written time.Time) store.Media {
+			m := store.Media{Room: "!a", Event: "$e", Edit: edit, Sender: "@alice:x", Kind: "text"}
+			Commit(t, s, func(tx *store.Tx) error {
+				return tx.AddPage(&m, &store.MediaPage{Body: []byte(body), Written: written})
+			})
+			return m
+		}
+		edits := func(body, edit string, written time.Time) (n int64) {
+			Commit(t, s, func(tx *store.Tx) (err error) {
+				n, err = tx.EditPages(&store.Media{Room: "!a", Event: "$e", Edit: edit, Sender: "@alice:x", Kind: "text"}, &store.MediaPage{Body: []byte(body), Written: written})
+				return err
+			})
+			return n
+		}
+		first, second, text := file("1", ""), file("2", "$2"), page("one", "", start)
+		expect(t, "the link to what the edit kept", file("1", "$2").ID, first.ID)
+		expect(t, "edited pages", edits("two", "$2", start.Add(time.Second)), int64(1))
+		expect(t, "pages edited by what is older", edits("older", "$older", start), int64(0))
+		page("one", "", start) // tried again, late
+		r := store.MediaRevocation{MediaScope: store.MediaScope{Room: "!a", Event: "$2"}, Final: true}
+		expect(t, "the edit's redaction covers its file, and the one before", [2]bool{r.Covers(&second), r.Covers(&first)}, [2]bool{true, false})
+		redact("$older")
+		ends("the page of a later edit", text.ID, false)
+		links, err := s.MediaLinks(ctx(), store.MediaScope{Event: "$2"}, 0, 10)
+		expect(t, "links of the edit", len(links), 2)
+		if err != nil {
+			t.Error(err)
+		}
+		redact("$2")
+		ends("the file that was there before", first.ID, false)
+		ends("the file of the edit", second.ID, true)
+		ends("the page that shows the edit", text.ID, true)
+		_, err = s.MediaPage(ctx(), text.ID)
+		expectError(t, "what the page showed", err, store.ErrNotFound)
+		expect(t, "a new link to the file of the edit is revoked", file("2", "$2").Revoked.IsZero(), false)
+
+		third := page("three", "$3", start.Add(time.Minute))
+		expect(t, "the page of the next edit is a new one", third.ID != text.ID, true)
+		expect(t, "pages edited by what is redacted", edits("two", "$2", start.Add(time.Hour)), int64(0))
+		redact("$3")
+		ends("the page of the next edit", third.ID, true)
+		fourth := file("4", "$4")
+		redact("$e")
+		ends("the file of another edit", fourth.ID, true)
 	}},
 	{"MediaPage_GoesWithItsLinksEnd", func(t *testing.T, db *database) {
 		s := db.open(t)
