@@ -65,6 +65,16 @@ type hold struct {
 	paced int           // how many have kept to it
 }
 
+// outlive forgets what was seen of a limit that has ended: what has passed since then was not held up by it, and the time
+// between says nothing of a pace.
+func (h *hold) outlive(now time.Time) bool {
+	if !now.After(h.careful) {
+		return false
+	}
+	h.refusals, h.free, h.fit, h.pace = 0, time.Time{}, 0, 0
+	return true
+}
+
 // quicken is after how many requests the pace is quickened by a tenth, to see whether there is more room.
 const quicken = 20
 
@@ -196,6 +206,7 @@ func (l *limits) refused(a act, resp *http.Response, matrix bool, body []byte) t
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	h := l.hold(key)
+	h.outlive(time.Now())
 	h.refusals++
 	wait, known := askedWait(resp.Header, body)
 	if !known {
@@ -248,6 +259,9 @@ func (l *limits) passed(a act) {
 	for _, key := range l.concerns(a) {
 		h := l.holds[key]
 		if h == nil || h.free.IsZero() || now.Before(h.free) { // the latter was under way when others were refused
+			continue
+		}
+		if h.outlive(now) {
 			continue
 		}
 		h.refusals = 0
