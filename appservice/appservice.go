@@ -85,7 +85,7 @@ func New(cfg Config) (*AppService, error) {
 		hsTokenSum: sha256.Sum256([]byte(cfg.Registration.HSToken)),
 		questions:  newQuestions(),
 		botID:      id.UserID("@" + cfg.Registration.SenderLocalpart + ":" + cfg.ServerName),
-		devices:    deviceSupport{now: time.Now},
+		devices:    newDeviceSupport(),
 		intents:    intents{all: map[id.UserID]weak.Pointer[Intent]{}, recent: map[id.UserID]*Intent{}},
 		quit:       make(chan struct{}),
 		patience:   stopPatience,

@@ -43,11 +43,36 @@ func (i *Intent) EnsureDevice(ctx context.Context) (id.DeviceID, error) {
 	if g.DeviceMade {
 		return id.DeviceID(g.DeviceID), nil
 	}
-	if s, err := i.as.support(ctx); err != nil {
-		return "", err
-	} else if s != nil && !s.ActAs {
-		return "", i.withoutDevice(s)
+	before := i.as.devices.outdated()
+	if before == nil {
+		if s, err := i.as.support(ctx); err != nil {
+			return "", err
+		} else if s != nil && !s.ActAs {
+			return "", i.withoutDevice(s)
+		}
+		before = i.as.devices.outdated() // of an earlier process
 	}
+	if before == nil {
+		return i.firstDevice(ctx)
+	}
+	// One looks whether the homeserver has devices now. Neither the others nor, when that fails, the one are held up: there
+	// were none until now.
+	var device id.DeviceID
+	done := i.as.devices.look(func() error {
+		var err error
+		if device, err = i.firstDevice(ctx); err != nil {
+			i.as.log.Debug().Err(err).Msg("Whether the homeserver has devices now could not be found out")
+		}
+		return err
+	})
+	if !done {
+		return "", i.withoutDevice(before)
+	}
+	return device, nil
+}
+
+// firstDevice is EnsureDevice of a user that has no device.
+func (i *Intent) firstDevice(ctx context.Context) (id.DeviceID, error) {
 	if err := i.EnsureRegistered(ctx); err != nil {
 		return "", err
 	}

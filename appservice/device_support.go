@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -26,8 +27,10 @@ const (
 	noDevicesFor = time.Hour
 	// ownDevicesFor is the same for one whose devices only a token of their own can use.
 	ownDevicesFor = 24 * time.Hour
-	// versionsAgain is how long versions that could not be had are not asked for again.
+	// versionsAgain is how long what could not be had is not asked for again: versions, and whether there are devices now.
 	versionsAgain = time.Minute
+	// versionsTimeout ends each question for versions. Others wait for the answer, and it decides little.
+	versionsTimeout = 10 * time.Second
 
 	devicesSetting = "appservice.devices"
 	devicesLock    = "devices" // no user ID: these begin with @
@@ -83,6 +86,43 @@ type deviceSupport struct {
 	read     bool      // the store was read; under devicesLock, as is all below
 	compared bool      // the homeserver's versions were compared with those of then
 	notUntil time.Time // before which they are not asked for
+	timeout  time.Duration
+
+	mu       sync.Mutex
+	looking  bool      // somebody looks whether there are devices now
+	lookFrom time.Time // before which nobody does
+}
+
+func newDeviceSupport() deviceSupport {
+	return deviceSupport{now: time.Now, timeout: versionsTimeout}
+}
+
+// outdated gives what was found out when it is that there are no devices, and was found out so long ago that it may have
+// changed; else nil.
+func (d *deviceSupport) outdated() *deviceRecord {
+	if s := d.known.Load(); s != nil && !s.ActAs && !d.fresh(s) {
+		return s
+	}
+	return nil
+}
+
+// look runs find for one caller at a time, and not again soon after it has failed. done is false for those who need not
+// wait for it.
+func (d *deviceSupport) look(find func() error) (done bool) {
+	d.mu.Lock()
+	if d.looking || d.now().Before(d.lookFrom) {
+		d.mu.Unlock()
+		return false
+	}
+	d.looking = true
+	d.mu.Unlock()
+	err := find()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.looking = false; err != nil {
+		d.lookFrom = d.now().Add(versionsAgain)
+	}
+	return err == nil
 }
 
 func (d *deviceSupport) fresh(s *deviceRecord) bool {
@@ -132,6 +172,13 @@ func (as *AppService) knownSupport(ctx context.Context) (*deviceRecord, error) {
 		d.doubt(s)
 		return nil, nil
 	}
+	if then := *s; s.Versions == "" || s.Software == "" && software != "" { // they could not be had then
+		then.Versions = versions
+		if then.Software == "" {
+			then.Software = software
+		}
+		return as.writeSupport(ctx, then)
+	}
 	return s, nil
 }
 
@@ -149,10 +196,16 @@ func (as *AppService) support(ctx context.Context) (*deviceRecord, error) {
 func (as *AppService) remember(ctx context.Context, s deviceRecord) (*deviceRecord, error) {
 	s.Found, s.Setup = as.devices.now().UTC(), as.deviceSetup()
 	software, versions, err := as.askVersions(ctx)
-	if err != nil {
+	if as.devices.compared = err == nil; err != nil {
 		as.log.Debug().Err(err).Msg("The homeserver's versions could not be had")
+		as.devices.notUntil = as.devices.now().Add(versionsAgain)
 	}
 	s.Software, s.Versions = software, versions
+	return as.writeSupport(ctx, s)
+}
+
+// writeSupport is for who holds devicesLock.
+func (as *AppService) writeSupport(ctx context.Context, s deviceRecord) (*deviceRecord, error) {
 	value, err := json.Marshal(&s)
 	if err == nil {
 		err = as.store.Commit(ctx, as.epoch, func(tx *store.Tx) error { return tx.PutSetting(devicesSetting, value) })
@@ -161,7 +214,6 @@ func (as *AppService) remember(ctx context.Context, s deviceRecord) (*deviceReco
 		return nil, fmt.Errorf("write how the homeserver gives devices: %w", err)
 	}
 	as.devices.known.Store(&s)
-	as.devices.compared = true
 	return &s, nil
 }
 
@@ -196,6 +248,8 @@ func (as *AppService) askVersions(ctx context.Context) (software, versions strin
 }
 
 func (as *AppService) askOpenly(ctx context.Context, path string, out any) error {
+	ctx, cancel := context.WithTimeout(ctx, as.devices.timeout)
+	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, as.homeserver.JoinPath(path).String(), nil)
 	if err != nil {
 		return err

@@ -25,7 +25,7 @@ func (e *fallbacks) withFallback(endpoint string, request, fallback func() error
 		return fallback()
 	}
 	err := request()
-	if errorCode(err) != codeUnrecognized || !isUnsupported(err) {
+	if !isUnsupported(err) {
 		return err
 	}
 	e.mu.Lock()

@@ -165,18 +165,14 @@ func (as *AppService) postPing(w http.ResponseWriter, r *http.Request) {
 	answerOK(w)
 }
 
-// isUnsupported says whether an error means that the homeserver does not have the endpoint at all.
+// isUnsupported says whether an error means that the homeserver does not have the endpoint at all. It is the homeserver that
+// must say so: a 404 without an error code is what a reverse proxy answers while the homeserver behind it is restarted.
 func isUnsupported(err error) bool {
-	var httpErr mautrix.HTTPError
-	if !errors.As(err, &httpErr) || httpErr.Response == nil {
-		return false
-	}
-	switch httpErr.Response.StatusCode {
+	switch errorStatus(err) {
 	case http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusBadRequest:
-	default:
-		return false
+		return errorCode(err) == codeUnrecognized
 	}
-	return httpErr.RespError == nil && httpErr.Response.StatusCode != http.StatusBadRequest || errorCode(err) == codeUnrecognized
+	return false
 }
 
 // errorCode gives the Matrix error code of an answer, or "".
