@@ -26,6 +26,13 @@ func (i *Intent) JoinedRooms(ctx context.Context) ([]id.RoomID, error) {
 // for who takes a bridge away: nothing is registered or joined, and doing it again does what is left. left is how many rooms
 // the user was in.
 func (i *Intent) Withdraw(ctx context.Context, known []id.RoomID, reason string) (left int, err error) {
+	// Of somebody else's users homeservers say the same as of those that they do not have.
+	if err := checkUserID(i.user, i.as.cfg.ServerName); err != nil {
+		return 0, fmt.Errorf("withdraw %s: %w", i.user, err)
+	}
+	if !i.as.isOwn(i.user) {
+		return 0, fmt.Errorf("withdraw %s: it is outside of the registration's namespaces", i.user)
+	}
 	joined, err := i.JoinedRooms(ctx)
 	if err != nil {
 		return 0, err
@@ -60,7 +67,7 @@ func (i *Intent) Withdraw(ctx context.Context, known []id.RoomID, reason string)
 func outside(err error) bool {
 	switch errorStatus(err) {
 	case http.StatusForbidden, http.StatusNotFound, http.StatusBadRequest:
-		return errorCode(err) != "" && errorCode(err) != "M_USER_SUSPENDED"
+		return errorCode(err) != "" && !isRefusal(err)
 	}
 	return false
 }
