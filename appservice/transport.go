@@ -77,6 +77,9 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		leave, wait, err := t.limits.enter(req.Context(), a, &patience)
 		switch {
 		case err != nil:
+			if req.Body != nil {
+				_ = req.Body.Close()
+			}
 			return nil, err
 		case wait > 0:
 			t.log.Debug().Str("method", req.Method).Str("path", req.URL.Path).Dur("wait", wait).Msg("Not sent: the homeserver has asked to wait")
