@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"maunium.net/go/mautrix"
 	"maunium.net/go/mautrix/event"
 	"maunium.net/go/mautrix/id"
 
@@ -188,5 +189,29 @@ func TestAThousandGhosts_AtOnce_UnderTheLimitOfJoinsIntoARoom_DoNotEachRunIntoIt
 			t.Errorf("it took %v, where the limit asks for %v", took, least)
 		}
 		c.heard(c.room, "first")
+	})
+}
+
+// A room into which one has to be invited costs one request more, and none that is bound to be refused.
+func TestAThousandGhosts_AtOnce_IntoARoomForTheInvited_CostFiveRequestsEach(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrowd(t, appservice.DeviceAuto, bridgetest.TightLimits())
+		if err := c.as.Bot().EnsureRegistered(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		room, err := c.as.Bot().CreateRoom(t.Context(), &mautrix.ReqCreateRoom{Preset: "private_chat"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.counted.Reset()
+		c.speak(room, "first")
+		c.cost("the first time", 0, map[string]int{
+			"POST register": crowdSize, "PUT devices": crowdSize, "POST invite": crowdSize, "POST join": crowdSize, "PUT send": crowdSize,
+			"GET whoami": 1, "GET versions": 1, "GET federation version": 1, "GET state": 1,
+		})
+		c.restart()
+		c.speak(room, "again")
+		c.cost("after a restart", 0, map[string]int{"PUT send": crowdSize})
+		c.heard(room, "first", "again")
 	})
 }

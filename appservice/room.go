@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/go-json-experiment/json"
 	"maunium.net/go/mautrix"
 	"maunium.net/go/mautrix/event"
 	"maunium.net/go/mautrix/id"
@@ -32,8 +33,32 @@ func (i *Intent) isMember(ctx context.Context, room id.RoomID) (bool, error) {
 	return membership == "join", nil
 }
 
-// EnsureJoined brings the user into a room: directly, and where that is forbidden by an invitation from the bot. A room that
-// the bridge did not know is read: see [Intent.PowerLevels].
+// needsInvitation says whether the user can come into a room only when the bot invites it, as far as the room's state tells.
+func (i *Intent) needsInvitation(ctx context.Context, room id.RoomID) (bool, error) {
+	bot := i.as.Bot()
+	if i == bot {
+		return false, nil
+	}
+	membership, err := i.as.store.Member(ctx, string(room), string(i.user))
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return false, fmt.Errorf("read the membership of %s in %s: %w", i.user, room, err)
+	}
+	if in, err := bot.isMember(ctx, room); err != nil || !in || membership == "invite" {
+		return false, err
+	}
+	content, err := bot.knownState(ctx, room, event.StateJoinRules)
+	if errorStatus(err) == http.StatusForbidden { // the bot is not in the room: who wants to come in will find out
+		return false, nil
+	}
+	var rules event.JoinRulesEventContent
+	if err == nil && content != nil {
+		err = json.Unmarshal(content, &rules, lenient)
+	}
+	return rules.JoinRule == event.JoinRuleInvite, err
+}
+
+// EnsureJoined brings the user into a room: directly where the room's state allows that, else by an invitation from the bot,
+// and so too where joining turns out to be forbidden. A room that the bridge did not know is read: see [Intent.PowerLevels].
 func (i *Intent) EnsureJoined(ctx context.Context, room id.RoomID) error {
 	if in, err := i.isMember(ctx, room); err != nil || in {
 		return err
@@ -46,11 +71,24 @@ func (i *Intent) EnsureJoined(ctx context.Context, room id.RoomID) error {
 	if in, err := i.isMember(ctx, room); err != nil || in {
 		return err
 	}
+	invite, err := i.needsInvitation(ctx, room)
+	if err != nil {
+		return err
+	}
+	if invite {
+		if err := i.EnsureRegistered(ctx); err != nil {
+			return err
+		}
+		// Forbidden is what the bot may not, and an invitation for who is in the room; the join tells.
+		if err := i.as.Bot().Invite(ctx, room, i.user); err != nil && errorStatus(err) != http.StatusForbidden {
+			return err
+		}
+	}
 	err = i.registered(ctx, func() error {
 		_, err := i.client("").JoinRoom(withRepeat(ctx), room.String(), nil)
 		return err
 	})
-	if errorStatus(err) == http.StatusForbidden && !isRefusal(err) && i.user != i.as.botID {
+	if errorStatus(err) == http.StatusForbidden && !isRefusal(err) && i.user != i.as.botID && !invite {
 		if inviteErr := i.as.Bot().Invite(ctx, room, i.user); inviteErr != nil {
 			return fmt.Errorf("join %s as %s: %w, and the bot cannot invite: %w", room, i.user, i.as.explain(err), inviteErr)
 		}

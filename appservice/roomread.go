@@ -75,7 +75,7 @@ func keptState(ev *stateEvent, whole []byte) []byte {
 	switch ev.Type {
 	case event.StateCreate.Type:
 		return whole
-	case event.StatePowerLevels.Type:
+	case event.StatePowerLevels.Type, event.StateJoinRules.Type:
 		return ev.Content
 	}
 	return nil

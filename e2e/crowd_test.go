@@ -139,6 +139,9 @@ func (c *crowd) cost(when string, refused int, want map[string]int) {
 	if !maps.Equal(got, want) {
 		c.t.Errorf("%s: want %v", when, want)
 	}
+	if refused > 0 && no == 0 {
+		c.t.Errorf("%s: the limit was not met, and so this shows nothing of it", when)
+	}
 	if no > refused {
 		c.t.Errorf("%s: %d requests were refused, and %d would have told of the limit", when, no, refused)
 	}
@@ -148,12 +151,12 @@ func (c *crowd) cost(when string, refused int, want map[string]int) {
 	c.counted.Reset()
 }
 
-// crowdLimits are those of Synapse, but for the joins into one room, of which it lets through one in a second.
+// crowdLimits are those of Synapse, but for the joins into one room, of which it lets through ten, and one in a second.
 const crowdLimits = `rc_message: {per_second: 0.2, burst_count: 10}
 rc_registration: {per_second: 0.17, burst_count: 3}
 rc_login: {address: {per_second: 0.003, burst_count: 5}, account: {per_second: 0.003, burst_count: 5}, failed_attempts: {per_second: 0.17, burst_count: 3}}
 rc_joins: {local: {per_second: 0.1, burst_count: 10}, remote: {per_second: 0.01, burst_count: 10}}
-rc_joins_per_room: {per_second: 6, burst_count: 20}
+rc_joins_per_room: {per_second: 3, burst_count: 60}
 `
 
 func TestCrowd_OnSynapse_CostsFourRequestsEach_AndOneAfterARestartOfEither(t *testing.T) {
