@@ -215,7 +215,7 @@ func (c *checker) toIRC() *tally {
 	return t
 }
 
-// members: on both sides the same people are there.
+// members: on both sides the same people are there, and each has one device at most.
 func (c *checker) members() {
 	for i, room := range c.rooms {
 		var want []string
@@ -230,6 +230,9 @@ func (c *checker) members() {
 		for user, membership := range members {
 			if nick, ghost := strings.CutPrefix(user.Localpart(), "irc_"); ghost && membership == "join" {
 				got = append(got, nick)
+			}
+			if devices := c.hs.Devices(user); len(devices) > 1 {
+				c.complain("%s has %d devices", user, len(devices))
 			}
 		}
 		slices.Sort(got)
