@@ -15,7 +15,8 @@ import (
 type written struct {
 	marker   string
 	event    id.EventID
-	room, n  int
+	room     int
+	lines    int // more than one, if it is not 0
 	redacted bool
 }
 
@@ -47,8 +48,12 @@ func (l *load) onMatrix() {
 	}
 	earlier := mine[max(0, len(mine)-1-l.rng.IntN(5))]
 	switch dice := l.rng.IntN(100); {
-	case dice < 60:
+	case dice < 52:
 		l.writes(room, "m", func(marker string) (id.EventID, error) { return l.alice.SendText(l.ctx, l.rooms[room], marker) })
+	case dice < 60:
+		l.writes(room, "m", func(marker string) (id.EventID, error) {
+			return l.alice.SendText(l.ctx, l.rooms[room], fmt.Sprintf("%s\n%[1]s/2\n%[1]s/3", marker))
+		}).lines = 3
 	case dice < 68:
 		l.writes(room, "m", func(marker string) (id.EventID, error) {
 			return l.alice.SendReply(l.ctx, l.rooms[room], earlier.event, marker)
@@ -87,7 +92,7 @@ func (l *load) onMatrix() {
 
 func (l *load) writes(room int, kind string, send func(marker string) (id.EventID, error)) *written {
 	l.counter++
-	w := &written{marker: fmt.Sprintf("%s%d-%d", kind, room, l.counter), room: room, n: l.counter}
+	w := &written{marker: fmt.Sprintf("%s%d-%d", kind, room, l.counter), room: room}
 	var err error
 	w.event, err = send(w.marker)
 	l.ok(err)

@@ -107,13 +107,15 @@ func run(t *testing.T, binary, delivery string, seed uint64, kills int) {
 	s.entered()
 	s.stop()
 	for killed := range kills {
-		s.life(l, newPlan(s.rng, killed))
+		p := newPlan(s.rng, killed)
+		s.life(l, p)
 		c, err := look(s.ctx, s.database, s.dir)
 		s.ok(err)
 		for _, marker := range c.outbox {
 			s.taken[marker] = true
 		}
-		if s.rng.IntN(8) == 0 {
+		// What is asked for again after a restart shows whether the homeserver knows it from its database.
+		if s.rng.IntN(8) == 0 || strings.HasSuffix(p.point, "PUT send") && s.rng.IntN(2) == 0 {
 			s.schedule = append(s.schedule, "homeserver restarted")
 			s.relay.during(s.hs.Restart)
 		}

@@ -46,8 +46,8 @@ var (
 	// fromIRC is a message of somebody on IRC on its way to the bridge.
 	fromIRC  = regexp.MustCompile(` PRIVMSG #\S+ :?(i\d+-\d+)$`)
 	namesEnd = regexp.MustCompile(`^(?:@\S+ )?:\S+ 366 \S+ (#\S+) `)
-	// fromMatrix is a line of the bridge: a text, an edit, an answer to somebody, or a photo with its link.
-	fromMatrix = regexp.MustCompile(`PRIVMSG (#\S+) :<alice> (?:\* |\S+: )?([mp]\d+-\d+)(?:\.png .*?(http\S+))?$`)
+	// fromMatrix is a line of the bridge: a text or a further line of one, an edit, an answer to somebody, or a photo with its link.
+	fromMatrix = regexp.MustCompile(`PRIVMSG (#\S+) :<alice> (?:\* |\S+: )?([mp]\d+-\d+(?:/\d)?)(?:\.png .*?(http\S+))?$`)
 )
 
 func newWire(t *testing.T, server *ircd.Server) *wire {
