@@ -104,7 +104,9 @@ func run(ctx context.Context, o options) (err error) {
 		return nil
 	}
 	fmt.Printf("\nNow you: point an IRC client at %s (no TLS), join %s, and say something.\n", irc.Addr(), channel)
-	fmt.Printf("alice, on Matrix, answers. The homeserver is at %s, the log in %s. Ctrl-C ends the demo.\n\n", hs.URL(), b.logPath)
+	fmt.Printf("alice, on Matrix, answers. The homeserver is at %s, the log in %s. Ctrl-C ends the demo.\n", hs.URL(), b.logPath)
+	fmt.Printf("The bridge's commands work beside it, such as check, media list and deadletters list:\n\n    %s check -config %s\n\n",
+		filepath.Join(o.data, "trestle-irc"), filepath.Join(o.data, "config.yaml"))
 	err = talk.answerEverybody(ctx)
 	if ctx.Err() != nil {
 		return nil
