@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/gorilla/mux"
+	"github.com/rs/zerolog"
 
 	"github.com/trestle-bridge/trestle/internal/failpoint"
 	"github.com/trestle-bridge/trestle/store"
@@ -45,7 +46,11 @@ func (as *AppService) putTransaction(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		as.metrics.transaction("refused")
-		as.log.Error().Err(err).Str("txn_id", txnID).Msg("A transaction was refused; the homeserver will send it again")
+		level := zerolog.ErrorLevel
+		if errors.Is(err, errStopped) {
+			level = zerolog.InfoLevel // as every stop may have it
+		}
+		as.log.WithLevel(level).Err(err).Str("txn_id", txnID).Msg("A transaction was refused; the homeserver will send it again")
 		answerError(w, http.StatusServiceUnavailable, codeUnknown, "the bridge cannot take the transaction in now; send it again later")
 		return
 	}

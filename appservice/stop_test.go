@@ -1,12 +1,15 @@
 package appservice
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
 )
 
 func TestStop_EphemeralHandlerThatNeverReturns_IsNotWaitedForForEver(t *testing.T) {
@@ -25,6 +28,18 @@ func TestStop_EphemeralHandlerThatNeverReturns_IsNotWaitedForForEver(t *testing.
 	f.as.patience = time.Minute
 	if err := f.as.Stop(context.Background()); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestStop_TransactionThatComesTooLate_IsRefusedAndNoError(t *testing.T) {
+	var log bytes.Buffer
+	f := newFixture(t, nil, func(c *Config) { c.Log = zerolog.New(zerolog.SyncWriter(&log)) })
+	f.stop()
+	if code, _ := f.put("1", `{"events":[]}`); code != 503 {
+		t.Errorf("it is answered %d", code)
+	}
+	if got := log.String(); !strings.Contains(got, "A transaction was refused") || strings.Contains(got, `"level":"error"`) {
+		t.Errorf("the log: %s", got)
 	}
 }
 
