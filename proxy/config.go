@@ -30,7 +30,7 @@ type ServerConfig struct {
 	Streams        int           // requests served at once; 0: 64
 	StreamsPerIP   int           // of them for one address (IPv6: one /64); 0: 8
 	StreamsPerRoom int           // of them for files of one room; 0: 32
-	QueueWait      time.Duration // how long a request waits for a place before 429; 0: 2 s; negative: not at all
+	QueueWait      time.Duration // how long a request waits for a place before 429; 0: 10 s; negative: not at all
 
 	Rates Rates // requests and bytes in a minute
 

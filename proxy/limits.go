@@ -9,6 +9,10 @@ import (
 	"time"
 )
 
+// waitingPerPlace is how many requests of one reader may wait for each of its places: a browser asks for all the pictures of a page at once, behind
+// a reverse proxy that speaks HTTP/2 a hundred and more, and shows those that were refused as broken.
+const waitingPerPlace = 16
+
 // gate limits how many requests are served at once, in all, for one reader and for one room.
 type gate struct {
 	places  chan struct{} // one element for each request served
@@ -17,68 +21,112 @@ type gate struct {
 	wait    time.Duration
 
 	mu      sync.Mutex
-	readers map[netip.Addr]int // served or waiting; an address leaves with its last request
-	rooms   map[string]int     // served; a room leaves with its last request
-	waiting int
+	readers map[netip.Addr]*share // an address leaves with its last request
+	rooms   map[string]int        // served; a room leaves with its last request
+	waiting int                   // for a place among all
+}
+
+// share is what one reader has of the gate.
+type share struct {
+	places   chan struct{} // one element for each request that has one of the reader's places
+	requests int           // with a place or waiting
 }
 
 func newGate(total, perIP, perRoom int, wait time.Duration) *gate {
 	return &gate{
 		places: make(chan struct{}, total), perIP: perIP, perRoom: perRoom, wait: wait,
-		readers: make(map[netip.Addr]int), rooms: make(map[string]int),
+		readers: make(map[netip.Addr]*share), rooms: make(map[string]int),
 	}
 }
 
-// enter takes a place, waiting for one if there is none. The caller gives it back with leave, unless enter refused. As many may wait as are
-// served, so that what waits is bounded too.
+// enter takes one of the reader's places, and then one of those that all share, waiting where there is none. The caller gives both back with leave, unless
+// enter refused. What waits is bounded too: waitingPerPlace for one reader, and in all as many as are served.
 func (g *gate) enter(ctx context.Context, reader netip.Addr) bool {
 	g.mu.Lock()
-	if g.readers[reader] >= g.perIP {
+	own := g.readers[reader]
+	if own == nil {
+		own = &share{places: make(chan struct{}, g.perIP)}
+		g.readers[reader] = own
+	}
+	if own.requests >= g.perIP*(1+waitingPerPlace) {
 		g.mu.Unlock()
 		return false
 	}
-	g.readers[reader]++
-	select {
-	case g.places <- struct{}{}:
-		g.mu.Unlock()
-		return true
-	default:
-	}
-	if g.wait <= 0 || g.waiting >= cap(g.places) {
-		g.forget(reader)
-		g.mu.Unlock()
-		return false
-	}
-	g.waiting++
+	own.requests++
 	g.mu.Unlock()
 
-	timer := time.NewTimer(g.wait)
-	defer timer.Stop()
-	entered := false
-	select {
-	case g.places <- struct{}{}:
-		entered = true
-	case <-timer.C:
-	case <-ctx.Done():
+	if takeNow(own.places) {
+		if takeNow(g.places) {
+			return true
+		}
+		<-own.places
 	}
+	ctx, cancel := context.WithTimeout(ctx, g.wait)
+	defer cancel()
+	if take(ctx, own.places) {
+		if g.enterAll(ctx) {
+			return true
+		}
+		<-own.places
+	}
+	g.forget(reader)
+	return false
+}
+
+// enterAll takes one of the places that all share.
+func (g *gate) enterAll(ctx context.Context) bool {
+	if takeNow(g.places) {
+		return true
+	}
+	g.mu.Lock()
+	full := g.waiting >= cap(g.places)
+	if !full {
+		g.waiting++
+	}
+	g.mu.Unlock()
+	if full {
+		return false
+	}
+	entered := take(ctx, g.places)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.waiting--
-	if !entered {
-		g.forget(reader)
-	}
 	return entered
+}
+
+func takeNow(places chan struct{}) bool {
+	select {
+	case places <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+// take takes a place when there is one.
+func take(ctx context.Context, places chan struct{}) bool {
+	select {
+	case places <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 func (g *gate) leave(reader netip.Addr) {
 	<-g.places
 	g.mu.Lock()
-	defer g.mu.Unlock()
+	own := g.readers[reader]
+	g.mu.Unlock()
+	<-own.places
 	g.forget(reader)
 }
 
 func (g *gate) forget(reader netip.Addr) {
-	if g.readers[reader]--; g.readers[reader] <= 0 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	own := g.readers[reader]
+	if own.requests--; own.requests == 0 {
 		delete(g.readers, reader)
 	}
 }

@@ -2,8 +2,14 @@ package proxy
 
 import (
 	"context"
+	"fmt"
+	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"regexp"
+	"runtime"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -60,6 +66,70 @@ func TestProxy19_Limits_WaitingRequest_GetsThePlaceThatBecomesFree(t *testing.T)
 	if len(g.readers) != 0 || g.waiting != 0 {
 		t.Errorf("%d readers, %d waiting", len(g.readers), g.waiting)
 	}
+}
+
+func TestProxy19_Gallery_OpenedAllAtOnce_ShowsEachPicture(t *testing.T) {
+	const pictures = 100 // streams that HTTP/2 has
+	var atOnce, most atomic.Int32
+	s := newStoredStage(t, func(c *ServerConfig) { c.QueueWait = time.Minute; c.Rates = Rates{} })
+	s.hs.answerWith(func(w http.ResponseWriter, r *http.Request) {
+		for n := atOnce.Add(1); ; {
+			if m := most.Load(); n <= m || most.CompareAndSwap(m, n) {
+				break
+			}
+		}
+		time.Sleep(time.Millisecond)
+		atOnce.Add(-1)
+		s.hs.answer(w, r)
+	})
+	p := longText()
+	for i := range pictures {
+		name := fmt.Sprint("p", i)
+		s.hs.put(name+" 320x240", "image/png", string(png))
+		p.Files = append(p.Files, mediaOf(name, "image/png", "a.png"))
+	}
+	small := regexp.MustCompile(`src="\.\./(t320/[^"]+)"`).FindAllStringSubmatch(bodyOf(t, s.get(s.page(p), "Accept", browser)), -1)
+	if len(small) != pictures {
+		t.Fatalf("%d pictures", len(small))
+	}
+	var readers sync.WaitGroup
+	for _, link := range small {
+		readers.Go(func() { wantStatus(t, s.get("/m/"+link[1]), 200) })
+	}
+	readers.Wait()
+	if n := most.Load(); n > 8 {
+		t.Errorf("%d were served at once", n)
+	}
+	if g := s.server.gate; len(g.readers) != 0 || len(g.places) != 0 || g.waiting != 0 {
+		t.Error("the gate remembers readers who have gone")
+	}
+}
+
+func TestProxy19_Reader_WithMoreRequestsThanMayWait_Is429(t *testing.T) {
+	g := newGate(100, 1, 1, time.Minute)
+	who, ctx := netip.MustParseAddr("192.0.2.1"), t.Context()
+	g.enter(ctx, who)
+	var waiting sync.WaitGroup
+	for range waitingPerPlace {
+		waiting.Go(func() {
+			if g.enter(ctx, who) {
+				g.leave(who)
+			}
+		})
+	}
+	for full := false; !full; runtime.Gosched() {
+		g.mu.Lock()
+		full = g.readers[who].requests == 1+waitingPerPlace
+		g.mu.Unlock()
+	}
+	if g.enter(ctx, who) {
+		t.Error("let in")
+	}
+	if !g.enter(ctx, netip.MustParseAddr("192.0.2.2")) {
+		t.Error("another reader was refused")
+	}
+	g.leave(who)
+	waiting.Wait()
 }
 
 func TestProxy19_Reader_BehindTrustedProxies_IsTheLastAddressThatIsNotTheirs(t *testing.T) {

@@ -80,7 +80,7 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 	s := &Server{
 		keys:        cfg.Keys,
 		revoked:     cfg.Revoked,
-		gate:        newGate(or(cfg.Streams, 64), or(cfg.StreamsPerIP, 8), or(cfg.StreamsPerRoom, 32), or(cfg.QueueWait, 2*time.Second)),
+		gate:        newGate(or(cfg.Streams, 64), or(cfg.StreamsPerIP, 8), or(cfg.StreamsPerRoom, 32), or(cfg.QueueWait, 10*time.Second)),
 		meters:      newMeters(cfg.Rates, cfg.Now),
 		decrypter:   cfg.Decrypter,
 		verifyFirst: maxVerifyFirst,
