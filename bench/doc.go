@@ -12,6 +12,8 @@
 // What syncs is measured once more where every sync takes 1 ms longer (-sync), as on a slower disk: with a fast one the
 // processor is the limit, and the shares of the disk say nothing about its use.
 //
+// Then the media proxy is measured beside nginx (bench/media; -only proxy), with every byte of every answer compared.
+//
 // After each run of a target the events that were handled are counted, in the sink from its store. A count that is wrong
 // ends the program with status 1. Slowness never does: the goals stand beside the figures as reached or not reached.
 //

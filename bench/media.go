@@ -60,13 +60,14 @@ type mediaBench struct {
 	secret          []secret
 	growth          []growth
 	linkRatio       float64
-	missing         string // what is not measured, and why
+	idle            map[*child]int64 // memory of a proxy that has just begun, in bytes
+	missing         string           // what is not measured, and why
 	linkNanoseconds float64
 }
 
 // measureProxy measures the media proxy beside nginx and reports.
 func (b *bench) measureProxy(ctx context.Context, w io.Writer) (err error) {
-	m := &mediaBench{bench: b, links: make(map[string]string)}
+	m := &mediaBench{bench: b, links: make(map[string]string), idle: make(map[*child]int64)}
 	if m.program, err = b.build(ctx, "media"); err != nil {
 		return err
 	}
@@ -171,6 +172,7 @@ func (m *mediaBench) startProxy(name string, upstream *child, cached bool) (*chi
 	for file, path := range paths {
 		m.links[c.dir+" "+file] = path
 	}
+	m.idle[c], _ = c.memory()
 	return c, nil
 }
 

@@ -80,7 +80,7 @@ func (m *mediaBench) large(ctx context.Context) error {
 		c    *child
 	}{{"without a cache", m.direct}, {"fetched into the cache", m.disk}, {"from the cache", m.disk}} {
 		progress("1 GiB %s", step.what)
-		before, _ := step.c.memory()
+		before := m.idle[step.c]
 		if err := step.c.forgetPeak(); err != nil {
 			return fmt.Errorf("watch the memory: %w", err)
 		}
