@@ -39,7 +39,7 @@ func newSoak(t *testing.T, binary, delivery string, seed uint64) *soak {
 	s.alice, s.carol = s.hs.User("alice"), s.hs.User("carol")
 	s.bot = id.NewUserID("ircbot", s.hs.Domain())
 	var err error
-	s.irc, err = ircd.Start(ircd.Options{Listen: []string{}})
+	s.irc, err = ircd.Start(ircd.Options{Listen: []string{}, PingInterval: 24 * time.Hour}) // people answer no PING
 	s.ok(err)
 	t.Cleanup(func() {
 		_ = s.irc.Close()
