@@ -40,7 +40,7 @@ losses: modules ## the sink killed 50 times, and its power lost 30 times with ea
 
 soak: modules ## the IRC bridge killed 1,000 times under load, half an hour; SOAK_KILLS=50 for a minute
 	$(GO) test -tags '$(TAGS),failpoints' -count=1 ./internal/failpoint
-	SOAK_KILLS=$(or $(SOAK_KILLS),1000) $(GO) test -tags '$(TAGS)' -count=1 -timeout 3h -v -run 'KilledAgain' ./bench/soak
+	SOAK_KILLS=$(or $(SOAK_KILLS),1000) $(GO) test -tags '$(TAGS)' -count=1 -timeout $(or $(SOAK_TIMEOUT),3h) -v -run 'KilledAgain' ./bench/soak
 
 mutants: modules ## guards of the intake and the store taken out one by one: a test must notice each
 	$(GO) run ./internal/mutants -tags '$(TAGS)'

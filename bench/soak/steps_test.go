@@ -151,16 +151,18 @@ func (s *soak) stop() {
 	s.ok(s.wire.wait(s.ctx, nil, "the IRC server has noticed", s.wire.noLinks))
 }
 
-// until waits for a condition of which nobody tells when it comes about.
-func (s *soak) until(what string, ok func() bool) {
+// until waits until nothing stands in the way any more, of which nobody tells when it comes about.
+func (s *soak) until(obstacle func() string) {
 	s.Helper()
-	for ticker := time.NewTicker(20 * time.Millisecond); !ok(); {
+	ticker := time.NewTicker(20 * time.Millisecond)
+	defer ticker.Stop()
+	for what := obstacle(); what != ""; what = obstacle() {
 		select {
 		case <-ticker.C:
 		case <-s.process.ended:
-			s.Fatalf("waiting until %s: the bridge has ended: %v", what, s.process.err)
+			s.Fatalf("%s, and the bridge has ended: %v", what, s.process.err)
 		case <-s.ctx.Done():
-			s.Fatalf("waiting until %s: %v", what, s.ctx.Err())
+			s.Fatalf("%s: %v", what, s.ctx.Err())
 		}
 	}
 }
@@ -169,9 +171,13 @@ func (s *soak) until(what string, ok func() bool) {
 func (s *soak) calm() {
 	s.Helper()
 	s.entered()
-	s.until("nothing waits", func() bool {
+	s.until(func() string {
 		as := s.hs.AppServiceState(appService)
-		return as.Pending == 0 && as.Queued == 0 && s.figure("trestle_store_outbox_rows") == 0 && s.figure("trestle_appservice_backlog_events") == 0
+		outbox, events := s.figure("trestle_store_outbox_rows"), s.figure("trestle_appservice_backlog_events")
+		if as.Pending == 0 && as.Queued == 0 && outbox == 0 && events == 0 {
+			return ""
+		}
+		return fmt.Sprintf("there wait %d transactions, %d events in none, %v rows of the outbox, %v events in the bridge", as.Pending, as.Queued, outbox, events)
 	})
 }
 
