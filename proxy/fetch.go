@@ -173,6 +173,11 @@ func (c *cache) fetch(sp *spool, fetch fetcher) {
 		return
 	}
 	file, err := os.CreateTemp(c.dir, partialPrefix+"*")
+	if err == nil {
+		if err = reserveDisk(file, size); err != nil {
+			err = errors.Join(err, file.Close(), os.Remove(file.Name()))
+		}
+	}
 	if err != nil {
 		c.log.Error().Err(err).Msg("The media cache cannot write; files are passed on without it")
 		c.unreserve(reserved)
