@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
+	"io"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -15,6 +16,7 @@ import (
 	"golang.org/x/net/html"
 	"maunium.net/go/mautrix/id"
 
+	"github.com/trestle-bridge/trestle/internal/pipenet"
 	"github.com/trestle-bridge/trestle/store"
 )
 
@@ -394,4 +396,31 @@ func FuzzPage_WhateverIsWritten_IsTextOnThePage(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestProxy07_Redaction_CutsAPageWhoseReaderIsSlow(t *testing.T) {
+	s := newStoredStage(t)
+	p := longText()
+	p.Text = strings.Repeat("'", maxPageText) // five bytes each in HTML
+	request := "GET " + s.page(p) + " HTTP/1.1\r\nHost: bridge\r\nAccept: text/html\r\nConnection: close\r\n\r\n"
+	l := pipenet.Listen() // holds nothing of what is on its way
+	front := &http.Server{Handler: s.server}
+	served := make(chan error, 1)
+	go func() { served <- front.Serve(l) }()
+	conn := l.Dial()
+	if _, err := io.WriteString(conn, request); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	s.change(func(tx store.MediaTx) error { _, err := tx.RevokeMedia("!room:example.org", "$event"); return err })
+	for !strings.Contains(s.log.String(), `"cut":"revoked"`) {
+		time.Sleep(time.Millisecond)
+	}
+	if rest, _ := io.Copy(io.Discard, conn); rest > chunk {
+		t.Errorf("%d bytes came after the redaction", rest)
+	}
+	_ = front.Close()
+	<-served
 }

@@ -17,9 +17,11 @@ import (
 
 // servePage answers with a page, as HTML to whoever asks for that and as plain text to others. It is made anew each time, so that an edit shows at once.
 func (s *Server) servePage(ctx context.Context, x *exchange, t *target) {
+	ctx, end := s.follow(ctx, x, t) // before it is read: what is deleted from now on is cut off
+	defer end()
 	stored, err := s.links.MediaPage(ctx, t.link.ID)
 	switch {
-	case errors.Is(err, store.ErrNotFound): // its message was redacted a moment ago, or its time is over
+	case errors.Is(err, store.ErrNotFound), errors.Is(context.Cause(ctx), errRevoked): // its message was redacted a moment ago, or its time is over
 		x.refuse(http.StatusGone, errRevoked)
 		return
 	case err != nil:
@@ -67,9 +69,11 @@ func (s *Server) servePage(ctx context.Context, x *exchange, t *target) {
 	if x.r.Method == http.MethodHead {
 		return
 	}
-	if err := s.send(ctx, x, t, page.Bytes()); err != nil {
-		x.cut, x.cause = "reader", err
-		panic(http.ErrAbortHandler)
+	for page.Len() > 0 {
+		if err := s.send(ctx, x, t, page.Next(chunk)); err != nil {
+			x.cause = x.cutAt(ctx, err, "reader", "send to the reader")
+			panic(http.ErrAbortHandler)
+		}
 	}
 }
 
