@@ -24,12 +24,37 @@ type uploadLimit struct {
 	until time.Time
 }
 
-func (i *Intent) uploadLimit(ctx context.Context) int64 {
-	u := &i.as.uploads
+const (
+	uploadLimitFor   = time.Hour
+	uploadLimitAgain = time.Minute // after it could not be had
+	uploadLimitLock  = "upload limit"
+)
+
+func (u *uploadLimit) get() (bytes int64, fresh bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if time.Now().Before(u.until) {
-		return u.bytes
+	return u.bytes, time.Now().Before(u.until)
+}
+
+func (u *uploadLimit) set(bytes int64, hold time.Duration) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.bytes, u.until = bytes, time.Now().Add(hold)
+}
+
+// uploadLimit is 0 when it is not known: then the upload shows it.
+func (i *Intent) uploadLimit(ctx context.Context) int64 {
+	u := &i.as.uploads
+	if bytes, fresh := u.get(); fresh {
+		return bytes
+	}
+	unlock, err := i.as.locks.lock(ctx, uploadLimitLock)
+	if err != nil {
+		return 0
+	}
+	defer unlock()
+	if bytes, fresh := u.get(); fresh {
+		return bytes
 	}
 	var resp mautrix.RespMediaConfig
 	cli := i.client("")
@@ -39,12 +64,14 @@ func (i *Intent) uploadLimit(ctx context.Context) int64 {
 			return err
 		}
 	}
-	err := i.as.fallbacks.withFallback("media/config", get(cli.BuildClientURL("v1", "media", "config")), get(cli.BuildURL(mautrix.MediaURLPath{"v3", "config"})))
-	if err != nil {
-		return 0 // then the upload shows it
+	err = i.as.fallbacks.withFallback("media/config", get(cli.BuildClientURL("v1", "media", "config")), get(cli.BuildURL(mautrix.MediaURLPath{"v3", "config"})))
+	switch {
+	case err == nil:
+		u.set(resp.UploadSize, uploadLimitFor)
+	case ctx.Err() == nil: // else it says nothing of the homeserver
+		u.set(0, uploadLimitAgain)
 	}
-	u.bytes, u.until = resp.UploadSize, time.Now().Add(time.Hour)
-	return u.bytes
+	return resp.UploadSize
 }
 
 // Upload streams a file to the homeserver. size is in bytes, or -1 when it is not known. It is never repeated: r was

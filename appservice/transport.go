@@ -16,6 +16,10 @@ import (
 	"github.com/trestle-bridge/trestle/internal/failpoint"
 )
 
+// answerSilence is for how long an answer that has begun may say nothing more. Whoever reads one may hold locks that others
+// wait for.
+const answerSilence = time.Minute
+
 type repeatable struct{}
 
 // withRepeat marks a POST as one that may be repeated, because doing it twice is doing it once.
@@ -107,12 +111,12 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 // ask makes a request once, and learns from the answer.
 func (t *transport) ask(req *http.Request, a act) (resp *http.Response, limited bool, err error) {
 	begin, method, path := time.Now(), req.Method, t.redact(req.URL.Path)
-	cancel := context.CancelFunc(func() {})
+	ctx, cancel := context.WithCancel(req.Context())
 	if a.class == classLogins {
-		var ctx context.Context
+		cancel()
 		ctx, cancel = context.WithTimeout(req.Context(), loginTimeout)
-		req = req.WithContext(ctx)
 	}
+	req = req.WithContext(ctx)
 	failpoint.Before(a.name)
 	resp, err = t.base.RoundTrip(req)
 	failpoint.After(a.name)
@@ -150,10 +154,17 @@ func (t *transport) ask(req *http.Request, a act) (resp *http.Response, limited 
 	return resp, false, nil
 }
 
-// endingBody ends the time limit of a request with its answer.
+// endingBody ends the time limit of a request with its answer, and gives up an answer of which nothing more comes. What its
+// reader takes between two reads is its own affair.
 type endingBody struct {
 	io.ReadCloser
 	end context.CancelFunc
+}
+
+func (b *endingBody) Read(p []byte) (int, error) {
+	silence := time.AfterFunc(answerSilence, b.end)
+	defer silence.Stop()
+	return b.ReadCloser.Read(p)
 }
 
 func (b *endingBody) Close() error {
