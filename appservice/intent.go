@@ -260,8 +260,15 @@ func (i *Intent) Redact(ctx context.Context, room id.RoomID, ev id.EventID, reas
 	return resp.EventID, nil
 }
 
+// asksMembership asks the homeserver whether the user is in a room.
+func (i *Intent) asksMembership(ctx context.Context, room id.RoomID) (bool, error) {
+	var member event.MemberEventContent
+	err := i.client("").StateEvent(ctx, room, event.StateMember, string(i.user), &member)
+	return member.Membership == event.MembershipJoin, err
+}
+
 // inRoom runs a request that needs the user registered, in the room, and with its device. A user that was only thought to
-// be in the room, and is refused, is brought in and asks once more.
+// be in the room, is refused and is not in, is brought in and asks once more.
 func (i *Intent) inRoom(ctx context.Context, room id.RoomID, request func(cli *mautrix.Client) error) error {
 	remembered, err := i.isMember(ctx, room)
 	if err != nil {
@@ -276,8 +283,12 @@ func (i *Intent) inRoom(ctx context.Context, room id.RoomID, request func(cli *m
 	if errorCode(err) != codeForbidden || !remembered {
 		return err
 	}
-	// Perhaps the user is no longer in the room, and its member event is still under way or never came. What is returned
-	// below is not the refusal, which would count as one for good, but what kept it from being asked again.
+	// Perhaps the user is no longer in the room, and its member event is still under way or never came. Who is in the room was
+	// refused for something else, such as too little power, and asks in vain again.
+	if in, askErr := i.asksMembership(ctx, room); askErr == nil && in {
+		return err
+	}
+	// What is returned below is not the refusal, which would count as one for good, but what kept it from being asked again.
 	if forgetErr := i.setMember(ctx, room, i.user, ""); forgetErr != nil {
 		return fmt.Errorf("%w (after %v)", forgetErr, err)
 	}
