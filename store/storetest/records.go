@@ -242,10 +242,14 @@ var recordChecks = []check{
 		Commit(t, s, func(tx *store.Tx) error { return tx.LeaveRoom("!a", "@own") })
 		knows(true)
 		Commit(t, s, func(tx *store.Tx) error {
-			return errors.Join(tx.SetMember("!a", "@own", "leave"), tx.LeaveRoom("!a", "@own"))
+			return errors.Join(tx.PutGhost(&store.Ghost{UserID: "@own"}), tx.SetMember("!a", "@own", "leave"), tx.LeaveRoom("!a", "@own"))
 		})
 		knows(false)
 		expectState("levels", "")
+		if got, err = s.Members(ctx(), "!a"); err != nil {
+			t.Fatal(err)
+		}
+		expect(t, "members of a room that was left", got, map[string]string{"@own": "leave"})
 	}},
 	{"Ghosts_AreKept", func(t *testing.T, db *database) {
 		s := db.open(t)
