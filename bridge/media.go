@@ -28,10 +28,10 @@ func (b *Bridge) addMedia(ctx context.Context, msg *Message, content *event.Mess
 	}
 	if info := content.Info; info != nil {
 		msg.Media.MIME, msg.Media.Size, msg.Media.Width, msg.Media.Height = info.MimeType, int64(info.Size), info.Width, info.Height
-		msg.Media.Duration = time.Duration(info.Duration) * time.Millisecond
+		msg.Media.Duration = playing(info.Duration)
 	}
 	if audio := content.MSC1767Audio; audio != nil && msg.Media.Duration <= 0 {
-		msg.Media.Duration = time.Duration(audio.Duration) * time.Millisecond
+		msg.Media.Duration = playing(audio.Duration)
 	}
 	msg.Media.Voice = content.MSC3245Voice != nil
 	if b.signer == nil {
@@ -50,6 +50,15 @@ func (b *Bridge) addMedia(ctx context.Context, msg *Message, content *event.Mess
 		return fmt.Errorf("signing the link of %s: %w", msg.ID, err)
 	}
 	return nil
+}
+
+// playing is how long something plays; 0: its sender says nothing that can be.
+func playing(milliseconds int) time.Duration {
+	const most = 10_000 * time.Hour
+	if milliseconds < 0 || int64(milliseconds) > most.Milliseconds() {
+		return 0
+	}
+	return time.Duration(milliseconds) * time.Millisecond
 }
 
 // linked is what a link to the file of a message leads to. Encrypted files come with their keys, and with the thumbnail that their sender made.

@@ -2,6 +2,7 @@ package bridge_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"image"
 	"image/png"
 	"io"
@@ -231,5 +232,16 @@ func TestMedia_FactsOfFilmAndSound_ReachTheNetwork(t *testing.T) {
 	})
 	if got.Kind != bridge.KindAudio || !got.Media.Voice || got.Media.Duration != 42*time.Second || got.TextLink != nil || got.Media.URL != "" {
 		t.Errorf("the network got %+v %+v", got, got.Media)
+	}
+}
+
+func TestMedia_DurationsThatCannotBe_AreLeftOut(t *testing.T) {
+	c := newCrossing(t)
+	for said, want := range map[string]time.Duration{
+		"-5": 0, "9223372036854": 0, "18446744073709": 0, "9223372036854775807": 0, "1e308": 0, "null": 0, "1500.7": 1500 * time.Millisecond, "35999999999": 35999999999 * time.Millisecond,
+	} {
+		if _, got := c.next(map[string]any{"msgtype": "m.audio", "body": "a", "url": "mxc://x/y", "info": map[string]any{"duration": json.RawMessage(said)}}); got.Media.Duration != want {
+			t.Errorf("%s milliseconds came as %v, want %v", said, got.Media.Duration, want)
+		}
 	}
 }
