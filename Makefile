@@ -38,7 +38,7 @@ bench: modules ## speed of the intake beside mautrix-go and the disk, and of the
 losses: modules ## the sink killed 50 times, and its power lost 30 times with each SQLite driver
 	TRESTLE_KILLS=50 TRESTLE_POWER_LOSSES=30 $(GO) test -tags '$(TAGS)' -count=1 -timeout 10m -v -run 'KilledUnderLoad|PowerLost' ./bench/sink
 
-soak: modules ## the IRC bridge killed 1,000 times under load, half an hour; SOAK_KILLS=50 for a minute
+soak: modules ## the IRC bridge killed 1,000 times under load, a quarter of an hour; SOAK_KILLS=50 for a minute
 	$(GO) test -tags '$(TAGS),failpoints' -count=1 ./internal/failpoint
 	SOAK_KILLS=$(or $(SOAK_KILLS),1000) $(GO) test -tags '$(TAGS)' -count=1 -timeout $(or $(SOAK_TIMEOUT),3h) -v -run 'KilledAgain' ./bench/soak
 

@@ -78,7 +78,7 @@ func (s *soak) configure(plumb, listen, media, metrics string) {
 appservice: {listen: %q, address: %q}
 log: {level: warn}
 database: sqlite:bridge.db
-media: {listen: %q, public_url: "http://%[5]s"}
+media: {listen: %q, public_url: "http://%[5]s", limits: {reader_requests: 0, room_requests: 0, file_requests: 0, all_requests: 0}}
 metrics: {listen: %q}
 bridge:
   command: "!irc"%s
