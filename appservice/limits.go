@@ -19,6 +19,9 @@ const (
 	carefulFor = time.Minute
 	// loginTimeout ends a registration or a new device that is not answered: others wait for their turn behind it.
 	loginTimeout = 30 * time.Second
+	// turnPatience is how long who does not wait for limits waits for a turn all the same: turns are short, unless the
+	// homeserver does not answer.
+	turnPatience = 5 * time.Second
 )
 
 type impatient struct{}
@@ -100,7 +103,17 @@ func (l *limits) concerns(a act) []holdKey {
 func (l *limits) enter(ctx context.Context, a act, patience *time.Duration) (leave func(), wait time.Duration, err error) {
 	for {
 		if wait = l.held(a); wait == 0 {
-			if leave, err = l.takeTurns(ctx, a); err != nil {
+			turn, cancel := ctx, context.CancelFunc(func() {})
+			if *patience == 0 {
+				turn, cancel = context.WithTimeout(ctx, turnPatience)
+			}
+			leave, err = l.takeTurns(turn, a)
+			cancel()
+			switch {
+			case err != nil && ctx.Err() == nil && turn.Err() != nil:
+				l.count(a.class, "held")
+				return nil, turnPatience, nil
+			case err != nil:
 				return nil, 0, err
 			}
 			if wait = l.held(a); wait == 0 { // nobody was refused before it was our turn
