@@ -2,6 +2,8 @@ package bridge_test
 
 import (
 	"errors"
+	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -107,5 +109,23 @@ func TestPlumb_ByConfiguration_ConnectsAtStartAndIsTakenAwayWithIt(t *testing.T)
 	b.Start()
 	if err := net.Say(ctx, lobby, "bob", "anybody?"); !errors.Is(err, bridge.ErrNoPortal) {
 		t.Errorf("after the configuration dropped it: %v, want ErrNoPortal", err)
+	}
+}
+
+// What deletes devices needs the machine of the bridge and its files: in a room nobody can ask for it.
+func TestC19_CommandsThatDeleteDevicesAndKeys_AreNotForRooms(t *testing.T) {
+	c := newCrossing(t)
+	c.ok(c.net.Say(c.ctx, lobby, "bob", "hi"))
+	c.sees(bridgetest.Message(c.bob(), "hi"))
+	before := c.hs.Devices(c.bob())
+	for _, name := range []string{"uninstall", "reset-cross-signing", "logout", "delete_devices"} {
+		c.says("!test " + name)
+		c.seesNotice(`I know no command "` + name + `".`)
+	}
+	deletes := c.hs.Requests(func(r bridgetest.Request) bool {
+		return r.Method == http.MethodDelete || strings.Contains(r.Path, "delete_devices") || strings.Contains(r.Path, "logout")
+	})
+	if after := c.hs.Devices(c.bob()); len(before) != 1 || !slices.Equal(before, after) || len(deletes) != 0 {
+		t.Errorf("bob's ghost had devices %q and has %q, after %+v", before, after, deletes)
 	}
 }
