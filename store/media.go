@@ -66,10 +66,13 @@ func (tx MediaTx) insert(m *Media) error {
 	} else if gone {
 		m.Revoked = m.Created
 	}
-	err := tx.db.row([]any{&m.ID}, `INSERT INTO media (server, media_id, room, event, name, mime, size, created, expires, revoked, info, sender, kind, edit)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) RETURNING id`,
+	// Records are numbered by the time: a database that was put back to an older state must not give a number again that
+	// stands in somebody's link.
+	err := tx.db.row([]any{&m.ID}, `INSERT INTO media (id, server, media_id, room, event, name, mime, size, created, expires, revoked, info, sender, kind, edit)
+		VALUES ((SELECT CASE WHEN COALESCE(MAX(id), 0) < $15 THEN $15 ELSE MAX(id) + 1 END FROM media),
+		$1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) RETURNING id`,
 		toColumn(m.Server), toColumn(m.MediaID), toColumn(m.Room), toColumn(m.Event), toColumn(m.Name), toColumn(m.MIME), m.Size,
-		toMillis(m.Created), toMillis(m.Expires), toMillis(m.Revoked), toBlob(m.Info), toColumn(m.Sender), m.Kind, toColumn(m.Edit))
+		toMillis(m.Created), toMillis(m.Expires), toMillis(m.Revoked), toBlob(m.Info), toColumn(m.Sender), m.Kind, toColumn(m.Edit), time.Now().UnixMicro())
 	return doing(err, "writing the link to %s", m.what())
 }
 
