@@ -73,13 +73,15 @@ func (h *homeserverProbe) features(ctx context.Context, f *findings) {
 }
 
 // deleteDevice removes what features has made, also when the check was interrupted.
-func (h *homeserverProbe) deleteDevice(ctx context.Context, f *findings, path string) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+func (h *homeserverProbe) deleteDevice(check context.Context, f *findings, path string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(check), 10*time.Second)
 	defer cancel()
 	var answer *matrixAnswer
 	var err error
+	before := h.heard()
 	for range 2 {
 		if answer, err = h.as(ctx, h.bot, http.MethodDelete, path, "", struct{}{}); err == nil && (answer.status == http.StatusOK || answer.status == http.StatusNotFound) {
+			h.hearOut(check, before)
 			return
 		}
 	}
@@ -89,6 +91,33 @@ func (h *homeserverProbe) deleteDevice(ctx context.Context, f *findings, path st
 		return
 	}
 	f.warn("devices", "delete it", "the device %s of %s, which this check has made, is left: %v", device, h.bot, answer)
+}
+
+// silence is how long nothing more must come from a homeserver that has told of the end of the device.
+const silence = 200 * time.Millisecond
+
+// hearOut waits until a homeserver that tells of devices has told that this one is gone. If nobody listened any more, it
+// would hold the bridge for one that is down.
+func (h *homeserverProbe) hearOut(ctx context.Context, before heard) {
+	if h.listener == nil || before.lists == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, h.patience)
+	defer cancel()
+	for {
+		now, changed := h.listener.state()
+		var enough <-chan time.Time
+		if now.lists > before.lists {
+			enough = time.After(silence)
+		}
+		select {
+		case <-changed:
+		case <-enough:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // What a homeserver says to the login of an appservice (MSC2778).

@@ -201,7 +201,14 @@ func (h *homeserverProbe) listen(f *findings) (end func()) {
 	server := watchServer(h.listener, zerolog.Nop())
 	served := make(chan struct{})
 	go func() { defer close(served); _ = server.Serve(listener) }()
-	return func() { _ = server.Close(); <-served }
+	return func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		if server.Shutdown(ctx) != nil { // what is being answered gets its answer
+			_ = server.Close()
+		}
+		<-served
+	}
 }
 
 // heard is what came to the listener, if there is one.

@@ -19,6 +19,7 @@ type heard struct {
 	toDevice   bool // the message between devices that it was given
 	extensions bool // device lists or key counts
 	foreign    bool // a transaction that is not for check
+	lists      int  // how often the bot's devices have changed
 }
 
 // checkListener takes the place of the bridge while that is being checked. It answers what check has caused, and refuses
@@ -136,17 +137,22 @@ func (l *checkListener) takes(body io.Reader) bool {
 	foreign := len(t.Events) > 0 || slices.ContainsFunc(append(t.Ephemeral, t.UnstableEphemeral...), func(s sentBy) bool { return !presence(s) }) ||
 		slices.ContainsFunc(toDevice, func(s sentBy) bool { return !mine(s) })
 	extensions := t.Counts != nil || t.OldCounts != nil || t.UnstableCounts != nil
-	for _, lists := range []*changedDevices{t.Lists, t.UnstableLists} {
-		if lists == nil {
+	lists := 0
+	for _, devices := range []*changedDevices{t.Lists, t.UnstableLists} {
+		if devices == nil {
 			continue
 		}
-		extensions = extensions || len(lists.Changed) > 0
-		foreign = foreign || len(lists.Left) > 0 || slices.ContainsFunc(lists.Changed, func(user string) bool { return user != l.bot })
+		if slices.Contains(devices.Changed, l.bot) {
+			lists = 1 // under both names it is the same
+		}
+		extensions = extensions || len(devices.Changed) > 0
+		foreign = foreign || len(devices.Left) > 0 || slices.ContainsFunc(devices.Changed, func(user string) bool { return user != l.bot })
 	}
 	l.hear(func(h *heard) {
 		h.toDevice = h.toDevice || slices.ContainsFunc(toDevice, mine)
 		h.extensions = h.extensions || extensions
 		h.foreign = h.foreign || foreign
+		h.lists += lists
 	})
 	return !foreign
 }

@@ -23,7 +23,7 @@ func TestCheckListener_TakesOnlyWhatNobodyWouldMiss(t *testing.T) {
 		`{"events":[],"de.sorunome.msc2409.to_device":[` + own + `]}`:                           {200, heard{toDevice: true}},
 		`{"events":[],"de.sorunome.msc2409.to_device":[]}`:                                      {200, heard{}},
 		`{"events":[],"to_device":[` + own + `,` + other + `]}`:                                 {503, heard{toDevice: true, foreign: true}},
-		`{"events":[],"org.matrix.msc3202.device_lists":{"changed":["@bot:x"],"left":[]}}`:      {200, heard{extensions: true}},
+		`{"events":[],"org.matrix.msc3202.device_lists":{"changed":["@bot:x"],"left":[]}}`:      {200, heard{extensions: true, lists: 1}},
 		`{"events":[],"device_lists":{"changed":["@alice:x"]}}`:                                 {503, heard{extensions: true, foreign: true}},
 		`{"events":[],"org.matrix.msc3202.device_lists":{"changed":[]}}`:                        {200, heard{}},
 		`{"events":[],"org.matrix.msc3202.device_one_time_key_counts":{"@bot:x":{"D":{}}}}`:     {200, heard{extensions: true}},
