@@ -20,6 +20,11 @@ import (
 // wait for.
 const answerSilence = time.Minute
 
+// maxConnections to the homeserver are open at once; further requests wait for one. The listener of Synapse lets 50 wait to be
+// accepted, and when it is busy, as after its start, those of more are reset. There are more than workers, of whom each may
+// read one answer while it makes another request.
+const maxConnections = 48
+
 type repeatable struct{}
 
 // withRepeat marks a POST as one that may be repeated, because doing it twice is doing it once.
@@ -39,7 +44,8 @@ func newHTTPClient(given *http.Client, t *transport) *http.Client {
 			DialContext:           (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
 			ForceAttemptHTTP2:     true,
 			MaxIdleConns:          100,
-			MaxIdleConnsPerHost:   64,
+			MaxIdleConnsPerHost:   maxConnections,
+			MaxConnsPerHost:       maxConnections,
 			IdleConnTimeout:       90 * time.Second,
 			TLSHandshakeTimeout:   10 * time.Second,
 			ExpectContinueTimeout: time.Second,

@@ -66,7 +66,7 @@ func (c *crowd) start() {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	c.counted = tally.Over(&http.Transport{MaxIdleConnsPerHost: 16})
+	c.counted = tally.Over(&http.Transport{MaxIdleConnsPerHost: 48, MaxConnsPerHost: 48} /* as without an HTTPClient */)
 	c.as, err = appservice.New(appservice.Config{
 		Registration: c.reg, HomeserverURL: c.synapse.URL, ServerName: c.synapse.Domain, Store: db, Handler: nobody{},
 		HTTPClient: &http.Client{Transport: c.counted}, Log: zerolog.Nop(),
@@ -91,24 +91,17 @@ func (c *crowd) ghost(n int) id.UserID {
 	return id.NewUserID(fmt.Sprintf("crowd_%d", n), c.synapse.Domain)
 }
 
-// known is how many ghosts speak at once whose requests nothing paces any more: no more than a bridge has workers. The
-// listener of Synapse lets 50 connections wait, and while it is busy it resets those of 200 who come at once.
-const known = 32
-
-// speak lets everybody say something, so many at once, and gives the events by ghost. Who is asked to wait comes again when
-// told to.
-func (c *crowd) speak(room id.RoomID, what string, abreast int) map[id.UserID]id.EventID {
+// speak lets everybody say something, all at once, and gives the events by ghost. Who is asked to wait comes again when told
+// to.
+func (c *crowd) speak(room id.RoomID, what string) map[id.UserID]id.EventID {
 	c.t.Helper()
 	ctx, cancel := context.WithTimeout(c.t.Context(), 2*time.Minute)
 	defer cancel()
 	var mu sync.Mutex
 	said := map[id.UserID]id.EventID{}
 	var all sync.WaitGroup
-	turns := make(chan struct{}, abreast)
 	for n := range crowdSize {
 		all.Go(func() {
-			turns <- struct{}{}
-			defer func() { <-turns }()
 			content := map[string]string{"msgtype": "m.text", "body": what}
 			for {
 				ev, err := c.as.Ghost(c.ghost(n)).SendMessage(ctx, room, event.EventMessage, content, fmt.Sprint(what, n))
@@ -178,22 +171,22 @@ func TestCrowd_OnSynapse_CostsFourRequestsEach_AndOneAfterARestartOfEither(t *te
 			c := newCrowd(t, is.limited, is.config)
 			alice := c.synapse.User("alice")
 			room := alice.CreateRoom("a crowded room")
-			first := c.speak(room, "first", crowdSize)
+			first := c.speak(room, "first")
 			c.cost("the first time", is.refused, map[string]int{
 				"POST register": crowdSize, "PUT devices": crowdSize, "POST join": crowdSize, "PUT send": crowdSize,
 				"GET whoami": 1, "GET versions": 1, "GET federation version": 1, "GET state": 1,
 			})
 			c.stop()
 			c.start()
-			second := c.speak(room, "second", known)
+			second := c.speak(room, "second")
 			c.cost("after a restart of the bridge", 0, map[string]int{"PUT send": crowdSize})
 			c.synapse.Stop()
 			c.synapse.Start()
-			c.speak(room, "third", known)
+			c.speak(room, "third")
 			c.cost("after a restart of Synapse", 0, map[string]int{"PUT send": crowdSize})
 
 			// What was sent before both restarts is known still, because the ghosts have devices: no second event.
-			if again := c.speak(room, "first", known); !maps.Equal(again, first) {
+			if again := c.speak(room, "first"); !maps.Equal(again, first) {
 				t.Error("what was sent again is another event")
 			}
 			if events := slices.Compact(slices.Sorted(maps.Values(first))); len(events) != crowdSize || maps.Equal(first, second) {
