@@ -17,6 +17,7 @@ import (
 	"github.com/rs/zerolog"
 	"maunium.net/go/mautrix/id"
 
+	"github.com/trestle-bridge/trestle/internal/keylock"
 	"github.com/trestle-bridge/trestle/internal/lanes"
 	"github.com/trestle-bridge/trestle/store"
 )
@@ -55,7 +56,7 @@ type AppService struct {
 	uploads    uploadLimit
 	fallbacks  fallbacks
 	intents    intents
-	locks      keyLock // by user, and by user and room
+	locks      keylock.Map // by user, and by user and room
 
 	started   atomic.Bool
 	quit      chan struct{} // closed by Stop

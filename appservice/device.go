@@ -138,7 +138,7 @@ func (i *Intent) makeOrFindOut(ctx context.Context, device id.DeviceID, before b
 		}
 		i.as.devices.doubt(s)
 	}
-	unlock, err := i.as.locks.lock(ctx, devicesLock)
+	unlock, err := i.as.locks.Lock(ctx, devicesLock)
 	if err != nil {
 		return nil, err
 	}

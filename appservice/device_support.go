@@ -184,7 +184,7 @@ func (as *AppService) knownSupport(ctx context.Context) (*deviceRecord, error) {
 
 // support is knownSupport for whoever does not hold the lock.
 func (as *AppService) support(ctx context.Context) (*deviceRecord, error) {
-	unlock, err := as.locks.lock(ctx, devicesLock)
+	unlock, err := as.locks.Lock(ctx, devicesLock)
 	if err != nil {
 		return nil, err
 	}

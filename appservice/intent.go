@@ -98,7 +98,7 @@ func (i *Intent) update(ctx context.Context, change func(g *store.Ghost)) error 
 }
 
 func (i *Intent) lock(ctx context.Context) (unlock func(), err error) {
-	return i.as.locks.lock(ctx, string(i.user))
+	return i.as.locks.Lock(ctx, string(i.user))
 }
 
 // EnsureRegistered makes the user exist. A user that the homeserver has already, because an answer was lost or the bridge's
@@ -297,3 +297,13 @@ func (i *Intent) inRoom(ctx context.Context, room id.RoomID, request func(cli *m
 	}
 	return i.withDevice(ctx, request)
 }
+
+// Client gives a mautrix client that acts as one of the user's devices, for mautrix's own machinery: requests of encryption.
+// It has the transport of the framework, and makes every request once.
+func (i *Intent) Client(device id.DeviceID) *mautrix.Client { return i.client(device) }
+
+// Explain is how errors of such a client are told: what they mean for the bridge, and without secrets.
+func (as *AppService) Explain(err error) error { return as.explain(err) }
+
+// Owns says whether a user is the bot or in the bridge's namespace.
+func (as *AppService) Owns(user id.UserID) bool { return as.isOwn(user) }

@@ -48,7 +48,7 @@ func (i *Intent) uploadLimit(ctx context.Context) int64 {
 	if bytes, fresh := u.get(); fresh {
 		return bytes
 	}
-	unlock, err := i.as.locks.lock(ctx, uploadLimitLock)
+	unlock, err := i.as.locks.Lock(ctx, uploadLimitLock)
 	if err != nil {
 		return 0
 	}

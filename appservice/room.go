@@ -63,7 +63,7 @@ func (i *Intent) EnsureJoined(ctx context.Context, room id.RoomID) error {
 	if in, err := i.isMember(ctx, room); err != nil || in {
 		return err
 	}
-	unlock, err := i.as.locks.lock(ctx, string(i.user)+" "+string(room))
+	unlock, err := i.as.locks.Lock(ctx, string(i.user)+" "+string(room))
 	if err != nil {
 		return err
 	}

@@ -24,7 +24,7 @@ const membersAtOnce = 500
 // What events say meanwhile and later is newer, and stays; see [AppService.roomChange]. again is false for a room that
 // only has to be read if it never was.
 func (i *Intent) readRoom(ctx context.Context, room id.RoomID, again bool) error {
-	unlock, err := i.as.locks.lock(ctx, "room "+string(room))
+	unlock, err := i.as.locks.Lock(ctx, "room "+string(room))
 	if err != nil {
 		return err
 	}
@@ -75,7 +75,7 @@ func keptState(ev *stateEvent, whole []byte) []byte {
 	switch ev.Type {
 	case event.StateCreate.Type:
 		return whole
-	case event.StatePowerLevels.Type, event.StateJoinRules.Type:
+	case event.StatePowerLevels.Type, event.StateJoinRules.Type, event.StateEncryption.Type, event.StateHistoryVisibility.Type:
 		return ev.Content
 	}
 	return nil
@@ -218,4 +218,12 @@ func (i *Intent) Joined(ctx context.Context, room id.RoomID) ([]id.UserID, error
 		}
 	}
 	return joined, nil
+}
+
+// KnowRoom makes sure that the store knows a room: one that it does not know is read, as the user, who must be in it.
+func (i *Intent) KnowRoom(ctx context.Context, room id.RoomID) error {
+	if err := i.EnsureRegistered(ctx); err != nil {
+		return err
+	}
+	return i.readRoom(ctx, room, false)
 }

@@ -30,5 +30,8 @@ type engine interface {
 	// settle runs after each group, when its callers have their answers; bytes is about what was written.
 	settle(w *writer, bytes int)
 	reader() *sql.DB
+	// dialect is what dbutil calls the engine, and foreignArgs makes the arguments of others' statements what the connections take.
+	dialect() string
+	foreignArgs(args []any) []any
 	close() error
 }

@@ -102,6 +102,10 @@ func (e *postgresEngine) placeholders(query string) string { return query }
 
 func (e *postgresEngine) reader() *sql.DB { return e.read }
 
+func (e *postgresEngine) dialect() string { return "postgres" }
+
+func (e *postgresEngine) foreignArgs(args []any) []any { return postgresArgs(args) }
+
 // connect: a process that is stopped in the middle of a transaction must not hold its locks for ever, a commit must be on
 // disk when it returns, and the writer's few statements, which go by keys, need not be planned anew for each value.
 func (e *postgresEngine) connect(ctx context.Context) (*sql.Conn, error) {

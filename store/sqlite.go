@@ -133,6 +133,10 @@ func sqlitePlaceholders(query string) string { return strings.ReplaceAll(query, 
 
 func (e *sqliteEngine) reader() *sql.DB { return e.read }
 
+func (e *sqliteEngine) dialect() string { return sqliteDriver }
+
+func (e *sqliteEngine) foreignArgs(args []any) []any { return utcArgs(args) }
+
 // writerPragmas: the writer never checkpoints by itself, keeps the undo of savepoints in memory, and lets a WAL that
 // has grown large be cut when it is used again.
 var writerPragmas = []string{

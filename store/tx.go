@@ -13,6 +13,7 @@ type Tx struct {
 	err   error // the first failed statement: the job cannot succeed any more
 	wrote bool
 	over  bool
+	rows  []func() // end what [foreign] opened
 }
 
 var errOver = errors.New("the transaction is over")

@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"go.mau.fi/util/dbutil"
+	"maunium.net/go/mautrix/crypto/sql_store_upgrade"
 )
 
 //go:embed upgrades/*.sql
@@ -29,6 +30,11 @@ func upgrade(ctx context.Context, db *sql.DB, driver string) error {
 	wrapped.UpgradeTable = upgradeTable()
 	if err = wrapped.Upgrade(ctx); err != nil {
 		return fmt.Errorf("bringing the schema up to date: %w", err)
+	}
+	// The tables of mautrix's crypto store, by its own account: see [Store.Foreign].
+	keys := wrapped.Child(sql_store_upgrade.VersionTableName, sql_store_upgrade.Table, nil)
+	if err = keys.Upgrade(ctx); err != nil {
+		return fmt.Errorf("bringing the schema of the encryption keys up to date: %w", err)
 	}
 	return nil
 }

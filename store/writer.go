@@ -192,6 +192,7 @@ func (w *writer) one(r *request) (wrote bool, err error) {
 	}
 	tx := newTx(w)
 	err = call(tx, r.job)
+	tx.closeRows()
 	tx.over = true
 	if err == nil {
 		// The job may have looked away from a failed statement; the database may not have.

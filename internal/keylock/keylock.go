@@ -1,17 +1,19 @@
-package appservice
+// Package keylock has a lock for each key.
+package keylock
 
 import (
 	"context"
 	"sync"
 )
 
-// keyLock is a lock for each key, for as long as somebody holds or wants it. Waiting for it ends with the context.
-type keyLock struct {
+// Map is a lock for each key, for as long as somebody holds or wants it. Waiting for it ends with the context.
+type Map struct {
 	mu   sync.Mutex
 	held map[string]chan struct{} // closed when the key is free again
 }
 
-func (l *keyLock) lock(ctx context.Context, key string) (unlock func(), err error) {
+// Lock waits until the key is free, or ctx ends, and gives what frees it again.
+func (l *Map) Lock(ctx context.Context, key string) (unlock func(), err error) {
 	for {
 		l.mu.Lock()
 		busy, taken := l.held[key]

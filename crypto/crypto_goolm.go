@@ -1,0 +1,88 @@
+//go:build goolm
+
+package crypto
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/lib/pq"
+	"github.com/rs/zerolog"
+	"go.mau.fi/util/dbutil"
+	"maunium.net/go/mautrix/crypto"
+
+	"github.com/trestle-bridge/trestle/appservice"
+	"github.com/trestle-bridge/trestle/internal/keylock"
+	"github.com/trestle-bridge/trestle/store"
+)
+
+// mautrix asks for lists of users with an array where it can; this is how.
+func init() { crypto.PostgresArrayWrapper = pq.Array }
+
+// Crypto encrypts and decrypts for all devices of the bridge. Its methods may be called from any goroutine.
+type Crypto struct {
+	store *store.Store
+	epoch store.Epoch
+	as    *appservice.AppService
+	log   zerolog.Logger
+	opts  Options
+	keys  *dbutil.Database // mautrix's tables
+	rooms keylock.Map      // by machine and room: one encrypts or shares at a time
+
+	mu       sync.Mutex
+	machines map[deviceKey]*machine
+
+	quit    chan struct{}
+	running sync.WaitGroup
+}
+
+// New opens what the store holds of keys. A store whose keys were written with another pickle key is [ErrPickleKey].
+func New(ctx context.Context, o Options) (*Crypto, error) {
+	if len(o.PickleKey) == 0 {
+		return nil, errors.New("set up encryption: the pickle key is empty")
+	}
+	keys, err := o.Store.Foreign()
+	if err != nil {
+		return nil, fmt.Errorf("set up encryption: %w", err)
+	}
+	c := &Crypto{
+		store: o.Store, epoch: o.Store.Epoch(), as: o.AS, log: o.Log, opts: o, keys: keys,
+		machines: map[deviceKey]*machine{}, quit: make(chan struct{}),
+	}
+	if err := c.tryPickleKey(ctx); err != nil {
+		return nil, fmt.Errorf("set up encryption: %w", err)
+	}
+	c.running.Go(func() { c.unloadIdle(unloadAfter) })
+	return c, nil
+}
+
+// Close ends what New began. Whoever uses the machines must have ended before.
+func (c *Crypto) Close() error {
+	close(c.quit)
+	c.running.Wait()
+	return nil
+}
+
+// unloadAfter is how long a machine stays in memory when nobody uses it.
+const unloadAfter = 5 * time.Minute
+
+func (c *Crypto) unloadIdle(after time.Duration) {
+	tick := time.NewTicker(after / 2)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			c.unload(time.Now().Add(-after))
+		case <-c.quit:
+			return
+		}
+	}
+}
+
+// commit runs a job of the store.
+func (c *Crypto) commit(ctx context.Context, job func(ctx context.Context, tx *store.Tx) error) error {
+	return c.store.Commit(ctx, c.epoch, func(tx *store.Tx) error { return job(tx.Context(ctx), tx) })
+}

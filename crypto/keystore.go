@@ -1,0 +1,259 @@
+//go:build goolm
+
+package crypto
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.mau.fi/util/dbutil"
+	"maunium.net/go/mautrix/crypto"
+	"maunium.net/go/mautrix/crypto/olm"
+	"maunium.net/go/mautrix/event"
+	"maunium.net/go/mautrix/id"
+
+	"github.com/trestle-bridge/trestle/store"
+)
+
+// keyStore is mautrix's crypto store of one device, over the one writer: reading is mautrix's. A write is part of the job
+// whose Tx is in the context, or else a job of its own, which only an operation may do ([machine.olmWork]): what mautrix
+// begins by itself in the background holds none of the machine's locks, and is refused.
+type keyStore struct {
+	*crypto.SQLCryptoStore
+	c *Crypto
+}
+
+var _ crypto.Store = (*keyStore)(nil)
+
+func newKeyStore(m *machine) *keyStore {
+	return &keyStore{crypto.NewSQLCryptoStore(m.c.keys, dbutil.NoopLogger, m.account(), m.device, m.c.opts.PickleKey), m.c}
+}
+
+var errBackground = errors.New("written without the locks of the machine")
+
+func (s *keyStore) write(ctx context.Context, write func(ctx context.Context) error) error {
+	if tx := store.TxOf(ctx); tx != nil {
+		err := write(ctx)
+		if err != nil {
+			tx.Fail(err) // whatever mautrix makes of it
+		}
+		return err
+	}
+	op := operationOf(ctx)
+	if op == nil {
+		return errBackground
+	}
+	if err := op.failed(); err != nil {
+		return err
+	}
+	err := s.c.commit(ctx, func(ctx context.Context, _ *store.Tx) error { return write(ctx) })
+	if err != nil {
+		op.fail(fmt.Errorf("write keys of %s: %w", s.AccountID, err))
+	}
+	return err
+}
+
+func (s *keyStore) PutAccount(ctx context.Context, a *crypto.OlmAccount) error {
+	return s.write(ctx, func(ctx context.Context) error { return s.SQLCryptoStore.PutAccount(ctx, a) })
+}
+
+func (s *keyStore) AddSession(ctx context.Context, key id.SenderKey, o *crypto.OlmSession) error {
+	return s.write(ctx, func(ctx context.Context) error { return s.SQLCryptoStore.AddSession(ctx, key, o) })
+}
+
+func (s *keyStore) UpdateSession(ctx context.Context, key id.SenderKey, o *crypto.OlmSession) error {
+	return s.write(ctx, func(ctx context.Context) error { return s.SQLCryptoStore.UpdateSession(ctx, key, o) })
+}
+
+func (s *keyStore) DeleteSession(ctx context.Context, key id.SenderKey, o *crypto.OlmSession) error {
+	return s.write(ctx, func(ctx context.Context) error { return s.SQLCryptoStore.DeleteSession(ctx, key, o) })
+}
+
+// GetNewestSessionCreationTS is what mautrix asks first when it wants to mend a session in the background, by itself.
+func (s *keyStore) GetNewestSessionCreationTS(ctx context.Context, key id.SenderKey) (time.Time, error) {
+	if store.TxOf(ctx) == nil && operationOf(ctx) == nil {
+		return time.Time{}, errBackground
+	}
+	return s.SQLCryptoStore.GetNewestSessionCreationTS(ctx, key)
+}
+
+func (s *keyStore) PutOlmHash(ctx context.Context, hash [32]byte, at time.Time) error {
+	return s.write(ctx, func(ctx context.Context) error { return s.SQLCryptoStore.PutOlmHash(ctx, hash, at) })
+}
+
+func (s *keyStore) DeleteOldOlmHashes(ctx context.Context, before time.Time) error {
+	return s.write(ctx, func(ctx context.Context) error { return s.SQLCryptoStore.DeleteOldOlmHashes(ctx, before) })
+}
+
+func (s *keyStore) SetGroupSessionKeyBackupVersion(ctx context.Context, session id.SessionID, version id.KeyBackupVersion) error {
+	return s.write(ctx, func(ctx context.Context) error {
+		return s.SQLCryptoStore.SetGroupSessionKeyBackupVersion(ctx, session, version)
+	})
+}
+
+func (s *keyStore) PutGroupSession(ctx context.Context, g *crypto.InboundGroupSession) error {
+	return s.write(ctx, func(ctx context.Context) error { return s.SQLCryptoStore.PutGroupSession(ctx, g) })
+}
+
+// GetGroupSession tells an [opening] under way which session it is about.
+func (s *keyStore) GetGroupSession(ctx context.Context, room id.RoomID, session id.SessionID) (*crypto.InboundGroupSession, error) {
+	g, err := s.SQLCryptoStore.GetGroupSession(ctx, room, session)
+	if err != nil && !errors.Is(err, crypto.ErrGroupSessionWithheld) {
+		return nil, inStore(err)
+	}
+	if o := openingOf(ctx); o != nil {
+		o.session = g
+	}
+	return g, err
+}
+
+func (s *keyStore) RedactGroupSession(ctx context.Context, room id.RoomID, session id.SessionID, reason string) error {
+	return s.write(ctx, func(ctx context.Context) error {
+		return s.SQLCryptoStore.RedactGroupSession(ctx, room, session, reason)
+	})
+}
+
+func (s *keyStore) RedactGroupSessions(ctx context.Context, room id.RoomID, key id.SenderKey, reason string) (out []id.SessionID, err error) {
+	err = s.write(ctx, func(ctx context.Context) error {
+		out, err = s.SQLCryptoStore.RedactGroupSessions(ctx, room, key, reason)
+		return err
+	})
+	return out, err
+}
+
+func (s *keyStore) RedactExpiredGroupSessions(ctx context.Context) (out []id.SessionID, err error) {
+	err = s.write(ctx, func(ctx context.Context) error {
+		out, err = s.SQLCryptoStore.RedactExpiredGroupSessions(ctx)
+		return err
+	})
+	return out, err
+}
+
+func (s *keyStore) RedactOutdatedGroupSessions(ctx context.Context) (out []id.SessionID, err error) {
+	err = s.write(ctx, func(ctx context.Context) error {
+		out, err = s.SQLCryptoStore.RedactOutdatedGroupSessions(ctx)
+		return err
+	})
+	return out, err
+}
+
+func (s *keyStore) PutWithheldGroupSession(ctx context.Context, content event.RoomKeyWithheldEventContent) error {
+	return s.write(ctx, func(ctx context.Context) error { return s.SQLCryptoStore.PutWithheldGroupSession(ctx, content) })
+}
+
+func (s *keyStore) AddOutboundGroupSession(ctx context.Context, g *crypto.OutboundGroupSession) error {
+	return s.write(ctx, func(ctx context.Context) error { return s.SQLCryptoStore.AddOutboundGroupSession(ctx, g) })
+}
+
+func (s *keyStore) UpdateOutboundGroupSession(ctx context.Context, g *crypto.OutboundGroupSession) error {
+	return s.write(ctx, func(ctx context.Context) error { return s.SQLCryptoStore.UpdateOutboundGroupSession(ctx, g) })
+}
+
+func (s *keyStore) RemoveOutboundGroupSession(ctx context.Context, room id.RoomID) error {
+	return s.write(ctx, func(ctx context.Context) error { return s.SQLCryptoStore.RemoveOutboundGroupSession(ctx, room) })
+}
+
+func (s *keyStore) MarkOutboundGroupSessionShared(ctx context.Context, user id.UserID, key id.IdentityKey, session id.SessionID) error {
+	return s.write(ctx, func(ctx context.Context) error {
+		return s.SQLCryptoStore.MarkOutboundGroupSessionShared(ctx, user, key, session)
+	})
+}
+
+func (s *keyStore) ValidateMessageIndex(ctx context.Context, session id.SessionID, ev id.EventID, index uint, timestamp int64) (ok bool, err error) {
+	err = s.write(ctx, func(ctx context.Context) error {
+		ok, err = s.SQLCryptoStore.ValidateMessageIndex(ctx, session, ev, index, timestamp)
+		return err
+	})
+	return ok, err
+}
+
+// FindDeviceByKey keeps the device for an [opening] and says that it is not known: mautrix would look for its trust, and
+// perhaps ask the homeserver, in the middle of a commit.
+func (s *keyStore) FindDeviceByKey(ctx context.Context, user id.UserID, key id.IdentityKey) (*id.Device, error) {
+	device, err := s.SQLCryptoStore.FindDeviceByKey(ctx, user, key)
+	if o := openingOf(ctx); o != nil {
+		o.device, device = device, nil
+	}
+	return device, err
+}
+
+func (s *keyStore) PutDevice(ctx context.Context, user id.UserID, device *id.Device) error {
+	return s.write(ctx, func(ctx context.Context) error { return s.SQLCryptoStore.PutDevice(ctx, user, device) })
+}
+
+// PutDevices is mautrix's without the transaction that it begins, which cannot be had.
+func (s *keyStore) PutDevices(ctx context.Context, user id.UserID, devices map[id.DeviceID]*id.Device) error {
+	return s.write(ctx, func(ctx context.Context) error {
+		if err := store.TxOf(ctx).ForgetDevices(string(user)); err != nil {
+			return err
+		}
+		for _, device := range devices {
+			if err := s.SQLCryptoStore.PutDevice(ctx, user, device); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func (s *keyStore) MarkTrackedUsersOutdated(ctx context.Context, users []id.UserID) error {
+	return s.write(ctx, func(ctx context.Context) error { return s.SQLCryptoStore.MarkTrackedUsersOutdated(ctx, users) })
+}
+
+func (s *keyStore) PutCrossSigningKey(ctx context.Context, user id.UserID, usage id.CrossSigningUsage, key id.Ed25519) error {
+	return s.write(ctx, func(ctx context.Context) error { return s.SQLCryptoStore.PutCrossSigningKey(ctx, user, usage, key) })
+}
+
+func (s *keyStore) ResetMasterKeyTOFU(ctx context.Context, user id.UserID, key id.Ed25519) error {
+	return s.write(ctx, func(ctx context.Context) error { return s.SQLCryptoStore.ResetMasterKeyTOFU(ctx, user, key) })
+}
+
+func (s *keyStore) PutSignature(ctx context.Context, signed id.UserID, signedKey id.Ed25519, signer id.UserID, signerKey id.Ed25519, signature string) error {
+	return s.write(ctx, func(ctx context.Context) error {
+		return s.SQLCryptoStore.PutSignature(ctx, signed, signedKey, signer, signerKey, signature)
+	})
+}
+
+func (s *keyStore) DropSignaturesByKey(ctx context.Context, user id.UserID, key id.Ed25519) (n int64, err error) {
+	err = s.write(ctx, func(ctx context.Context) error {
+		n, err = s.SQLCryptoStore.DropSignaturesByKey(ctx, user, key)
+		return err
+	})
+	return n, err
+}
+
+func (s *keyStore) PutSecret(ctx context.Context, name id.Secret, value string) error {
+	return s.write(ctx, func(ctx context.Context) error { return s.SQLCryptoStore.PutSecret(ctx, name, value) })
+}
+
+func (s *keyStore) DeleteSecret(ctx context.Context, name id.Secret) error {
+	return s.write(ctx, func(ctx context.Context) error { return s.SQLCryptoStore.DeleteSecret(ctx, name) })
+}
+
+// errSync: the devices of the bridge read no /sync by way of this store.
+var errSync = errors.New("the crypto store of the bridge keeps no place in /sync")
+
+func (s *keyStore) PutNextBatch(context.Context, string) error             { return errSync }
+func (s *keyStore) SaveNextBatch(context.Context, id.UserID, string) error { return errSync }
+
+// pickleError names what it means that a key cannot be opened.
+func pickleError(err error) error {
+	if errors.Is(err, olm.ErrBadMAC) {
+		return fmt.Errorf("%w (%w)", ErrPickleKey, err)
+	}
+	return err
+}
+
+// tryPickleKey opens one account of the store, if there is any.
+func (c *Crypto) tryPickleKey(ctx context.Context) error {
+	pickled, err := c.store.AnyKeyAccount(ctx)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil
+	}
+	if err == nil {
+		_, err = olm.AccountFromPickled(pickled, c.opts.PickleKey)
+	}
+	return pickleError(err)
+}

@@ -1,0 +1,240 @@
+//go:build goolm
+
+package crypto
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+	"maunium.net/go/mautrix/crypto"
+	"maunium.net/go/mautrix/id"
+
+	"github.com/trestle-bridge/trestle/store"
+)
+
+// deviceKey names a device of the bridge.
+type deviceKey struct {
+	user   id.UserID
+	device id.DeviceID
+}
+
+// account is what the device's rows are found by in mautrix's tables.
+func (k deviceKey) account() string { return string(k.user) + "/" + string(k.device) }
+
+// machine is the place of a device in memory: its locks, and mautrix's machine while that is loaded.
+//
+// Locks are taken before a job is given to the writer and in this order: the lock of the room ([Crypto.rooms]), olm. A job
+// takes mu alone, which nobody holds while he waits for the writer.
+type machine struct {
+	c *Crypto
+	deviceKey
+
+	users int       // how many use it now; of Crypto.mu
+	idle  time.Time // since when nobody does; of Crypto.mu
+
+	// olm is for what moves the account or Olm sessions: to-device messages, sharing, uploads.
+	olm chan struct{} // holds one while it is taken
+
+	mu     sync.Mutex
+	loaded *loaded
+}
+
+// loaded is mautrix's machine with its memory. When memory and store may differ it is thrown away, and read anew.
+type loaded struct {
+	*crypto.OlmMachine
+	store  *keyStore
+	spoilt bool // an Olm session may have been changed by an attempt in vain; of the Olm lock
+}
+
+// use gives the machine of a device, which stays until release is called.
+func (c *Crypto) use(key deviceKey) (m *machine, release func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m = c.machines[key]
+	if m == nil {
+		m = &machine{c: c, deviceKey: key, olm: make(chan struct{}, 1)}
+		c.machines[key] = m
+	}
+	m.users++
+	return m, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if m.users--; m.users == 0 {
+			m.idle = time.Now()
+		}
+	}
+}
+
+// useOf is use for the device that a user of the bridge has now, which is made if there is none.
+func (c *Crypto) useOf(ctx context.Context, user id.UserID) (m *machine, release func(), err error) {
+	device, err := c.as.Ghost(user).EnsureDevice(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	if device == "" {
+		return nil, nil, fmt.Errorf("%s has no device: the homeserver must have devices of ghosts (MSC4190, MSC4326)", user)
+	}
+	m, release = c.use(deviceKey{user, device})
+	return m, release, nil
+}
+
+// unload forgets machines that nobody has used since then.
+func (c *Crypto) unload(since time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for key, m := range c.machines {
+		if m.users == 0 && m.idle.Before(since) {
+			delete(c.machines, key)
+		}
+	}
+}
+
+func (m *machine) lockOlm(ctx context.Context) (unlock func(), err error) {
+	select {
+	case m.olm <- struct{}{}:
+		return func() { <-m.olm }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (m *machine) lockRoom(ctx context.Context, room id.RoomID) (unlock func(), err error) {
+	return m.c.rooms.Lock(ctx, m.account()+" "+string(room))
+}
+
+// load gives mautrix's machine, read from the store if it is not in memory: in a job from what the job sees. A device that
+// has no account is [ErrNoMachine].
+func (m *machine) load(ctx context.Context) (*loaded, error) { return m.loadOr(ctx, false) }
+
+func (m *machine) loadOr(ctx context.Context, create bool) (*loaded, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.loaded != nil {
+		return m.loaded, nil
+	}
+	keys := newKeyStore(m)
+	account, err := keys.GetAccount(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("load the keys of %s: %w", m.account(), pickleError(err))
+	}
+	if account == nil && !create {
+		return nil, fmt.Errorf("load the keys of %s: %w", m.account(), ErrNoMachine)
+	}
+	log := zerolog.Nop() // it would log a line or more for each message, with what belongs to whom
+	client := m.c.as.Ghost(m.user).Client(m.device)
+	guarded := *client.Client
+	guarded.Transport = guardedTransport{guarded.Transport}
+	client.Client = &guarded
+	l := &loaded{OlmMachine: crypto.NewOlmMachine(client, &log, keys, stateStore{m.c.store}), store: keys}
+	l.DisableDecryptKeyFetching = true
+	l.DisableRatchetTracking = true
+	l.DisableDeviceChangeKeyRotation = true // it would be of this account's sessions alone
+	l.SetMegolmDecryptLock(func(ctx context.Context, _ id.SessionID, _ bool, run func(context.Context) error) error {
+		return run(ctx) // the writer does one thing at a time
+	})
+	if err := l.Load(ctx); err != nil {
+		return nil, fmt.Errorf("load the keys of %s: %w", m.account(), err)
+	}
+	l.GetAccount().Keys() // keeps them: afterwards they are only read
+	m.loaded = l
+	return l, nil
+}
+
+// discard forgets what is in memory.
+func (m *machine) discard() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.loaded = nil
+}
+
+// olmJob runs a job that moves the account or Olm sessions. What it did to memory is forgotten when the job fails or is
+// undone.
+func (m *machine) olmJob(ctx context.Context, job func(ctx context.Context, tx *store.Tx, l *loaded) error) error {
+	unlock, err := m.lockOlm(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return m.c.commit(ctx, func(ctx context.Context, tx *store.Tx) error {
+		tx.OnRollback(m.discard)
+		l, err := m.load(ctx)
+		if err != nil {
+			return err
+		}
+		return job(ctx, tx, l)
+	})
+}
+
+// olmWork runs what moves the account or Olm sessions and needs the network; each of its writes is a job of its own. When
+// one fails, nothing more leaves, the error is returned whatever mautrix makes of it, and memory is forgotten.
+func (m *machine) olmWork(ctx context.Context, work func(ctx context.Context, l *loaded) error) error {
+	unlock, err := m.lockOlm(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return m.olmWorkLocked(ctx, false, work)
+}
+
+func (m *machine) olmWorkLocked(ctx context.Context, create bool, work func(ctx context.Context, l *loaded) error) error {
+	op := &operation{}
+	ctx = context.WithValue(ctx, operationKey{}, op)
+	ctx, cancel := context.WithCancel(ctx) // ends what mautrix leaves open in the store
+	defer cancel()
+	l, err := m.loadOr(ctx, create)
+	if err != nil {
+		return err
+	}
+	err = work(ctx, l)
+	if failed := op.failed(); failed != nil {
+		m.discard()
+		return failed
+	}
+	return err
+}
+
+// operation is work that may write; it keeps the first error of a write, because mautrix goes on after some.
+type operation struct {
+	mu  sync.Mutex
+	err error
+}
+
+type operationKey struct{}
+
+func operationOf(ctx context.Context) *operation {
+	op, _ := ctx.Value(operationKey{}).(*operation)
+	return op
+}
+
+func (op *operation) fail(err error) {
+	op.mu.Lock()
+	defer op.mu.Unlock()
+	if op.err == nil {
+		op.err = err
+	}
+}
+
+func (op *operation) failed() error {
+	op.mu.Lock()
+	defer op.mu.Unlock()
+	return op.err
+}
+
+// guardedTransport lets nothing leave from within a job, which would wait for the network, nor after a write has failed.
+type guardedTransport struct{ base http.RoundTripper }
+
+func (t guardedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+	if store.TxOf(r.Context()) != nil {
+		return nil, fmt.Errorf("%s %s in the middle of a commit", r.Method, r.URL.Path)
+	}
+	if op := operationOf(r.Context()); op != nil {
+		if err := op.failed(); err != nil {
+			return nil, err
+		}
+	}
+	return t.base.RoundTrip(r)
+}
