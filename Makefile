@@ -12,10 +12,10 @@ STATICCHECK := bin/staticcheck-$(STATICCHECK_VERSION)/staticcheck
 RACE := $(shell [ "$$($(GO) env CGO_ENABLED)" = 1 ] && command -v $$($(GO) env CC | cut -d' ' -f1) >/dev/null && echo -race)
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test e2e bench losses soak mutants lint readme fuzz modules clean
+.PHONY: help build demo test e2e bench losses soak soak-hour mutants lint readme fuzz modules clean
 
 help: ## list the targets (default)
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: modules ## the IRC bridge, as bin/trestle-irc
 	$(GO) build -tags '$(TAGS)' -o bin/trestle-irc ./example-ircbridge
@@ -41,6 +41,9 @@ losses: modules ## the sink killed 50 times, and its power lost 30 times with ea
 soak: modules ## the IRC bridge killed 1,000 times under load, a quarter of an hour; SOAK_KILLS=50 for a minute
 	$(GO) test -tags '$(TAGS),failpoints' -count=1 ./internal/failpoint
 	SOAK_KILLS=$(or $(SOAK_KILLS),1000) $(GO) test -tags '$(TAGS)' -count=1 -timeout $(or $(SOAK_TIMEOUT),3h) -v -run 'KilledAgain' ./bench/soak
+
+soak-hour: modules ## the IRC bridge under load for an hour: memory and goroutines stay what they are; SOAK_MINUTES=10 for less
+	SOAK_MINUTES=$(or $(SOAK_MINUTES),60) $(GO) test -tags '$(TAGS)' -count=1 -timeout 3h -v -run 'UnderLoadForLong' ./bench/soak
 
 mutants: modules ## guards of the intake and the store taken out one by one: a test must notice each
 	$(GO) run ./internal/mutants -tags '$(TAGS)'

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 
 	"maunium.net/go/mautrix/id"
@@ -29,6 +30,7 @@ type load struct {
 	regulars   []string // on IRC, in every channel
 	guests     []string // on IRC, the newest last
 	guestCount int
+	guestNames int // how many names guests have among them; 0: each has its own
 	carolIn    map[int]bool
 	said       int // on IRC, whether or not the bridge was there
 	reactions  int
@@ -109,7 +111,17 @@ func (l *load) onIRC() {
 		l.says(l.regulars[l.rng.IntN(len(l.regulars))], room)
 	case dice < 95 || len(l.guests) == 0:
 		l.guestCount++
-		guest := fmt.Sprintf("guest%d", l.guestCount)
+		number := l.guestCount
+		if l.guestNames > 0 {
+			number %= l.guestNames
+		}
+		guest := fmt.Sprintf("guest%d", number)
+		if slices.Contains(l.guests, guest) { // all names are taken: the oldest makes room
+			l.irc.Do(l.guests[0], "QUIT :enough")
+			l.guests = l.guests[1:]
+			l.joins++
+			return
+		}
 		l.enters(guest, l.channels[room:room+1])
 		l.says(guest, room)
 		l.guests = append(l.guests, guest)

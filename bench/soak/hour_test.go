@@ -1,0 +1,128 @@
+package soak
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"maunium.net/go/mautrix/id"
+)
+
+// pace is the time between two things that people do in the long run, on one side each.
+const pace = 100 * time.Millisecond
+
+// sample is what the bridge's process was like at one moment.
+type sample struct{ rss, heap, goroutines float64 } // bytes, bytes, number
+
+// Nobody is killed here. People talk, come and go for SOAK_MINUTES, and the process does not grow: nothing is kept for what was
+// done long ago.
+func TestBridge_UnderLoadForLong_GrowsNeitherInMemoryNorInGoroutines(t *testing.T) {
+	long := time.Duration(numberOf(t, "SOAK_MINUTES", 0)) * time.Minute
+	every := time.Minute / 4
+	if long == 0 {
+		long, every = 12*time.Second, time.Second/2
+	}
+	binary := t.TempDir() + "/trestle-irc"
+	buildBridge(t, binary, "goolm")
+	s := newSoak(t, binary, atMostOnce, uint64(numberOf(t, "SOAK_SEED", 1)))
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the end of the bridge's log:\n%s", tail(s.log, 40))
+		}
+	})
+	l := &load{soak: s, byRoom: make([][]*written, rooms), carolIn: map[int]bool{}, guestNames: 30}
+	for _, nick := range []string{"ann", "bob", "cid", "dee"} {
+		l.enters(nick, s.channels)
+		l.regulars = append(l.regulars, nick)
+	}
+	s.begin("")
+	s.entered()
+	samples := l.talk(long, every)
+	for room := range rooms {
+		l.writes(room, "m", func(marker string) (id.EventID, error) { return s.alice.SendText(s.ctx, s.rooms[room], marker) })
+	}
+	s.calm()
+	samples = append(samples, s.sample())
+	s.wire.mu.Lock()
+	s.last = len(s.wire.links) - 1
+	s.wire.mu.Unlock()
+	s.stop()
+	left, err := look(s.ctx, s.database, s.dir)
+	s.ok(err)
+	s.begin("") // for the links
+	s.entered()
+	s.check(l, left)
+	s.stop()
+	s.judge(samples, long)
+}
+
+// talk lets people do things at a steady pace, and samples the process.
+func (l *load) talk(long, every time.Duration) (samples []sample) {
+	began := time.Now()
+	next := began
+	ticker := time.NewTicker(pace)
+	defer ticker.Stop()
+	for time.Since(began) < long {
+		select {
+		case <-ticker.C:
+		case <-l.process.ended:
+			l.Fatalf("the bridge has ended after %v: %v", time.Since(began), l.process.err)
+		}
+		l.onMatrix()
+		l.onIRC()
+		if time.Now().Before(next) {
+			continue
+		}
+		next = next.Add(every)
+		at := l.sample()
+		samples = append(samples, at)
+		l.Logf("%6.1f min  %5.1f MiB resident  %5.1f MiB heap  %3.0f goroutines  %d things said", time.Since(began).Minutes(), at.rss/(1<<20), at.heap/(1<<20), at.goroutines, l.counter)
+	}
+	return samples
+}
+
+func (s *soak) sample() sample {
+	at := sample{s.figure("process_resident_memory_bytes"), s.figure("go_memstats_heap_inuse_bytes"), s.figure("go_goroutines")}
+	if at.rss < 0 || at.goroutines < 0 {
+		s.Fatal("the bridge does not say how large it is")
+	}
+	return at
+}
+
+// judge compares the last quarter with the quarter after the first, in which caches fill and the collector finds its pace.
+func (s *soak) judge(samples []sample, long time.Duration) {
+	quarter := len(samples) / 4
+	if quarter < 2 {
+		s.Fatalf("there are only %d samples", len(samples))
+	}
+	early, late := samples[quarter:2*quarter], samples[len(samples)-quarter:]
+	var report strings.Builder
+	for _, figure := range []struct {
+		name  string
+		of    func(sample) float64
+		unit  float64
+		may   float64 // how much greater the later may be
+		slack float64
+	}{
+		{"MiB resident", func(a sample) float64 { return a.rss }, 1 << 20, 1.10, 4 << 20},
+		{"goroutines", func(a sample) float64 { return a.goroutines }, 1, 1.10, 8},
+	} {
+		before, after := median(early, figure.of), median(late, figure.of)
+		fmt.Fprintf(&report, "  %s: %.1f, then %.1f\n", figure.name, before/figure.unit, after/figure.unit)
+		if after > before*figure.may+figure.slack {
+			s.Errorf("the bridge grows: %s went from %.1f to %.1f", figure.name, before/figure.unit, after/figure.unit)
+		}
+	}
+	s.Logf("over %v, medians of the second quarter and of the last:\n%s", long, report.String())
+}
+
+func median(samples []sample, of func(sample) float64) float64 {
+	values := make([]float64, len(samples))
+	for i, s := range samples {
+		values[i] = of(s)
+	}
+	slices.Sort(values)
+	return values[len(values)/2]
+}
