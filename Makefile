@@ -12,10 +12,10 @@ STATICCHECK := bin/staticcheck-$(STATICCHECK_VERSION)/staticcheck
 RACE := $(shell [ "$$($(GO) env CGO_ENABLED)" = 1 ] && command -v $$($(GO) env CC | cut -d' ' -f1) >/dev/null && echo -race)
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test e2e bench losses soak soak-hour mutants lint readme fuzz modules clean
+.PHONY: help build demo test e2e bench losses sim soak soak-hour mutants lint readme fuzz modules clean
 
 help: ## list the targets (default)
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: modules ## the IRC bridge, as bin/trestle-irc
 	$(GO) build -tags '$(TAGS)' -o bin/trestle-irc ./example-ircbridge
@@ -42,6 +42,9 @@ soak: modules ## the IRC bridge killed 1,000 times under load, a quarter of an h
 	$(GO) test -tags '$(TAGS),failpoints' -count=1 ./internal/failpoint
 	SOAK_KILLS=$(or $(SOAK_KILLS),1000) $(GO) test -tags '$(TAGS)' -count=1 -timeout $(or $(SOAK_TIMEOUT),3h) -v -run 'KilledAgain' ./bench/soak
 
+sim: modules ## 1,000 seeds, of which each drives a whole world in no time; SIM_SEED=17 repeats one
+	SIM_SEEDS=$(or $(SIM_SEEDS),1000) $(GO) test -tags '$(TAGS),failpoints' -count=1 -timeout $(or $(SIM_TIMEOUT),30m) -run 'Simulation' $(if $(SIM_SEED),-v) ./bench/simulation
+
 soak-hour: modules ## the IRC bridge under load for an hour: memory and goroutines stay what they are; SOAK_MINUTES=10 for less
 	SOAK_MINUTES=$(or $(SOAK_MINUTES),60) $(GO) test -tags '$(TAGS)' -count=1 -timeout 3h -v -run 'UnderLoadForLong' ./bench/soak
 
@@ -51,8 +54,10 @@ mutants: modules ## guards of the intake and the store taken out one by one: a t
 lint: modules $(STATICCHECK) ## gofmt, go vet and staticcheck over both modules; the shell scripts' syntax
 	@echo "gofmt"; files=$$(gofmt -l .); [ -z "$$files" ] || { echo "not formatted as gofmt does:"; echo "$$files"; exit 1; }
 	$(GO) vet -tags '$(TAGS)' ./...
+	$(GO) vet -tags '$(TAGS),failpoints' ./internal/failpoint ./bench/simulation
 	cd e2e && $(GO) vet -tags '$(TAGS)' ./...
 	$(STATICCHECK) -tags '$(TAGS)' ./...
+	$(STATICCHECK) -tags '$(TAGS),failpoints' ./internal/failpoint ./bench/simulation
 	cd e2e && ../$(STATICCHECK) -tags '$(TAGS)' ./...
 	bash -n .ci/run
 	bash -n e2e/install.sh

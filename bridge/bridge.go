@@ -118,7 +118,7 @@ func (b *Bridge) Run(ctx context.Context) (err error) {
 			err = closing
 		}
 	}()
-	listeners, err := b.listen()
+	listeners, err := b.listen(ctx)
 	if err != nil {
 		return err
 	}
@@ -164,7 +164,7 @@ func (b *Bridge) build(ctx context.Context, l *listeners) (err error) {
 		Store: b.store, Handler: b, Log: b.log, MaxBody: int64(b.cfg.Appservice.MaxBody),
 		BacklogLimit: b.cfg.Appservice.BacklogLimit, Workers: b.cfg.Appservice.Workers, HoldFor: b.cfg.Appservice.Hold,
 		AllowQueryToken: b.cfg.Appservice.AllowQuery, LegacyPaths: b.cfg.Appservice.LegacyPaths,
-		DeviceMode: b.deviceMode(), MaxAge: b.cfg.Appservice.MaxAge, Metrics: l.metrics,
+		DeviceMode: b.deviceMode(), MaxAge: b.cfg.Appservice.MaxAge, Metrics: l.metrics, HTTPClient: homeserverClient(ctx),
 	})
 	if err != nil {
 		return err

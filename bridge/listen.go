@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -14,6 +15,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/trestle-bridge/trestle/crypto"
+	"github.com/trestle-bridge/trestle/internal/pipenet"
 	"github.com/trestle-bridge/trestle/proxy"
 )
 
@@ -30,7 +32,8 @@ type listeners struct {
 	stop    context.CancelFunc
 }
 
-func (b *Bridge) listen() (*listeners, error) {
+func (b *Bridge) listen(ctx context.Context) (*listeners, error) {
+	network, _ := pipenet.From(ctx)
 	l := &listeners{metrics: prometheus.NewRegistry(), fail: b.fail, stop: func() {}}
 	l.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	for _, door := range []struct {
@@ -45,7 +48,7 @@ func (b *Bridge) listen() (*listeners, error) {
 		if door.address == "" {
 			continue
 		}
-		listener, err := net.Listen("tcp", door.address)
+		listener, err := network.Listen("tcp", door.address)
 		if err != nil {
 			l.close()
 			return nil, fmt.Errorf("%s: %w", door.setting, err)
@@ -53,6 +56,15 @@ func (b *Bridge) listen() (*listeners, error) {
 		*door.to = listener
 	}
 	return l, nil
+}
+
+// homeserverClient is nil, which is a tuned client, but in a network within the process.
+func homeserverClient(ctx context.Context) *http.Client {
+	network, own := pipenet.From(ctx)
+	if !own {
+		return nil
+	}
+	return &http.Client{Transport: &http.Transport{DialContext: network.DialContext, MaxIdleConnsPerHost: 64, ResponseHeaderTimeout: 3 * time.Minute}}
 }
 
 // buildProxy makes the signer and the public server, if the configuration has them.
@@ -63,7 +75,7 @@ func (b *Bridge) buildProxy(ctx context.Context, token string, l *listeners) (er
 	if b.signer, err = newSigner(ctx, &b.cfg.Media, b.store); err != nil || l.media == nil {
 		return err
 	}
-	l.proxy, err = newProxy(b.cfg, token, b.store, b.signer.Keys(), b.log, l.metrics)
+	l.proxy, err = newProxy(b.cfg, token, b.store, b.signer.Keys(), b.log, l.metrics, homeserverClient(ctx))
 	return err
 }
 
@@ -76,8 +88,9 @@ func newSigner(ctx context.Context, cfg *MediaConfig, links proxy.Links) (*proxy
 }
 
 // newProxy makes the public server. Without keys it opens the ring itself.
-func newProxy(cfg *Config, token string, links proxy.Links, keys *proxy.KeyRing, log zerolog.Logger, metrics prometheus.Registerer) (*proxy.Server, error) {
+func newProxy(cfg *Config, token string, links proxy.Links, keys *proxy.KeyRing, log zerolog.Logger, metrics prometheus.Registerer, client *http.Client) (*proxy.Server, error) {
 	return proxy.NewServer(proxy.ServerConfig{
+		HTTPClient:    client,
 		HomeserverURL: cfg.Homeserver.Address, Token: token, PublicURL: cfg.Media.PublicURL, Store: links, Keys: keys, Decrypter: crypto.Attachments{},
 		MaxSize: int64(cfg.Media.MaxSize), TrustedProxies: cfg.Media.TrustedProxies,
 		CacheDir: cfg.Media.Cache, CacheSize: int64(cfg.Media.CacheSize), CacheAge: cfg.Media.CacheAge, Log: log, Metrics: metrics,

@@ -79,7 +79,7 @@ func (m *mediaProxy) Run(ctx context.Context) (err error) {
 	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	server, err := newProxy(m.cfg, m.token, v, nil, m.log, registry)
+	server, err := newProxy(m.cfg, m.token, v, nil, m.log, registry, nil)
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}

@@ -23,6 +23,7 @@ type Bridge struct {
 	Config *bridge.Config
 
 	tb      testing.TB
+	hs      *Homeserver
 	network bridge.Network
 	running *bridge.Bridge
 	stop    context.CancelFunc
@@ -39,11 +40,11 @@ func StartBridge(tb testing.TB, hs *Homeserver, network bridge.Network, change .
 	dir := tb.TempDir()
 	cfg := bridge.DefaultConfig(network.Info())
 	cfg.Homeserver = bridge.HomeserverConfig{Address: hs.URL(), Domain: hs.Domain()}
-	cfg.Appservice.Listen = ownAddress(tb)
+	cfg.Appservice.Listen = hs.ownAddress(tb, "bridge")
 	cfg.Appservice.Address = "http://" + cfg.Appservice.Listen
 	cfg.Appservice.Registration = filepath.Join(dir, "registration.yaml")
 	cfg.Database = "sqlite:" + filepath.Join(dir, "bridge.db")
-	cfg.Media.Listen = ownAddress(tb)
+	cfg.Media.Listen = hs.ownAddress(tb, "media")
 	cfg.Media.PublicURL = "http://" + cfg.Media.Listen
 	for _, f := range change {
 		f(cfg)
@@ -66,7 +67,7 @@ func StartBridge(tb testing.TB, hs *Homeserver, network bridge.Network, change .
 	if err != nil {
 		tb.Fatalf("bridgetest: registering the bridge: %v", err)
 	}
-	b := &Bridge{Config: cfg, tb: tb, network: network}
+	b := &Bridge{Config: cfg, tb: tb, hs: hs, network: network}
 	b.Start()
 	tb.Cleanup(b.Stop)
 	return b
@@ -93,7 +94,7 @@ func (b *Bridge) Start() {
 		b.tb.Fatalf("bridgetest: making the bridge: %v", err)
 	}
 	b.stop, b.ended, b.running = stop, make(chan error, 1), running
-	go func() { b.ended <- running.Run(ctx) }()
+	go func() { b.ended <- running.Run(b.hs.WithNetwork(ctx)) }()
 	select {
 	case <-running.Ready():
 	case err := <-b.ended:
@@ -156,8 +157,11 @@ func (b *Bridge) BotID() id.UserID {
 }
 
 // ownAddress keeps a port for the test, through any number of starts and stops.
-func ownAddress(tb testing.TB) string {
+func (hs *Homeserver) ownAddress(tb testing.TB, name string) string {
 	tb.Helper()
+	if hs.memory != nil {
+		return name + inMemory
+	}
 	address, release, err := ports.Reserve()
 	if err != nil {
 		tb.Fatalf("bridgetest: %v", err)

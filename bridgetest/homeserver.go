@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -18,7 +19,7 @@ type Homeserver struct {
 	opts       Options
 	traits     *traits
 	url        string
-	memory     *pipenet.Listener // nil when it listens on an address
+	memory     *pipenet.Net // nil when it listens on an address
 	server     *http.Server
 	pusher     *http.Client
 	routes     []route
@@ -57,18 +58,23 @@ func StartHomeserver(opts Options) (*Homeserver, error) {
 		return nil, fmt.Errorf("starting the homeserver: there is no %s", opts.Personality)
 	}
 	opts.fill()
-	var memory *pipenet.Listener
+	var memory *pipenet.Net
 	var ln net.Listener
 	var err error
+	url := ""
 	if opts.InMemory {
-		memory = pipenet.Listen()
-		ln = memory
-	} else if ln, err = net.Listen("tcp", opts.Listen); err != nil {
+		memory = pipenet.NewNet()
+		ln, err = memory.Listen("tcp", "homeserver"+inMemory)
+		url = "http://homeserver" + inMemory
+	} else if ln, err = net.Listen("tcp", opts.Listen); err == nil {
+		url = "http://" + ln.Addr().String()
+	}
+	if err != nil {
 		return nil, fmt.Errorf("starting the homeserver on %s: %w", opts.Listen, err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	hs := &Homeserver{
-		opts: opts, traits: opts.Personality.traits(), url: "http://" + ln.Addr().String(), ctx: ctx, cancel: cancel, started: true,
+		opts: opts, traits: opts.Personality.traits(), url: url, ctx: ctx, cancel: cancel, started: true,
 		memory:   memory,
 		changed:  make(chan struct{}),
 		accounts: make(map[string]*account),
@@ -85,7 +91,7 @@ func StartHomeserver(opts Options) (*Homeserver, error) {
 		buckets:  make(map[bucketID]time.Time),
 	}
 	hs.routes = hs.routeTable()
-	hs.pusher = newPushClient(opts.PushTimeout, hs.traits.keepAlive)
+	hs.pusher = hs.newPushClient()
 	hs.server = &http.Server{Handler: hs, BaseContext: func(net.Listener) context.Context { return ctx }}
 	hs.wg.Go(func() { _ = hs.server.Serve(ln) })
 	return hs, nil
@@ -128,14 +134,29 @@ func (hs *Homeserver) URL() string { return hs.url }
 func (hs *Homeserver) Client() *http.Client {
 	transport := &http.Transport{MaxIdleConnsPerHost: 64}
 	if hs.memory != nil {
-		transport.DialContext = func(context.Context, string, string) (net.Conn, error) {
-			if conn := hs.memory.Dial(); conn != nil {
-				return conn, nil
-			}
-			return nil, net.ErrClosed
-		}
+		transport.DialContext = hs.dial
 	}
 	return &http.Client{Transport: transport}
+}
+
+// inMemory is the end of the addresses in the network of a homeserver that listens nowhere.
+const inMemory = ".memory.test:80"
+
+// dial reaches who listens within the process, and everybody else over the machine's network.
+func (hs *Homeserver) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	if hs.memory != nil && strings.HasSuffix(address, inMemory) {
+		return hs.memory.DialContext(ctx, network, address)
+	}
+	return (&net.Dialer{}).DialContext(ctx, network, address)
+}
+
+// WithNetwork makes a bridge that runs with this context reach an [Options.InMemory] homeserver, and open no socket itself:
+// in a bubble of testing/synctest the whole then takes the bubble's time. [StartBridge] does it by itself.
+func (hs *Homeserver) WithNetwork(ctx context.Context) context.Context {
+	if hs.memory == nil {
+		return ctx
+	}
+	return pipenet.With(ctx, hs.memory)
 }
 
 // Domain is the server name.

@@ -13,9 +13,11 @@ import (
 	"time"
 )
 
-func newPushClient(headerTimeout time.Duration, keepAlive bool) *http.Client {
+func (hs *Homeserver) newPushClient() *http.Client {
 	return &http.Client{
-		Transport:     &http.Transport{ResponseHeaderTimeout: headerTimeout, MaxIdleConnsPerHost: 5, DisableKeepAlives: !keepAlive},
+		Transport: &http.Transport{
+			ResponseHeaderTimeout: hs.opts.PushTimeout, MaxIdleConnsPerHost: 5, DisableKeepAlives: !hs.traits.keepAlive, DialContext: hs.dial,
+		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 }

@@ -252,7 +252,11 @@ func (w *writer) commit() {
 		return
 	}
 	failpoint.Before("commit")
-	if err := w.exec(w.engine.commit()); err != nil {
+	err := failpoint.Fails("commit")
+	if err == nil {
+		err = w.exec(w.engine.commit())
+	}
+	if err != nil {
 		w.rollback()
 		committed, resolveErr := w.resolve(err)
 		if resolveErr != nil {

@@ -7,6 +7,8 @@
 //
 // ends the process with SIGKILL when it is about to commit for the seventh time. Without a number it is the first time.
 //
+// A simulation within one process has itself called at every step instead, and may let a commit fail: [Watch].
+//
 // The steps, each with "before" and "after":
 //
 //   - commit: COMMIT of the store

@@ -41,13 +41,39 @@ func init() {
 	chosen.left.Store(n)
 }
 
+// Watcher is called at every passing, on the goroutine that passes: point is "before STEP", "after STEP", or "fails STEP". What it
+// returns of the last is the error of the step, which is then not taken.
+type Watcher func(point string) error
+
+var watcher atomic.Pointer[Watcher]
+
+// Watch has f called from now on, instead of the one before; nil: nobody.
+func Watch(f Watcher) {
+	if f == nil {
+		watcher.Store(nil)
+		return
+	}
+	watcher.Store(&f)
+}
+
 // Before is passed when a step is about to be taken.
 func Before(step string) { pass("before ", step) }
 
 // After is passed when a step has been taken.
 func After(step string) { pass("after ", step) }
 
+// Fails is asked instead of taking a step that may fail.
+func Fails(step string) error {
+	if f := watcher.Load(); f != nil {
+		return (*f)("fails " + step)
+	}
+	return nil
+}
+
 func pass(when, step string) {
+	if f := watcher.Load(); f != nil {
+		_ = (*f)(when + step)
+	}
 	if chosen.point != when+step || chosen.left.Add(-1) != 0 {
 		return
 	}

@@ -5,6 +5,9 @@
 //	go server.Serve(l)
 //	conn := l.Dial()
 //
+// A [Net] is a whole network of such listeners, which a context carries to what is started with it: a bridge that runs with one
+// opens no socket.
+//
 // It has no goroutines.
 package pipenet
 
