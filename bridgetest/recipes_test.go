@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"maunium.net/go/mautrix/id"
@@ -145,4 +146,22 @@ func TestRecipe_OAuth(t *testing.T) {
 	if devices, logins := c.hs.Devices(c.bob), c.hs.Logins(c.bob); len(devices) != 1 || logins != 0 {
 		t.Errorf("bob's ghost has devices %v and %d logins", devices, logins)
 	}
+}
+
+// The homeserver answers nothing for an hour. Everything is in memory and in a bubble, where it passes in no time.
+func TestRecipe_HomeserverAwayForAnHour(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newTalk(t, bridgetest.Options{InMemory: true})
+		c.ctx = t.Context() // the other one ends after two minutes
+		back := c.hs.Intercept(func(w http.ResponseWriter, _ *http.Request) bool {
+			w.WriteHeader(http.StatusBadGateway)
+			return true
+		})
+		c.bobSays("good day")
+		time.Sleep(time.Hour)
+		back()
+		c.bobSays("good evening")
+		c.sees(bridgetest.Message(c.bob, "good day"))
+		c.sees(bridgetest.Message(c.bob, "good evening"))
+	})
 }

@@ -26,7 +26,7 @@ func TestBridge_UnderLoadForLong_GrowsNeitherInMemoryNorInGoroutines(t *testing.
 	}
 	binary := t.TempDir() + "/trestle-irc"
 	buildBridge(t, binary, "goolm")
-	s := newSoak(t, binary, atMostOnce, uint64(numberOf(t, "SOAK_SEED", 1)))
+	s := newSoak(t, binary, atMostOnce, uint64(numberOf(t, "SOAK_SEED", 1)), sqliteFile)
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("the end of the bridge's log:\n%s", tail(s.log, 40))

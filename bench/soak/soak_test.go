@@ -19,6 +19,7 @@ import (
 
 	"github.com/trestle-bridge/trestle/bridgetest"
 	"github.com/trestle-bridge/trestle/example-ircbridge/ircd"
+	"github.com/trestle-bridge/trestle/store/storetest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -29,6 +30,9 @@ const (
 	appService  = "irc"
 	atMostOnce  = "at_most_once"
 	atLeastOnce = "at_least_once"
+	onSQLite    = "sqlite"
+	onPostgres  = "postgres"
+	sqliteFile  = "sqlite:bridge.db"
 	// steps is how much is done on each side while one process lives.
 	steps = 20
 	// muchWaits is what may wait in the store before a process is left alone until everything has gone its way.
@@ -84,13 +88,30 @@ func TestBridge_KilledAgainAndAgain_LosesAndDoublesNothing(t *testing.T) {
 	binary := filepath.Join(t.TempDir(), "trestle-irc")
 	buildBridge(t, binary, "goolm,failpoints")
 	// What the sessions of the IRC bridge promise is a setting, so there are two runs. The usual one has most of the kills.
+	// The store that most people have has most of the kills too; SOAK_STORE=postgres gives the other all of them.
 	few := max(kills/5, 2)
-	t.Run(atMostOnce, func(t *testing.T) { run(t, binary, atMostOnce, uint64(seed), kills-few) })
-	t.Run(atLeastOnce, func(t *testing.T) { run(t, binary, atLeastOnce, uint64(seed)+1, few) })
+	if text := os.Getenv("SOAK_STORE"); text != "" && text != onPostgres && text != onSQLite {
+		t.Fatalf("SOAK_STORE is %q: it must be %s or %s, or be left out for some of both", text, onSQLite, onPostgres)
+	}
+	elsewhere := os.Getenv("SOAK_STORE") == onPostgres
+	if !elsewhere {
+		own := few
+		if os.Getenv("SOAK_STORE") == "" {
+			own += few
+		}
+		t.Run(atMostOnce, func(t *testing.T) { run(t, binary, atMostOnce, uint64(seed), max(kills-own, 2), sqliteFile) })
+		t.Run(atLeastOnce, func(t *testing.T) { run(t, binary, atLeastOnce, uint64(seed)+1, few, sqliteFile) })
+	}
+	if os.Getenv("SOAK_STORE") != onSQLite {
+		if !elsewhere {
+			kills = few
+		}
+		t.Run(atMostOnce+"_"+onPostgres, func(t *testing.T) { run(t, binary, atMostOnce, uint64(seed)+2, kills, storetest.Postgres(t)) })
+	}
 }
 
-func run(t *testing.T, binary, delivery string, seed uint64, kills int) {
-	s := newSoak(t, binary, delivery, seed)
+func run(t *testing.T, binary, delivery string, seed uint64, kills int, database string) {
+	s := newSoak(t, binary, delivery, seed, database)
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("seed %d of %s, %d kills; to try the same: SOAK_SEED=%[1]d", seed, delivery, kills)

@@ -23,7 +23,7 @@ import (
 	"github.com/trestle-bridge/trestle/internal/ports"
 )
 
-func newSoak(t *testing.T, binary, delivery string, seed uint64) *soak {
+func newSoak(t *testing.T, binary, delivery string, seed uint64, database string) *soak {
 	deadline, ok := t.Deadline()
 	if !ok {
 		deadline = time.Now().Add(3 * time.Hour)
@@ -34,7 +34,7 @@ func newSoak(t *testing.T, binary, delivery string, seed uint64) *soak {
 		T: t, ctx: ctx, rng: rand.New(rand.NewPCG(seed, 0)), delivery: delivery, dir: t.TempDir(), binary: binary,
 		http: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}, reached: map[string]int{}, taken: map[string]bool{},
 	}
-	s.config, s.database, s.log = filepath.Join(s.dir, "config.yaml"), filepath.Join(s.dir, "bridge.db"), filepath.Join(s.dir, "bridge.log")
+	s.config, s.database, s.log = filepath.Join(s.dir, "config.yaml"), database, filepath.Join(s.dir, "bridge.log")
 	s.hs = bridgetest.NewHomeserver(t, bridgetest.Options{RestartSequence: true})
 	s.alice, s.carol = s.hs.User("alice"), s.hs.User("carol")
 	s.bot = id.NewUserID("ircbot", s.hs.Domain())
@@ -77,8 +77,8 @@ func (s *soak) configure(plumb, listen, media, metrics string) {
 	s.ok(os.WriteFile(s.config, []byte(fmt.Sprintf(`homeserver: {address: %q, domain: %q}
 appservice: {listen: %q, address: %q}
 log: {level: warn}
-database: sqlite:bridge.db
-media: {listen: %q, public_url: "http://%[5]s", limits: {reader_requests: 0, room_requests: 0, file_requests: 0, all_requests: 0}}
+database: %q
+media: {listen: %q, public_url: "http://%[6]s", limits: {reader_requests: 0, room_requests: 0, file_requests: 0, all_requests: 0}}
 metrics: {listen: %q}
 bridge:
   command: "!irc"%s
@@ -89,7 +89,7 @@ network:
   tls: {enabled: false}
   flood: {burst: 1000, interval: 1ms}
   reconnect: {first: 100ms, max: 1s}
-`, s.hs.URL(), s.hs.Domain(), listen, s.relay.server.URL, media, metrics, plumb, s.wire.listener.Addr(), botNick, s.delivery)), 0o600))
+`, s.hs.URL(), s.hs.Domain(), listen, s.relay.server.URL, s.database, media, metrics, plumb, s.wire.listener.Addr(), botNick, s.delivery)), 0o600))
 }
 
 // reserve keeps a port for the test.

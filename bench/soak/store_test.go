@@ -24,20 +24,15 @@ type contents struct {
 
 var inPayload = regexp.MustCompile(`"body":"(i\d+-\d+)"`)
 
-// look reads the store of a bridge that does not run, in a copy: the next process is to find it as the last one left it.
+// look reads the store of a bridge that does not run. A file is copied first: the next process is to find it as the last one
+// left it.
 func look(ctx context.Context, database, dir string) (c *contents, err error) {
-	copied := filepath.Join(dir, "look.db")
-	for _, suffix := range []string{"", "-wal", "-shm"} {
-		if err := os.Remove(copied + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if database == sqliteFile {
+		if database, err = copied(dir); err != nil {
 			return nil, err
 		}
 	}
-	for _, suffix := range []string{"", "-wal"} {
-		if err := copyFile(database+suffix, copied+suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, err
-		}
-	}
-	db, err := store.Open(ctx, "sqlite:"+copied, store.Options{Log: zerolog.Nop()})
+	db, err := store.Open(ctx, database, store.Options{Log: zerolog.Nop()})
 	if err != nil {
 		return nil, err
 	}
@@ -71,6 +66,22 @@ func look(ctx context.Context, database, dir string) (c *contents, err error) {
 		c.letters = append(c.letters, page...)
 		after = page[len(page)-1].ID
 	}
+}
+
+// copied copies the SQLite database in a folder, and gives the URI of the copy.
+func copied(dir string) (uri string, err error) {
+	database, copied := filepath.Join(dir, "bridge.db"), filepath.Join(dir, "look.db")
+	for _, suffix := range []string{"", "-wal", "-shm"} {
+		if err := os.Remove(copied + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return "", err
+		}
+	}
+	for _, suffix := range []string{"", "-wal"} {
+		if err := copyFile(database+suffix, copied+suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return "", err
+		}
+	}
+	return "sqlite:" + copied, nil
 }
 
 func copyFile(from, to string) error {

@@ -1,6 +1,9 @@
 package main
 
 import (
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -25,10 +28,23 @@ func TestPattern_MatchesOneTestOnly(t *testing.T) {
 
 func TestMutants_EachChangesSomethingAndHasAName(t *testing.T) {
 	names := map[string]bool{}
-	for _, m := range mutants {
+	for _, m := range slices.Concat(mutants, simulated) {
 		if m.old == m.new || m.name == "" || names[m.name] {
 			t.Errorf("%+v", m)
 		}
 		names[m.name] = true
+	}
+}
+
+// Who changes a guard's line hears of it at once, and not when the mutants are next run.
+func TestMutants_EachPlace_IsInTheCodeOnce(t *testing.T) {
+	for _, m := range slices.Concat(mutants, simulated) {
+		text, err := os.ReadFile(filepath.Join("..", "..", filepath.FromSlash(m.file)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := m.apply(string(text)); err != nil {
+			t.Errorf("%s: %v", m.name, err)
+		}
 	}
 }
