@@ -3,12 +3,15 @@ package e2e
 import (
 	"os"
 	"testing"
+
+	"go.uber.org/goleak"
 )
 
 func TestMain(m *testing.M) {
-	status := m.Run()
-	if builtBridge != "" {
-		os.Remove(builtBridge)
-	}
-	os.Exit(status)
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(status int) {
+		if builtBridge != "" {
+			os.Remove(builtBridge)
+		}
+		os.Exit(status)
+	}))
 }
