@@ -12,9 +12,11 @@ type exchange struct {
 	w       http.ResponseWriter
 	r       *http.Request
 	control *http.ResponseController
+	conn    *conn // below w; nil: it is not known
 	reader  netip.Addr
 	began   time.Time
 	stall   time.Duration // how long the reader may take for the headers, or for a refusal
+	given   time.Time     // when it was last given time
 
 	link   claims        // of a link whose MAC holds
 	status int           // 0: nothing was answered
@@ -45,14 +47,23 @@ const retryAfter = 5 * time.Second
 // methods are those that are answered; OPTIONS names exactly these.
 const methods = "GET, HEAD"
 
-// guard sets the headers that every answer has.
+// guards are the headers that every answer has. Their names are as http.Header has them, and their values are shared and must not be changed.
+var guards = []struct {
+	name  string
+	value []string
+}{
+	{"X-Content-Type-Options", []string{"nosniff"}},
+	{"Content-Security-Policy", []string{"sandbox; default-src 'none'"}},
+	{"Cross-Origin-Resource-Policy", []string{"cross-origin"}},
+	{"Referrer-Policy", []string{"no-referrer"}},
+	{"X-Robots-Tag", []string{"noindex, nofollow, noarchive"}},
+	{"Access-Control-Allow-Origin", []string{"*"}},
+}
+
 func guard(h http.Header) {
-	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("Content-Security-Policy", "sandbox; default-src 'none'")
-	h.Set("Cross-Origin-Resource-Policy", "cross-origin")
-	h.Set("Referrer-Policy", "no-referrer")
-	h.Set("X-Robots-Tag", "noindex, nofollow, noarchive")
-	h.Set("Access-Control-Allow-Origin", "*")
+	for _, g := range guards {
+		h[g.name] = g.value
+	}
 }
 
 // refuse answers with a status and its fixed body.
@@ -78,8 +89,33 @@ func (x *exchange) refuse(status int, cause error) {
 // begin sends the headers. Whoever asks, and reads nothing of the answers, must not hold a connection for ever, even when all of them are refusals.
 func (x *exchange) begin(status int) {
 	x.status = status
-	_ = x.control.SetWriteDeadline(time.Now().Add(x.stall)) // recorders in tests have none
+	x.extend(x.stall)
+	if x.conn != nil {
+		x.conn.hold()
+	}
 	x.w.WriteHeader(status)
+}
+
+// extend gives the reader time anew, unless it was just given some.
+func (x *exchange) extend(patience time.Duration) {
+	now := time.Now()
+	if now.Sub(x.given) < patience/16 {
+		return
+	}
+	x.given = now
+	if x.conn != nil {
+		_ = x.conn.SetWriteDeadline(now.Add(patience))
+		return
+	}
+	_ = x.control.SetWriteDeadline(now.Add(patience)) // recorders in tests have none, and are not slow
+}
+
+// release sends what waits for more to go with it.
+func (x *exchange) release() error {
+	if x.conn == nil {
+		return nil
+	}
+	return x.conn.release()
 }
 
 func (x *exchange) answerOptions() {

@@ -43,6 +43,7 @@ type cache struct {
 	mu      sync.Mutex
 	objects map[cacheKey]*list.Element // of *object
 	recent  *list.List                 // the last one used in front
+	hot     *list.List                 // of those that are open, likewise
 	used    int64
 	spools  map[cacheKey]*spool
 	idle    []*spool // without a reader, the longest first
@@ -57,13 +58,16 @@ type object struct {
 	size    int64 // on disk
 	fetched time.Time
 	touched time.Time
+
+	opened *hotFile      // nil: it is not open
+	hot    *list.Element // its place among those that are
 }
 
 // openCache opens the folder, or makes it, and learns what is in it. Without dir nothing is kept.
 func openCache(dir string, limit, most int64, age, total time.Duration, now func() time.Time, log zerolog.Logger, m *metrics) (*cache, error) {
 	c := &cache{
 		dir: dir, keep: dir != "", limit: limit, most: most, age: age, total: total, now: now, log: log, metrics: m,
-		objects: make(map[cacheKey]*list.Element), recent: list.New(), spools: make(map[cacheKey]*spool),
+		objects: make(map[cacheKey]*list.Element), recent: list.New(), hot: list.New(), spools: make(map[cacheKey]*spool),
 	}
 	if !c.keep {
 		c.dir, c.limit = os.TempDir(), max(4*most, 1<<30)
@@ -142,6 +146,7 @@ func (c *cache) insert(o *object) {
 // remove deletes an object. Who reads it goes on.
 func (c *cache) remove(e *list.Element, why string) {
 	o := e.Value.(*object)
+	c.cool(o)
 	c.recent.Remove(e)
 	delete(c.objects, o.key)
 	c.used -= o.size
@@ -199,7 +204,7 @@ func (c *cache) unreserve(n int64) {
 // find opens a whole file, if there is one. The lock is held.
 func (c *cache) find(key cacheKey) *cachedFile {
 	e := c.objects[key]
-	if e == nil {
+	if e == nil || c.closed {
 		return nil
 	}
 	o, now := e.Value.(*object), c.now()
@@ -207,7 +212,7 @@ func (c *cache) find(key cacheKey) *cachedFile {
 		c.remove(e, "age")
 		return nil
 	}
-	f, err := openCached(o.path)
+	h, err := c.warm(o)
 	if err != nil {
 		c.log.Warn().Err(err).Msg("A file of the media cache is not usable, and is fetched again")
 		c.remove(e, "broken")
@@ -218,7 +223,8 @@ func (c *cache) find(key cacheKey) *cachedFile {
 		o.touched = now
 		_ = os.Chtimes(o.path, time.Time{}, now) // only the order after the next start hangs on it
 	}
-	return f
+	h.users++
+	return &cachedFile{hotFile: h, cache: c}
 }
 
 // discard keeps nothing of a file any more: neither what is there nor what is on its way. Who reads it goes on.
@@ -251,6 +257,11 @@ func (c *cache) close() error {
 	}
 	c.mu.Unlock()
 	c.running.Wait()
+	c.mu.Lock()
+	for c.hot.Len() > 0 {
+		c.cool(c.hot.Back().Value.(*object))
+	}
+	c.mu.Unlock()
 	if c.lock == nil {
 		return nil
 	}

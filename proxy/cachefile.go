@@ -5,10 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"hash/crc32"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -93,43 +90,4 @@ func decodeHeader(b []byte) (h header, err error) {
 	}
 	h.contentType = string(b[50 : 50+n])
 	return h, nil
-}
-
-// cachedFile is a whole file of the cache, open for one reader.
-type cachedFile struct {
-	*os.File // stands where the reader is
-	header
-}
-
-func openCached(path string) (*cachedFile, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	buffer := chunks.Get().(*[]byte)
-	defer chunks.Put(buffer)
-	var n int
-	if n, err = f.Read((*buffer)[:headerSize]); err == nil {
-		var h header
-		if h, err = decodeHeader((*buffer)[:n]); err == nil {
-			var info os.FileInfo
-			if info, err = f.Stat(); err == nil && info.Size() != headerSize+h.size {
-				err = errBadFile
-			}
-			if err == nil {
-				return &cachedFile{f, h}, nil
-			}
-		}
-	}
-	return nil, errors.Join(fmt.Errorf("open %s of the cache: %w", filepath.Base(path), err), f.Close())
-}
-
-// isLarge tells whether the file is worth to be sent by the kernel: less is read and written at once with less ado.
-func (f *cachedFile) isLarge() bool { return f.size > chunk }
-
-func (f *cachedFile) about() (int64, string) { return f.size, f.contentType }
-
-func (f *cachedFile) skip(n int64) error {
-	_, err := f.Seek(n, 1)
-	return err
 }

@@ -9,17 +9,23 @@ import (
 )
 
 // maxPiece is how much of a file on disk is handed to the kernel at once.
-const maxPiece = 256 << 10
+const maxPiece = 1 << 20
 
 // copy sends the part of the media that was asked for, of which head was read already into buffer.
 func (s *Server) copy(ctx context.Context, x *exchange, t *target, m content, head, buffer []byte, part byteRange) error {
-	if f, ok := m.(*cachedFile); ok && f.isLarge() {
-		if _, err := f.Seek(headerSize+part.start, io.SeekStart); err != nil {
-			return x.cutAt(ctx, err, "homeserver", "read from the cache")
-		}
-		return s.copyFile(ctx, x, t, f, part.length)
-	}
 	skip, left := part.start, part.length // left < 0: until the end
+	if f, ok := m.(*cachedFile); ok {
+		switch {
+		case f.file == nil:
+			if err := s.send(ctx, x, t, f.head[part.start:part.start+part.length]); err != nil {
+				return x.cutAt(ctx, err, "reader", "send to the reader")
+			}
+			return nil
+		case x.conn != nil && canSendFiles:
+			return s.sendFile(ctx, x, t, f, part)
+		}
+		f.at, skip, head = part.start, 0, nil
+	}
 	looked := time.Now()
 	got, err := len(head), error(nil)
 	for {
@@ -59,32 +65,27 @@ func (s *Server) copy(ctx context.Context, x *exchange, t *target, m content, he
 	}
 }
 
-// copyFile sends left bytes of a file from where it stands. They need not pass through this process: net/http has the kernel send them where it can.
-func (s *Server) copyFile(ctx context.Context, x *exchange, t *target, f *cachedFile, left int64) error {
-	looked := time.Now()
-	for piece := int64(chunk); left > 0; {
-		n := min(piece, left)
-		begun := time.Now()
-		_ = x.control.SetWriteDeadline(begun.Add(s.stall * time.Duration(max(n/chunk, 1))))
-		if ctx.Err() != nil {
-			return x.cutAt(ctx, ctx.Err(), "reader", "send to the reader")
+// sendFile sends a part of a file, which need not pass through this process.
+func (s *Server) sendFile(ctx context.Context, x *exchange, t *target, f *cachedFile, r byteRange) error {
+	looked, taken := time.Now(), int64(0)
+	p := &part{file: f.file, fd: f.fd, at: headerSize + r.start, left: r.length, moved: func(n int64) error {
+		s.sent(x, t, n)
+		if taken += n; taken >= chunk {
+			taken = 0
+			x.extend(s.patience())
 		}
-		sent, err := io.CopyN(x.w, f.File, n)
-		s.sent(x, t, sent)
-		left -= sent
-		if err != nil {
-			return x.cutAt(ctx, err, "reader", "send to the reader")
+		if ctx.Err() != nil { // looked at behind the deadline, which cut may have set before
+			return context.Cause(ctx)
 		}
-		if err := s.look(ctx, x, t, &looked); err != nil {
-			return err
-		}
-		// A slow reader gets small pieces, so that it is soon seen when it stops.
-		switch took := time.Since(begun); {
-		case took < 100*time.Millisecond:
-			piece = min(2*piece, maxPiece)
-		case took > time.Second:
-			piece = max(piece/2, chunk)
-		}
+		return s.look(ctx, x, t, &looked)
+	}}
+	x.extend(s.patience())
+	err := ctx.Err()
+	if err == nil {
+		_, err = io.Copy(x.w, p)
+	}
+	if err != nil {
+		return x.cutAt(ctx, err, "reader", "send to the reader")
 	}
 	return nil
 }
@@ -100,7 +101,7 @@ func (s *Server) look(ctx context.Context, x *exchange, t *target, last *time.Ti
 		return nil
 	}
 	x.cut = "revoked"
-	s.cache.discard(t.key(), "revoked")
+	s.cache.discard(t.key, "revoked")
 	return errRevoked
 }
 
@@ -108,7 +109,7 @@ func (s *Server) look(ctx context.Context, x *exchange, t *target, last *time.Ti
 func (x *exchange) cutAt(ctx context.Context, err error, otherwise, doing string) error {
 	cause := context.Cause(ctx)
 	switch {
-	case errors.Is(cause, errRevoked):
+	case errors.Is(cause, errRevoked), errors.Is(err, errRevoked):
 		x.cut = "revoked"
 		return errRevoked
 	case errors.Is(err, errTampered):

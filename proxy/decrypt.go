@@ -45,7 +45,7 @@ func (s *Server) openEncrypted(ctx context.Context, x *exchange, t *target, fetc
 	if err != nil {
 		return nil, failed(http.StatusBadGateway, "open the encrypted file of record %d: %w", x.link.record, err)
 	}
-	key := t.key()
+	key := t.key
 	if s.bad.has(key, want, s.now()) {
 		return nil, failed(http.StatusBadGateway, "%w (seen before)", errTampered)
 	}
@@ -99,8 +99,8 @@ func (s *Server) markTampered(t *target, err error) {
 		return
 	}
 	s.metrics.tampered.Inc()
-	s.bad.add(t.key(), want, s.now())
-	s.cache.discard(t.key(), "hash")
+	s.bad.add(t.key, want, s.now())
+	s.cache.discard(t.key, "hash")
 }
 
 // decrypted is the plaintext of content.

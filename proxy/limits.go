@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -24,6 +25,8 @@ type gate struct {
 	readers map[netip.Addr]*share // an address leaves with its last request
 	rooms   map[string]int        // served; a room leaves with its last request
 	waiting int                   // for a place among all
+
+	crowded atomic.Int64 // Unix nanoseconds at which a request last found no place among all
 }
 
 // share is what one reader has of the gate.
@@ -78,6 +81,7 @@ func (g *gate) enterAll(ctx context.Context) bool {
 	if takeNow(g.places) {
 		return true
 	}
+	g.crowded.Store(time.Now().UnixNano())
 	g.mu.Lock()
 	full := g.waiting >= cap(g.places)
 	if !full {
@@ -92,6 +96,12 @@ func (g *gate) enterAll(ctx context.Context) bool {
 	defer g.mu.Unlock()
 	g.waiting--
 	return entered
+}
+
+// isCrowded tells whether somebody found no place among all within the last d.
+func (g *gate) isCrowded(d time.Duration) bool {
+	at := g.crowded.Load()
+	return at != 0 && time.Since(time.Unix(0, at)) < d
 }
 
 func takeNow(places chan struct{}) bool {
@@ -156,11 +166,7 @@ func (g *gate) leaveRoom(room string) {
 // readerOf is the address that the limits count: the peer's, or behind trusted reverse proxies the last address in X-Forwarded-For that is
 // not one of theirs. What stands before it was written by the reader, and could be anything. An IPv6 reader has a whole /64.
 func readerOf(r *http.Request, trusted []netip.Prefix) netip.Addr {
-	peer, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil {
-		return netip.Addr{}
-	}
-	addr := peer.Addr().Unmap().WithZone("")
+	addr := peerOf(r.RemoteAddr)
 	if within(addr, trusted) {
 		hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
 		for i := len(hops) - 1; i >= 0; i-- {
@@ -174,6 +180,20 @@ func readerOf(r *http.Request, trusted []netip.Prefix) netip.Addr {
 			}
 		}
 	}
+	return networkOf(addr)
+}
+
+// peerOf is the address of a connection's other end; the zero value when it has none.
+func peerOf(address string) netip.Addr {
+	peer, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return peer.Addr().Unmap().WithZone("")
+}
+
+// networkOf is what is counted for an address: itself, or with IPv6 its /64.
+func networkOf(addr netip.Addr) netip.Addr {
 	if addr.Is6() {
 		if network, err := addr.Prefix(64); err == nil {
 			return network.Addr()

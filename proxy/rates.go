@@ -155,7 +155,7 @@ func (m *meters) admitTo(t *target) (wait time.Duration, limit string) {
 			return wait, "room"
 		}
 	}
-	return m.media.take(t.counted()), "media"
+	return m.media.take(t.counted), "media"
 }
 
 func (m *meters) spend(x *exchange, t *target, n int64) {
@@ -164,7 +164,7 @@ func (m *meters) spend(x *exchange, t *target, n int64) {
 	if t.room != "" {
 		m.room.spend(t.room, n)
 	}
-	m.media.spend(t.counted(), n)
+	m.media.spend(t.counted, n)
 }
 
 // waitSeconds is a Retry-After: whole seconds, at least one.

@@ -30,9 +30,10 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		IdleTimeout:       time.Minute,
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          stdlog.New(s.log, "", 0),
+		ConnContext:       withConn,
 	}
 	served := make(chan error, 1)
-	go func() { served <- srv.Serve(l) }()
+	go func() { served <- srv.Serve(newListener(l, s.trusted)) }()
 	select {
 	case err := <-served:
 		return errors.Join(fmt.Errorf("serve media on %s: %w", l.Addr(), err), s.Close())

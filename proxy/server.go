@@ -25,6 +25,7 @@ type Server struct {
 	gate        *gate
 	meters      *meters
 	bad         badMedia
+	memo        memo
 	verifyFirst int64  // maxVerifyFirst
 	public      string // PublicURL without a slash at its end; "": not known
 
@@ -93,6 +94,9 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 	}
 	if cfg.Store != nil {
 		s.links = cfg.Store
+		if own, ok := cfg.Store.(remembers); ok {
+			s.memo.made = own.MediaRevocationsMade
+		}
 	}
 	if s.metrics, err = newMetrics(cfg.Metrics); err != nil {
 		return nil, err
@@ -120,7 +124,8 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 
 // ServeHTTP answers one request. A path that is no link's is 404, whatever the method.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	x := &exchange{w: w, r: r, control: http.NewResponseController(w), reader: readerOf(r, s.trusted), began: time.Now(), stall: s.stall}
+	x := &exchange{w: w, r: r, conn: connOf(r), reader: readerOf(r, s.trusted), began: time.Now(), stall: s.stall}
+	x.control = http.NewResponseController(w)
 	defer s.finish(x)
 	guard(w.Header())
 	if r.ContentLength != 0 {
@@ -216,6 +221,7 @@ func (s *Server) limit(x *exchange, limit string, wait time.Duration) {
 
 // finish counts and logs an answer. It runs while an aborted answer's panic passes by.
 func (s *Server) finish(x *exchange) {
+	_ = x.release() // net/http fails at what comes after
 	if x.status != 0 {
 		s.metrics.answered(x.status)
 	}

@@ -24,10 +24,10 @@ var chunks = sync.Pool{New: func() any { b := make([]byte, chunk); return &b }}
 
 // serve answers with the media, or with why not.
 func (s *Server) serve(ctx context.Context, x *exchange, t *target) {
-	etag := t.etag()
+	etag := t.etag
 	h := x.w.Header()
 	fresh := func() {
-		h.Set("ETag", etag)
+		h["Etag"] = t.headers.etag
 		h.Set("Cache-Control", "private, max-age="+strconv.FormatInt(s.maxAge(t), 10))
 	}
 	switch precondition(x.r.Header, etag) {
@@ -68,7 +68,9 @@ func (s *Server) serve(ctx context.Context, x *exchange, t *target) {
 	}
 	fresh()
 	h.Set("Content-Type", contentType)
-	h.Set("Content-Disposition", contentDisposition(disposition, t.name))
+	if h["Content-Disposition"] = t.headers.attachment; disposition == inline {
+		h["Content-Disposition"] = t.headers.inline
+	}
 	if disposition == inline && (strings.HasPrefix(contentType, "video/") || strings.HasPrefix(contentType, "audio/")) {
 		// A browser that opens a film by itself makes a page around it, and the page may load nothing else.
 		h.Set("Content-Security-Policy", "sandbox; default-src 'none'; media-src 'self'")
@@ -112,15 +114,15 @@ func (s *Server) begin(ctx context.Context, x *exchange, t *target, buffer []byt
 	case t.file != nil:
 		m, err = s.openEncrypted(ctx, x, t, fetch)
 	case s.cache.keep:
-		m, err = s.cache.open(ctx, t.key(), fetch)
+		m, err = s.cache.open(ctx, t.key, fetch)
 	default:
 		m, err = fetch(ctx)
 	}
 	if err != nil {
 		return nil, nil, 0, err
 	}
-	if f, ok := m.(*cachedFile); ok && f.isLarge() {
-		buffer = buffer[:sniffSize] // the rest is sent from where it is
+	if f, ok := m.(*cachedFile); ok { // the rest is sent from where it is
+		return f, f.head, f.size, nil
 	}
 	n := 0
 	for n < sniffSize && err == nil {
@@ -183,7 +185,7 @@ func (s *Server) headers(ctx context.Context, t *target) content {
 	if t.file != nil && s.decrypter == nil || t.size != nil || needsBytes(t.mime) {
 		return nil
 	}
-	m := s.cache.peek(ctx, t.key())
+	m := s.cache.peek(ctx, t.key)
 	if m == nil {
 		asked, err := s.upstream.open(ctx, http.MethodHead, t.server, t.mediaID)
 		if err != nil {
@@ -200,14 +202,24 @@ func (s *Server) headers(ctx context.Context, t *target) content {
 
 // send writes one chunk. The reader has the stall limit to take it.
 func (s *Server) send(ctx context.Context, x *exchange, t *target, data []byte) error {
-	// Recorders in tests have no deadline, and are not slow.
-	_ = x.control.SetWriteDeadline(time.Now().Add(s.stall))
+	x.extend(s.patience())
 	if ctx.Err() != nil { // looked at behind the deadline, which cut may have set before
 		return context.Cause(ctx)
 	}
 	n, err := x.w.Write(data)
+	if rest := x.release(); err == nil {
+		err = rest
+	}
 	s.sent(x, t, int64(n))
 	return err
+}
+
+// patience is how long a reader may take for 64 KiB: less while others wait for its place, so that slow readers cannot hold all places for long.
+func (s *Server) patience() time.Duration {
+	if s.gate.isCrowded(s.stall) {
+		return s.stall / 8
+	}
+	return s.stall
 }
 
 func (s *Server) sent(x *exchange, t *target, n int64) {

@@ -45,7 +45,7 @@ func (s *Server) cut(r *store.MediaRevocation) {
 	for x, st := range s.live {
 		if r.Covers(&st.link) {
 			st.cancel(errRevoked)
-			_ = x.control.SetWriteDeadline(time.Unix(1, 0)) // send looks at ctx after it has set its own
+			_ = x.control.SetWriteDeadline(time.Unix(1, 0)) // send and sendFile look at ctx after they have set their own
 		}
 	}
 }
@@ -66,6 +66,7 @@ func (s *Server) startWatching() {
 			if err == nil && s.links != nil {
 				err = s.obey(s.watching, &seen)
 			}
+			s.memo.forget()
 			if s.watching.Err() != nil {
 				return
 			}

@@ -45,8 +45,14 @@ func (tx MediaTx) revoke(sc MediaScope, final bool) (n int64, err error) {
 			WHERE $2 = 0 OR NOT EXISTS (SELECT 1 FROM media_revocation WHERE event = $5 AND room = $4 AND final = 1)`,
 			toMillis(now), toFlag(final), sc.Record, toColumn(sc.Room), toColumn(sc.Event), toColumn(sc.Sender), toColumn(sc.Server), toColumn(sc.Media))
 	}
+	if own, ok := tx.db.(*Tx); ok && err == nil {
+		own.AfterCommit(func() { own.w.store.mediaRevocations.Add(1) })
+	}
 	return n, doing(err, "revoking media links")
 }
+
+// MediaRevocationsMade counts the commits of this process that revoked media links: each before its commit returns. What another process revokes is not in it.
+func (s *Store) MediaRevocationsMade() uint64 { return s.mediaRevocations.Load() }
 
 // MediaRevocations gives those with IDs above after that were made since then, in the order of their IDs, at most 1000. IDs are given before
 // commits are through: one may appear some time after a higher one.

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"slices"
 	"sync"
+	"sync/atomic"
 )
 
 // Store is an open store. Its methods may be called from any goroutine.
@@ -17,6 +18,8 @@ type Store struct {
 	jobs   chan *request
 	soon   chan *request // of CommitSoon
 	tally  tally
+
+	mediaRevocations atomic.Uint64 // commits of this process
 
 	closeOnce  sync.Once
 	closing    chan struct{}
