@@ -46,7 +46,8 @@ type cache struct {
 	hot     *list.List                 // of those that are open, likewise
 	used    int64
 	spools  map[cacheKey]*spool
-	idle    []*spool // without a reader, the longest first
+	idle    []*spool   // without a reader, the longest first
+	spare   []*os.File // files without a name that wait for their next use
 	closed  bool
 	running sync.WaitGroup
 }
@@ -261,6 +262,10 @@ func (c *cache) close() error {
 	for c.hot.Len() > 0 {
 		c.cool(c.hot.Back().Value.(*object))
 	}
+	for _, f := range c.spare {
+		_ = f.Close() // nothing of it is needed
+	}
+	c.spare = nil
 	c.mu.Unlock()
 	if c.lock == nil {
 		return nil

@@ -26,6 +26,9 @@ var (
 	_ skipper = (*cachedFile)(nil)
 )
 
+// maxSpare is how many files wait for their next use, each of up to maxVerifyFirst bytes.
+const maxSpare = 2
+
 var (
 	errAbandoned = errors.New("nobody waits for the file")
 	errNoRoom    = errors.New("the cache has no room for the file")
@@ -172,24 +175,16 @@ func (c *cache) fetch(sp *spool, fetch fetcher) {
 		c.pass(sp, m, errNoRoom)
 		return
 	}
-	file, err := os.CreateTemp(c.dir, partialPrefix+"*")
-	if err == nil {
-		if err = reserveDisk(file, size); err != nil {
-			err = errors.Join(err, file.Close(), os.Remove(file.Name()))
-		}
-	}
+	file, path, err := c.create(size)
 	if err != nil {
 		c.log.Error().Err(err).Msg("The media cache cannot write; files are passed on without it")
 		c.unreserve(reserved)
 		c.pass(sp, m, errDisk)
 		return
 	}
-	path := file.Name()
-	if !c.keep && os.Remove(path) == nil {
-		path = "" // so that nothing of it is left when the process is killed
-	}
 	kept := false
-	sp.begin(file, path, func() {
+	sp.begin(file, path, func(path string) {
+		c.recycle(file, path)
 		if !kept {
 			c.unreserve(reserved)
 		}
@@ -211,6 +206,51 @@ func (c *cache) fetch(sp *spool, fetch fetcher) {
 		c.log.Error().Err(err).Msg("The media cache cannot keep a file")
 	}
 	c.end(sp)
+}
+
+// create makes a file for bytes that come. path is empty where it has no name, so that nothing of it is left when the process is killed.
+func (c *cache) create(size int64) (file *os.File, path string, err error) {
+	c.mu.Lock()
+	if n := len(c.spare); n > 0 {
+		file, c.spare = c.spare[n-1], c.spare[:n-1]
+	}
+	c.mu.Unlock()
+	if file == nil {
+		if file, err = os.CreateTemp(c.dir, partialPrefix+"*"); err != nil {
+			return nil, "", err
+		}
+		if path = file.Name(); !c.keep && os.Remove(path) == nil {
+			path = ""
+		}
+	}
+	if err = reserveDisk(file, size); err != nil {
+		giveUp(file, path)
+		return nil, "", err
+	}
+	return file, path, nil
+}
+
+// recycle gives up a file that nobody uses any more. Without a cache a few stay for the next use: to write over a file's bytes costs half of what new ones do.
+func (c *cache) recycle(file *os.File, path string) {
+	if info, err := file.Stat(); !c.keep && path == "" && err == nil && info.Size() <= headerSize+maxVerifyFirst {
+		c.mu.Lock()
+		keep := !c.closed && len(c.spare) < maxSpare
+		if keep {
+			c.spare = append(c.spare, file)
+		}
+		c.mu.Unlock()
+		if keep {
+			return
+		}
+	}
+	giveUp(file, path)
+}
+
+func giveUp(file *os.File, path string) {
+	_ = file.Close() // nothing is written any more
+	if path != "" {
+		_ = os.Remove(path) // what stays behind is deleted at the next start
+	}
 }
 
 // pass gives an answer of the homeserver to one of those who wait. The others ask for themselves.

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"os"
 	"sync"
@@ -27,9 +28,9 @@ type spool struct {
 	changed chan struct{} // closed when anything below changes; nil while nobody waits
 	begun   bool          // size, contentType and file are set
 	file    *os.File
-	path    string // where file is, until it has got its name; "": it is not to be deleted
-	closed  func() // called when file is closed
-	handles int    // the fetch and each reader; the last one closes file
+	path    string            // where file is, until it has got its name; "": it is not to be deleted
+	closed  func(path string) // called when nobody uses file any more
+	handles int               // the fetch and each reader
 	header  header
 	written int64
 	done    bool // all is written, and header is whole
@@ -44,7 +45,7 @@ func (sp *spool) signal() {
 }
 
 // begin says what is coming. size is -1 where the homeserver does not say.
-func (sp *spool) begin(file *os.File, path string, closed func(), size int64, contentType string) {
+func (sp *spool) begin(file *os.File, path string, closed func(path string), size int64, contentType string) {
 	sp.mu.Lock()
 	defer sp.mu.Unlock()
 	sp.path, sp.closed = path, closed
@@ -52,18 +53,20 @@ func (sp *spool) begin(file *os.File, path string, closed func(), size int64, co
 	sp.signal()
 }
 
-// fill copies the media into the file. Who follows sees each piece once it is written.
+// fill copies the media into the file. Who follows sees each piece once it is written. A piece is hashed while the next one comes.
 func (sp *spool) fill(m *media) error {
 	buffer := chunks.Get().(*[]byte)
 	defer chunks.Put(buffer)
-	hash := sha256.New()
-	for at := int64(0); ; {
-		n, err := m.Read(*buffer)
+	halves := [2][]byte{(*buffer)[:chunk/2], (*buffer)[chunk/2:]}
+	hash := startHashing()
+	defer hash.end()
+	for at, i := int64(0), 0; ; i = 1 - i {
+		n, err := m.Read(halves[i])
 		if n > 0 {
-			if _, werr := sp.file.WriteAt((*buffer)[:n], headerSize+at); werr != nil {
+			if _, werr := sp.file.WriteAt(halves[i][:n], headerSize+at); werr != nil {
 				return fmt.Errorf("%w: %w", errDisk, werr)
 			}
-			hash.Write((*buffer)[:n])
+			hash.write(halves[i][:n])
 			at += int64(n)
 			sp.mu.Lock()
 			sp.written = at
@@ -74,10 +77,10 @@ func (sp *spool) fill(m *media) error {
 			if size, _ := m.about(); size >= 0 && size != at {
 				return io.ErrUnexpectedEOF
 			}
+			sum := hash.sum()
 			sp.mu.Lock()
 			defer sp.mu.Unlock()
-			sp.header.size, sp.done = at, true
-			hash.Sum(sp.header.sum[:0])
+			sp.header.size, sp.header.sum, sp.done = at, sum, true
 			sp.signal()
 			return nil
 		}
@@ -85,6 +88,51 @@ func (sp *spool) fill(m *media) error {
 			return err
 		}
 	}
+}
+
+// hashing hashes on a goroutine of its own, one piece behind.
+type hashing struct {
+	pieces chan []byte
+	done   chan struct{}
+	hash   hash.Hash // of the goroutine while a piece is under way
+	busy   bool
+}
+
+func startHashing() *hashing {
+	h := &hashing{make(chan []byte, 1), make(chan struct{}, 1), sha256.New(), false}
+	go func() {
+		for p := range h.pieces {
+			h.hash.Write(p)
+			h.done <- struct{}{}
+		}
+	}()
+	return h
+}
+
+// write waits for the piece before, so that its bytes may be overwritten, and begins this one.
+func (h *hashing) write(p []byte) {
+	h.wait()
+	h.busy = true
+	h.pieces <- p
+}
+
+func (h *hashing) wait() {
+	if h.busy {
+		<-h.done
+		h.busy = false
+	}
+}
+
+func (h *hashing) sum() (sum [sha256.Size]byte) {
+	h.wait()
+	h.hash.Sum(sum[:0])
+	return sum
+}
+
+// end must be called before the pieces' memory is used for anything else.
+func (h *hashing) end() {
+	h.wait()
+	close(h.pieces)
 }
 
 func (sp *spool) fail(err error) {
@@ -106,14 +154,9 @@ func (sp *spool) release() {
 	sp.handles--
 	last, file, path, closed := sp.handles == 0, sp.file, sp.path, sp.closed
 	sp.mu.Unlock()
-	if !last || file == nil {
-		return
+	if last && file != nil {
+		closed(path)
 	}
-	_ = file.Close() // nothing is written any more
-	if path != "" {
-		_ = os.Remove(path) // what stays behind is deleted at the next start
-	}
-	closed()
 }
 
 // named says that the file has got its name, and stays.
