@@ -29,6 +29,11 @@ func (m *mediaBench) encrypted(ctx context.Context, round int) (err error) {
 	if err = m.keep(ctx, name, encryptedSize); err != nil {
 		return err
 	}
+	if round == 0 { // the upstream makes the file when it is first asked for it
+		if _, err = once(ctx, m.direct, m.link(m.direct, name), encryptedSize); err != nil {
+			return err
+		}
+	}
 	var s secret
 	if s.memory, err = inMemory(encryptedSize); err != nil {
 		return err

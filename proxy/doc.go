@@ -12,7 +12,7 @@
 // # Two forms
 //
 // The short form, /m/{token}/{name}, is the default. Its token (34 characters) is a key ID, the number of a record in the store, and the
-// MAC; the record says what the link means, and is read at each request, so that a revocation holds at once.
+// MAC; the record says what the link means, and is looked up at each request, so that a revocation holds at once.
 // The self-contained form, /media/{server}/{mediaID}/{name}?…&mac=, carries everything in the link and needs no store.
 // In both, the name at the end is for people: changing it changes nothing.
 //
@@ -26,7 +26,7 @@
 // # Goroutines
 //
 // A request is served on the goroutine net/http gives it; without a cache it owns its upstream request, and ends it before it returns. With one, and for
-// encrypted media, each fetch has a goroutine that owns the upstream request and fills a file that requests follow; [Server.Close] ends them. [Server.Serve]
+// encrypted media, each fetch has a goroutine that owns the upstream request and fills a file that requests follow, and one that hashes it; [Server.Close] ends them. [Server.Serve]
 // owns the listener's goroutine, and returns when all are done. A watcher reads keys and revocations twice a second from [NewServer] to [Server.Close]. A
 // [Signer] and a [KeyRing] have no goroutine.
 // All exported methods may be called from several goroutines at once.

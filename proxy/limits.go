@@ -62,6 +62,7 @@ func (g *gate) enter(ctx context.Context, reader netip.Addr) bool {
 		if takeNow(g.places) {
 			return true
 		}
+		g.crowded.Store(time.Now().UnixNano())
 		<-own.places
 	}
 	ctx, cancel := context.WithTimeout(ctx, g.wait)

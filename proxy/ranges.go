@@ -101,6 +101,11 @@ func precondition(h http.Header, etag string) int {
 	return 0
 }
 
+// namesAny tells whether If-None-Match is "*", which holds for any file, but only where there is one.
+func namesAny(h http.Header) bool {
+	return strings.HasPrefix(strings.Trim(joined(h, "If-None-Match"), " \t,"), "*")
+}
+
 // rangeApplies decides by If-Range whether Range is looked at. Only a strong match lets it: parts of two files must never be joined.
 func rangeApplies(h http.Header, etag string) bool {
 	v := h.Get("If-Range")

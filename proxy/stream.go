@@ -30,13 +30,14 @@ func (s *Server) serve(ctx context.Context, x *exchange, t *target) {
 		h["Etag"] = t.headers.etag
 		h.Set("Cache-Control", "private, max-age="+strconv.FormatInt(s.maxAge(t), 10))
 	}
-	switch precondition(x.r.Header, etag) {
-	case http.StatusNotModified:
+	status := precondition(x.r.Header, etag)
+	switch {
+	case status == http.StatusNotModified && !namesAny(x.r.Header):
 		fresh()
-		x.begin(http.StatusNotModified)
+		x.begin(status)
 		return
-	case http.StatusPreconditionFailed:
-		x.refuse(http.StatusPreconditionFailed, nil)
+	case status == http.StatusPreconditionFailed:
+		x.refuse(status, nil)
 		return
 	}
 
@@ -50,6 +51,11 @@ func (s *Server) serve(ctx context.Context, x *exchange, t *target) {
 		return
 	}
 	defer m.Close()
+	if status == http.StatusNotModified { // there is a file, whichever
+		fresh()
+		x.begin(status)
+		return
+	}
 
 	contentType, disposition := settleType(t.declared(m), head)
 	if t.disposition != inline {
@@ -75,7 +81,7 @@ func (s *Server) serve(ctx context.Context, x *exchange, t *target) {
 		// A browser that opens a film by itself makes a page around it, and the page may load nothing else.
 		h.Set("Content-Security-Policy", "sandbox; default-src 'none'; media-src 'self'")
 	}
-	status := http.StatusOK
+	status = http.StatusOK
 	if size >= 0 {
 		h.Set("Accept-Ranges", "bytes")
 		h.Set("Content-Length", strconv.FormatInt(part.length, 10))
