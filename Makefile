@@ -35,8 +35,9 @@ e2e: modules ## the bridge between a real Synapse and real IRC servers, which e2
 bench: modules ## speed of the intake beside mautrix-go and the disk, and of the media proxy beside nginx, as ratios
 	$(GO) run -tags '$(TAGS)' ./bench
 
-losses: modules ## the sink killed 50 times, and its power lost 30 times with each SQLite driver
+losses: modules ## the sink killed 50 times, its power lost 30 times with each SQLite driver, and that of the IRC bridge 10 times
 	TRESTLE_KILLS=50 TRESTLE_POWER_LOSSES=30 $(GO) test -tags '$(TAGS)' -count=1 -timeout 10m -v -run 'KilledUnderLoad|PowerLost' ./bench/sink
+	TRESTLE_POWER_LOSSES=10 $(GO) test -tags '$(TAGS)' -count=1 -timeout 10m -v -run 'PowerLost' ./bench/soak
 
 soak: modules ## the IRC bridge killed 1,000 times under load, a quarter of an hour; SOAK_KILLS=50 for a minute
 	$(GO) test -tags '$(TAGS),failpoints' -count=1 ./internal/failpoint

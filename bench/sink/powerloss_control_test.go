@@ -3,13 +3,13 @@
 package main
 
 import (
-	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/trestle-bridge/trestle/bench/internal/overlay"
 	"github.com/trestle-bridge/trestle/bench/internal/powerloss"
 )
 
@@ -41,45 +41,16 @@ func (d sqliteDriver) build(t *testing.T, replaced map[string][2]string) string 
 		}
 	}
 	binary := filepath.Join(t.TempDir(), "sink")
-	cmd := exec.Command("go", "build", "-ldflags=-w", "-overlay", overlay(t, replaced), "-o", binary, ".")
+	path, err := overlay.Write(t.TempDir(), filepath.Join("..", "..", "store"), replaced)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("go", "build", "-ldflags=-w", "-overlay", path, "-o", binary, ".")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED="+d.cgo)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build the sink: %v\n%s", err, out)
 	}
 	return binary
-}
-
-// overlay gives the file by which go build takes the store's files with words replaced.
-func overlay(t *testing.T, replaced map[string][2]string) string {
-	t.Helper()
-	folder := t.TempDir()
-	paths := map[string]string{}
-	for name, words := range replaced {
-		source, err := filepath.Abs(filepath.Join("..", "..", "store", name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		text, err := os.ReadFile(source)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if n := strings.Count(string(text), words[0]); n != 1 {
-			t.Fatalf("%q is %d times in %s: this test no longer knows the store", words[0], n, name)
-		}
-		paths[source] = filepath.Join(folder, name)
-		if err = os.WriteFile(paths[source], []byte(strings.Replace(string(text), words[0], words[1], 1)), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	b, err := json.Marshal(map[string]any{"Replace": paths})
-	if err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(folder, "overlay.json")
-	if err = os.WriteFile(path, b, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path
 }
 
 // Without these, the test of the store as it is would show nothing: one that syncs less must lose something here.

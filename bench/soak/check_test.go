@@ -40,7 +40,8 @@ func (c *checker) complain(format string, args ...any) {
 	c.wrong = append(c.wrong, fmt.Sprintf(format, args...))
 }
 
-func (s *soak) check(l *load, left *contents) {
+// check gives what is wrong.
+func (s *soak) check(l *load, left *contents) []string {
 	c := &checker{load: l, store: left, letters: map[string]store.DeadLetter{}}
 	for _, room := range s.rooms {
 		events, err := s.alice.Timeline(s.ctx, room)
@@ -72,9 +73,7 @@ func (s *soak) check(l *load, left *contents) {
 	}
 	c.members()
 	c.links()
-	for _, text := range c.wrong {
-		s.Error(text)
-	}
+	return c.wrong
 }
 
 // toMatrix: what a connection of the bridge was given came to Matrix once, in order, and without a gap. Its end alone may be

@@ -53,7 +53,9 @@ func TestBridge_UnderLoadForLong_GrowsNeitherInMemoryNorInGoroutines(t *testing.
 	s.ok(err)
 	s.begin("") // for the links
 	s.entered()
-	s.check(l, left)
+	for _, wrong := range s.check(l, left) {
+		s.Error(wrong)
+	}
 	s.stop()
 	s.judge(samples, long)
 }

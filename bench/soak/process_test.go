@@ -10,10 +10,10 @@ import (
 	"testing"
 )
 
-// buildBridge builds the IRC bridge with these tags.
-func buildBridge(t *testing.T, binary, tags string) {
+// buildBridge builds the IRC bridge with these tags, and options of go build besides.
+func buildBridge(t *testing.T, binary, tags string, options ...string) {
 	t.Helper()
-	cmd := exec.Command("go", "build", "-tags", tags, "-o", binary, "../../example-ircbridge")
+	cmd := exec.Command("go", append(append([]string{"build", "-tags", tags, "-o", binary}, options...), "../../example-ircbridge")...)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("building the bridge: %v\n%s", err, out)
 	}
@@ -37,7 +37,7 @@ func environment() (env []string) {
 	return env
 }
 
-func startBridge(binary, config, log, failpoint string) (p *process, err error) {
+func startBridge(binary, config, log, failpoint string, start func(*exec.Cmd) error) (p *process, err error) {
 	p = &process{cmd: exec.Command(binary, "run", "-config", config), ended: make(chan struct{})}
 	if p.log, err = os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600); err != nil {
 		return nil, err
@@ -47,7 +47,7 @@ func startBridge(binary, config, log, failpoint string) (p *process, err error) 
 	if failpoint != "" {
 		p.cmd.Env = append(p.cmd.Env, "FAILPOINT="+failpoint)
 	}
-	if err := p.cmd.Start(); err != nil {
+	if err := start(p.cmd); err != nil {
 		return nil, errors.Join(err, p.log.Close())
 	}
 	go func() {

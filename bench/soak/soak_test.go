@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -61,11 +62,13 @@ type soak struct {
 
 	dir, binary, config, database, log, metrics string
 
-	process  *process
-	schedule []string
-	reached  map[string]int  // failpoints that killed
-	taken    map[string]bool // messages from IRC that were in the store after a kill
-	last     int             // the link that must have lost nothing
+	start      func(*exec.Cmd) error // a process
+	afterwards func()                // what becomes of the disk when one has ended
+	process    *process
+	schedule   []string
+	reached    map[string]int  // failpoints that killed
+	taken      map[string]bool // messages from IRC that were in the store after a kill
+	last       int             // the link that must have lost nothing
 }
 
 // numberOf reads a number from the environment.
@@ -156,7 +159,9 @@ func run(t *testing.T, binary, delivery string, seed uint64, kills int, database
 	s.Logf("%d reactions, %d comings and goings, %d messages said on IRC while the bridge was there or not", l.reactions, l.joins, l.said)
 	s.begin("") // for the links
 	s.entered()
-	s.check(l, left)
+	for _, wrong := range s.check(l, left) {
+		s.Error(wrong)
+	}
 	s.stop()
 	if kills < 300 {
 		return

@@ -32,7 +32,7 @@ func newSoak(t *testing.T, binary, delivery string, seed uint64, database string
 	t.Cleanup(cancel)
 	s := &soak{
 		T: t, ctx: ctx, rng: rand.New(rand.NewPCG(seed, 0)), delivery: delivery, dir: t.TempDir(), binary: binary,
-		http: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}, reached: map[string]int{}, taken: map[string]bool{},
+		start: (*exec.Cmd).Start, afterwards: func() {}, http: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}, reached: map[string]int{}, taken: map[string]bool{},
 	}
 	s.config, s.database, s.log = filepath.Join(s.dir, "config.yaml"), database, filepath.Join(s.dir, "bridge.log")
 	s.hs = bridgetest.NewHomeserver(t, bridgetest.Options{RestartSequence: true})
@@ -113,7 +113,7 @@ func (s *soak) ok(err error) {
 func (s *soak) begin(failpoint string) {
 	s.Helper()
 	var err error
-	s.process, err = startBridge(s.binary, s.config, s.log, failpoint)
+	s.process, err = startBridge(s.binary, s.config, s.log, failpoint, s.start)
 	s.ok(err)
 }
 
@@ -132,6 +132,7 @@ func (s *soak) dead() {
 		s.Fatalf("the bridge is not dead: %v", s.ctx.Err())
 	}
 	s.ok(s.process.killed())
+	s.afterwards()
 	s.ok(s.wire.wait(s.ctx, nil, "the IRC server has noticed", s.wire.noLinks))
 }
 
@@ -148,6 +149,7 @@ func (s *soak) stop() {
 	if s.process.err != nil {
 		s.Fatalf("the bridge did not stop well: %v", s.process.err)
 	}
+	s.afterwards()
 	s.ok(s.wire.wait(s.ctx, nil, "the IRC server has noticed", s.wire.noLinks))
 }
 

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 
 	"github.com/rs/zerolog"
 
@@ -27,8 +28,8 @@ var inPayload = regexp.MustCompile(`"body":"(i\d+-\d+)"`)
 // look reads the store of a bridge that does not run. A file is copied first: the next process is to find it as the last one
 // left it.
 func look(ctx context.Context, database, dir string) (c *contents, err error) {
-	if database == sqliteFile {
-		if database, err = copied(dir); err != nil {
+	if strings.HasPrefix(database, "sqlite:") {
+		if database, err = copied(filepath.Join(dir, strings.TrimPrefix(database, "sqlite:")), dir); err != nil {
 			return nil, err
 		}
 	}
@@ -68,9 +69,9 @@ func look(ctx context.Context, database, dir string) (c *contents, err error) {
 	}
 }
 
-// copied copies the SQLite database in a folder, and gives the URI of the copy.
-func copied(dir string) (uri string, err error) {
-	database, copied := filepath.Join(dir, "bridge.db"), filepath.Join(dir, "look.db")
+// copied copies a SQLite database into a folder, and gives the URI of the copy.
+func copied(database, dir string) (uri string, err error) {
+	copied := filepath.Join(dir, "look.db")
 	for _, suffix := range []string{"", "-wal", "-shm"} {
 		if err := os.Remove(copied + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return "", err
