@@ -162,7 +162,7 @@ func diedInDoubt(s step, cause error) bool {
 	switch {
 	case errors.As(cause, &marked):
 		return marked.InDoubt()
-	case s.doubted:
+	case s.ev.doubted:
 		return isPanic(cause) || errors.As(cause, &effects)
 	}
 	return s.ev.InDoubt

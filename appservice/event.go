@@ -42,7 +42,9 @@ type Event struct {
 
 	decoded   *event.Event
 	decodeErr error
-	doubt     func(ctx context.Context) error
+	turn      *batch // while HandleEvent runs
+	ref       store.Ref
+	doubted   bool // in this attempt
 }
 
 // Ephemeral is one change of typing, some receipts, or a presence. Users of the bridge itself never appear in it.
@@ -81,9 +83,9 @@ type Presence struct {
 // events before this one, and a mark: when the process ends before this event's own progress is committed, the event
 // comes again with InDoubt set. A handler that gets an error must not go on, and returns it. Doubt may only be called
 // while HandleEvent runs.
-func (e *Event) Doubt(ctx context.Context) error {
-	if e.doubt == nil {
+func (e *Event) Doubt(context.Context) error {
+	if e.turn == nil {
 		return errors.New("Doubt was called after HandleEvent returned")
 	}
-	return e.doubt(ctx)
+	return e.turn.doubt(e)
 }

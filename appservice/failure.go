@@ -23,7 +23,7 @@ func (b *batch) fail(s step, cause error) (retryAfter time.Duration, ok bool) {
 		b.as.metrics.event(s.ev.Kind, "retried")
 		// A plain error says that nothing has left. What a handler did that panicked nobody knows, nor what was done
 		// before this attempt, when the handler did not come to it again.
-		doubt := s.doubted && panicked || s.ev.InDoubt && !s.doubted
+		doubt := s.ev.doubted && panicked || s.ev.InDoubt && !s.ev.doubted
 		err := b.flush(func(tx *store.Tx) error {
 			if err := tx.Attempt(b.lane, s.ref, text, time.Now().Add(wait)); err != nil || !doubt {
 				return err
@@ -68,7 +68,7 @@ func (b *batch) fail(s step, cause error) (retryAfter time.Duration, ok bool) {
 	if err != nil {
 		b.culprit = nil
 		// Not even that could be written. When it is handled again, the handler must know what it may have done.
-		b.as.heads.set(b.lane, head{attempts: attempts, doubt: s.doubted || s.ev.InDoubt})
+		b.as.heads.set(b.lane, head{attempts: attempts, doubt: s.ev.doubted || s.ev.InDoubt})
 		return time.Minute, false
 	}
 	b.as.metrics.event(s.ev.Kind, "buried")

@@ -156,9 +156,13 @@ func (as *AppService) tryTakeIn(ctx context.Context, t *store.Transaction) error
 			tx.AfterCommit(func() {
 				begin := time.Now()
 				defer func() { as.metrics.handSeconds.Observe(time.Since(begin).Seconds()) }()
-				for _, lane := range refs {
-					as.lanes.Add(lane.Lane, lane.Refs...)
-				}
+				as.lanes.AddAll(func(yield func(string, []store.Ref) bool) {
+					for _, lane := range refs {
+						if !yield(lane.Lane, lane.Refs) {
+							return
+						}
+					}
+				})
 				for i := range t.Dead {
 					if t.Dead[i].ID != 0 { // else it was buried before
 						as.metrics.dead(1)

@@ -87,8 +87,8 @@ func (l *laterLanes) wake() []string {
 
 // postpone ends an attempt that does not count, in which nothing has left.
 func (b *batch) postpone(s step, cause error) {
-	doubt := s.ev.InDoubt && !s.doubted
-	if doubt || s.doubted {
+	doubt := s.ev.InDoubt && !s.ev.doubted
+	if doubt || s.ev.doubted {
 		err := b.flush(func(tx *store.Tx) error { return tx.Postpone(b.lane, s.ref, causeText(cause), doubt) })
 		if err != nil {
 			b.culprit, doubt = nil, true // as it stands in the store

@@ -13,6 +13,7 @@ import (
 type metrics struct {
 	transactions  *prometheus.CounterVec
 	events        *prometheus.CounterVec
+	done          map[store.Kind]prometheus.Counter // of events, the one that counts most often
 	ephemerals    *prometheus.CounterVec
 	queries       *prometheus.CounterVec
 	bodyBytes     prometheus.Histogram
@@ -113,7 +114,9 @@ func (m *metrics) begin() {
 	for _, outcome := range []string{"ok", "refused", "too_large", "broken_off", "client_gone"} {
 		m.transactions.WithLabelValues(outcome)
 	}
+	m.done = map[store.Kind]prometheus.Counter{}
 	for _, kind := range []store.Kind{store.KindPDU, store.KindToDevice, store.KindDeviceLists, store.KindKeyCounts} {
+		m.done[kind] = m.events.WithLabelValues(kindLabel(kind), "done")
 		for _, outcome := range []string{"done", "retried", "buried"} {
 			m.events.WithLabelValues(kindLabel(kind), outcome)
 		}
@@ -156,6 +159,10 @@ func (m *metrics) found(kind string, found bool) {
 }
 
 func (m *metrics) event(kind store.Kind, outcome string) {
+	if done, ok := m.done[kind]; ok && outcome == "done" {
+		done.Inc()
+		return
+	}
 	m.events.WithLabelValues(kindLabel(kind), outcome).Inc()
 }
 

@@ -2,8 +2,8 @@ package appservice
 
 import (
 	"sync"
-	"time"
 
+	"github.com/trestle-bridge/trestle/internal/lanes"
 	"github.com/trestle-bridge/trestle/store"
 )
 
@@ -11,8 +11,11 @@ import (
 // hold, and what is handled again after a crash.
 const maxShared = 1024
 
-// sharedJob is how many lanes one job of the writer is for: a short time, which an intake may have to wait for it.
-const sharedJob = 16
+// sharedJob is how many events one job of the writer is for: a short time, which an intake may have to wait for it.
+const sharedJob = 64
+
+// sharedSteps is for how many events of a turn room is kept for the turns to come.
+const sharedSteps = 4
 
 // sharedCommits writes the progress of many lanes at once. Workers do not wait for it: they hand their turn over and take
 // the next lane, so that what a commit takes does not bound how many lanes go on, and each event of 50,000 rooms costs
@@ -23,8 +26,11 @@ type sharedCommits struct {
 	mu      sync.Mutex
 	room    *sync.Cond // for one more
 	waiting []*batch
+	events  int  // of those that wait
 	pending int  // waiting, or being committed
 	running bool // a goroutine commits; it ends when nothing waits
+
+	spare sync.Pool // of turns that are over
 }
 
 func newSharedCommits(as *AppService) *sharedCommits {
@@ -42,8 +48,9 @@ func (s *sharedCommits) add(b *batch) {
 	}
 	s.pending++
 	s.waiting = append(s.waiting, b)
+	s.events += len(b.steps)
 	switch {
-	case len(s.waiting) == sharedJob:
+	case s.events >= sharedJob:
 		go s.commit(s.take())
 	case !s.running:
 		s.running = true
@@ -53,7 +60,7 @@ func (s *sharedCommits) add(b *batch) {
 
 func (s *sharedCommits) take() []*batch {
 	list := s.waiting
-	s.waiting = nil
+	s.waiting, s.events = nil, 0
 	return list
 }
 
@@ -81,25 +88,43 @@ func (s *sharedCommits) commit(list []*batch) {
 		}
 		return nil
 	})
-	for _, b := range list {
-		if err == nil {
-			b.done()
-			done, retryAfter := b.over(b.committed, 0)
-			s.end(b, done, retryAfter)
-			continue
-		}
+	if err != nil {
 		// Whoever is the cause must not harm the others: each by itself, with all the care that it takes.
-		go func() {
-			done, retryAfter := b.end()
-			s.end(b, done, retryAfter)
-		}()
+		for _, b := range list {
+			go func() {
+				done, retryAfter := b.end()
+				s.end(lanes.Outcome{Lane: b.lane, Done: done, RetryAfter: retryAfter})
+			}()
+		}
+		return
 	}
+	outcomes := make([]lanes.Outcome, len(list))
+	for i, b := range list {
+		b.done()
+		done, retryAfter := b.over(b.committed, 0)
+		outcomes[i] = lanes.Outcome{Lane: b.lane, Done: done, RetryAfter: retryAfter}
+		if cap(b.steps) <= sharedSteps {
+			*b = batch{steps: b.steps}
+			s.spare.Put(b)
+		}
+	}
+	s.end(outcomes...)
 }
 
-func (s *sharedCommits) end(b *batch, done int, retryAfter time.Duration) {
+func (s *sharedCommits) end(outcomes ...lanes.Outcome) {
 	s.mu.Lock()
-	s.pending--
-	s.room.Signal()
+	if s.pending >= maxShared {
+		s.room.Broadcast()
+	}
+	s.pending -= len(outcomes)
 	s.mu.Unlock()
-	s.as.lanes.Finish(b.lane, done, retryAfter)
+	s.as.lanes.Finish(outcomes...)
+}
+
+// fresh gives a turn to be filled.
+func (s *sharedCommits) fresh() *batch {
+	if b, ok := s.spare.Get().(*batch); ok {
+		return b
+	}
+	return new(batch)
 }

@@ -40,6 +40,9 @@ type splitter struct {
 	bad   badElements
 }
 
+// elementSize is about what an element takes in a body.
+const elementSize = 512
+
 // sections are the values of a transaction other than "events", by their unprefixed name. Of several spellings of a
 // section only the first in this list that is there and not null is used, so that nothing is handled twice.
 var sections = []struct {
@@ -75,7 +78,7 @@ func splitTransaction(txnID string, body []byte) (*contents, error) {
 }
 
 func split(txnID string, body []byte, deep *deepElements) (*contents, error) {
-	s := splitter{txnID: txnID, rooms: make(map[string]string), deep: deep}
+	s := splitter{txnID: txnID, rooms: make(map[string]string, min(len(body)/elementSize, 128)), deep: deep}
 	dec := jsontext.NewDecoder(bytes.NewBuffer(body), lenient)
 	if kind := dec.PeekKind(); kind != '{' {
 		if _, err := dec.ReadValue(); err != nil {
@@ -269,11 +272,15 @@ const (
 )
 
 func (s *splitter) lane(roomID jsontext.Value) string {
-	if lane, ok := s.rooms[string(roomID)]; ok {
+	room, plain := plainText(roomID)
+	if !plain {
+		room = []byte(unquote(roomID))
+	}
+	if lane, ok := s.rooms[string(room)]; ok {
 		return lane
 	}
-	lane := roomLane + unquote(roomID)
-	s.rooms[string(roomID)] = lane
+	lane := roomLane + string(room)
+	s.rooms[lane[len(roomLane):]] = lane
 	return lane
 }
 

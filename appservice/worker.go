@@ -43,7 +43,6 @@ type step struct {
 	ref     store.Ref
 	ev      *Event
 	effects []Effect
-	doubted bool
 	silent  bool // to be buried without asking the handler
 }
 
@@ -113,7 +112,8 @@ func (as *AppService) work(ctx context.Context, lane string, refs []store.Ref) (
 		}
 	}
 	defer end()
-	b := &batch{as: as, ctx: ctx, lane: lane, given: len(refs)}
+	b := as.shared.fresh()
+	b.as, b.ctx, b.lane, b.given = as, ctx, lane, len(refs)
 	for _, ref := range refs {
 		if len(b.steps) > 0 && time.Since(b.since) > batchTime {
 			if err := b.flush(nil); err != nil {
@@ -175,19 +175,10 @@ func (b *batch) one(ref store.Ref) (retryAfter time.Duration, ok bool) {
 	}
 	s := step{ref: ref, ev: newEvent(el)}
 	s.ev.Attempts, s.ev.InDoubt = state.attempts, state.doubt
-	s.ev.doubt = func(context.Context) error {
-		if err := b.flush(func(tx *store.Tx) error { return tx.Doubt(b.lane, ref) }); err != nil {
-			if b.culprit != nil && b.culprit.step == len(b.steps) {
-				b.culprit = nil // the mark itself: this event fails, not one before it
-			}
-			return fmt.Errorf("mark %s in doubt: %w", s.ev.ID, err)
-		}
-		s.doubted = true
-		return nil
-	}
+	s.ev.turn, s.ev.ref = b, ref
 	wakes := b.as.later.count()
 	s.effects, err = b.as.handle(b.ctx, s.ev)
-	s.ev.doubt = nil
+	s.ev.turn = nil
 	if b.culprit != nil || b.as.fatalError() != nil {
 		return b.stop() // Doubt failed for the sake of an event before this one
 	}
@@ -204,7 +195,7 @@ func (b *batch) one(ref store.Ref) (retryAfter time.Duration, ok bool) {
 			b.since = time.Now()
 		}
 		b.steps = append(b.steps, s)
-		if s.doubted { // its progress must not wait for anything
+		if s.ev.doubted { // its progress must not wait for anything
 			if err := b.flush(nil); err != nil {
 				return b.stop()
 			}
@@ -226,6 +217,18 @@ func (b *batch) one(ref store.Ref) (retryAfter time.Duration, ok bool) {
 		return b.as.later.add(b.lane, wakes), false
 	}
 	return b.fail(s, err)
+}
+
+// doubt commits the steps before an event, and that it is under way.
+func (b *batch) doubt(ev *Event) error {
+	if err := b.flush(func(tx *store.Tx) error { return tx.Doubt(b.lane, ev.ref) }); err != nil {
+		if b.culprit != nil && b.culprit.step == len(b.steps) {
+			b.culprit = nil // the mark itself: this event fails, not one before it
+		}
+		return fmt.Errorf("mark %s in doubt: %w", ev.ID, err)
+	}
+	ev.doubted = true
+	return nil
 }
 
 // handle calls the handler and turns a panic into an error.
@@ -259,7 +262,7 @@ func (b *batch) settle() (done int, retryAfter time.Duration) {
 		return b.committed, time.Second
 	}
 	err := error(culprit)
-	if bad.doubted {
+	if bad.ev.doubted {
 		// What it did on the network is done: doing it again would double it.
 		err = Permanent(fmt.Errorf("it was delivered, but what came of it could not be written: %w", culprit))
 	}

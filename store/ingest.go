@@ -76,7 +76,7 @@ func gather(elements []Element, claim func(keyHash) bool) (*rowIndex, []byte) {
 	}
 	index := &rowIndex{elements: make([]elementIndex, 0, len(elements))}
 	body := make([]byte, 0, size)
-	lanes := make(map[string]uint32, 16)
+	lanes := make(map[string]uint32, min(len(elements), 128))
 	for i := range elements {
 		e := &elements[i]
 		if e.Key != "" && !claim(hashKey(byte(e.Kind), e.Key)) && !e.Again {

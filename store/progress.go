@@ -115,17 +115,12 @@ func (tx *Tx) mark(what, lane string, ref Ref, change func(t *trouble)) error {
 	if int64(ref.Pos) >= int64(len(row.laneOf)) || row.lanes[row.laneOf[ref.Pos]].name != hashName(lane) {
 		return fmt.Errorf("%s: inbox row %d has no event %d in lane %q", what, ref.Seq, ref.Pos, lane)
 	}
-	l := &row.lanes[row.laneOf[ref.Pos]]
+	number := row.laneOf[ref.Pos]
+	l := &row.lanes[number]
 	if ref.Pos < l.done {
 		return doing(ErrNotFound, "%s: event %d of inbox row %d", what, ref.Pos, ref.Seq)
 	}
-	before := *l
-	tx.undo(func() {
-		if l.finished() && !before.finished() {
-			row.open++
-		}
-		*l = before
-	})
+	tx.w.undo = append(tx.w.undo, undoing{row: row, lane: number, before: *l})
 	if change == nil {
 		l.done, l.trouble, l.dirty = ref.Pos+1, noTrouble, false // what progress says of it counts no more
 		row.moved = true

@@ -34,7 +34,7 @@ func (tx *Tx) AfterCommit(fn func()) {
 
 // undo has fn called if the job or its group fails, before anything else runs.
 func (tx *Tx) undo(fn func()) {
-	tx.w.undo = append(tx.w.undo, fn)
+	tx.w.undo = append(tx.w.undo, undoing{fn: fn})
 }
 
 func (tx *Tx) ready(args []any) error {

@@ -44,7 +44,7 @@ type writer struct {
 	epoch    Epoch
 	done     []*request // its jobs that succeeded
 	refused  []refusal  // and those that did not
-	undo     []func()   // put memory back to what it was, run from the last to the first
+	undo     []undoing  // puts memory back to what it was, from the last to the first
 	hooks    []func()
 	taken    []seenRow           // rows that the group added
 	dirty    map[int64]*inboxRow // rows whose progress is to be written before COMMIT
@@ -57,6 +57,26 @@ type writer struct {
 type refusal struct {
 	r   *request
 	err error
+}
+
+// undoing puts memory back: fn, or else what a lane's progress was. There is one for each lane of a group, and no function made for it.
+type undoing struct {
+	fn     func()
+	row    *inboxRow
+	lane   uint32
+	before laneProgress
+}
+
+func (u *undoing) run() {
+	if u.fn != nil {
+		u.fn()
+		return
+	}
+	l := &u.row.lanes[u.lane]
+	if l.finished() && !u.before.finished() {
+		u.row.open++
+	}
+	*l = u.before
 }
 
 func newWriter(s *Store, e engine) *writer {
@@ -376,7 +396,7 @@ func (w *writer) answer(err error) {
 
 func (w *writer) undoTo(n int) {
 	for i := len(w.undo) - 1; i >= n; i-- {
-		w.undo[i]()
+		w.undo[i].run()
 	}
 	clear(w.undo[n:])
 	w.undo = w.undo[:n]

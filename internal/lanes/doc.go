@@ -10,7 +10,7 @@
 // # Goroutines
 //
 // A worker is a goroutine that takes lanes from one queue, first come first served. Workers start when a lane becomes
-// ready, up to the bound, and end when no lane is ready. A lane is in the hands of at most one worker at a time, which
+// ready, up to the bound, each once the one before has begun, and end when no lane is ready. A lane is in the hands of at most one worker at a time, which
 // is all that keeps its order. A lane that still has items after its turn goes to the end of the queue, so that a busy
 // lane never starves a quiet one. Timers of waiting lanes only put the lane back into the queue.
 //

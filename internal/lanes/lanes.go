@@ -2,7 +2,7 @@ package lanes
 
 import (
 	"context"
-	"strings"
+	"iter"
 	"sync"
 	"time"
 )
@@ -22,6 +22,10 @@ type Lanes[T any] struct {
 	first    *lane                 // the queue of ready lanes, linked through lane.next
 	last     *lane
 	running  int
+	coming   bool  // one of them was hired and has not begun
+	buffers  [][]T // of workers that have ended
+	spare    *lane // lanes that are gone, linked through next, for those to come
+	spares   int
 	pending  int // lanes that Finish is awaited for; less by one for a moment when it comes before work returns
 	items    int
 	idle     chan struct{} // closed when draining and nothing is under way any more
@@ -38,7 +42,8 @@ const (
 // lane is kept small: there may be one for every room of a homeserver.
 type lane struct {
 	key    string
-	packed []byte // the items
+	packed []byte  // the items
+	few    [8]byte // where those of most lanes are
 	next   *lane
 	items  uint32
 	given  uint32 // how many of them are being worked on
@@ -85,13 +90,22 @@ func (l *Lanes[T]) Start(ctx context.Context) {
 // Pending is what work returns in the place of how many items are over, when that will be said by [Lanes.Finish].
 const Pending = -1
 
-// Finish says what became of a lane's items after work returned [Pending]: the same as work would have returned.
-func (l *Lanes[T]) Finish(key string, done int, retryAfter time.Duration) {
+// Outcome is what became of a lane's items: the same as work would have returned.
+type Outcome struct {
+	Lane       string
+	Done       int
+	RetryAfter time.Duration
+}
+
+// Finish says what became of the items of one lane or several, for each of which work returned [Pending].
+func (l *Lanes[T]) Finish(outcomes ...Outcome) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.pending--
-	if ln, ok := l.lanes.Get(key); ok {
-		l.finish(ln, done, retryAfter)
+	l.pending -= len(outcomes)
+	for _, o := range outcomes {
+		if ln, ok := l.lanes.Get(o.Lane); ok {
+			l.finish(ln, o.Done, o.RetryAfter)
+		}
 	}
 	l.hire()
 	l.ended()
@@ -105,20 +119,33 @@ func (l *Lanes[T]) Limit(workers int) {
 	l.hire()
 }
 
-// Add puts items at the end of a lane. It never blocks on work. After Drain it does nothing.
+// Add puts items at the end of a lane. It never blocks on work. After Drain it does nothing. The key is kept for as long as the
+// lane is, so it should not be part of something larger.
 func (l *Lanes[T]) Add(key string, items ...T) {
-	if len(items) == 0 {
-		return
-	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.draining {
+	l.add(key, items)
+	l.hire()
+}
+
+// AddAll is Add for several lanes at once.
+func (l *Lanes[T]) AddAll(lanes iter.Seq2[string, []T]) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for key, items := range lanes {
+		l.add(key, items)
+	}
+	l.hire()
+}
+
+func (l *Lanes[T]) add(key string, items []T) {
+	if l.draining || len(items) == 0 {
 		return
 	}
 	ln, ok := l.lanes.Get(key)
 	if !ok {
-		ln = &lane{key: strings.Clone(key)} // the key may be part of something larger
-		l.lanes.Set(ln.key, ln)
+		ln = l.newLane(key)
+		l.lanes.Set(key, ln)
 		l.enqueue(ln)
 	}
 	for _, item := range items {
@@ -126,7 +153,6 @@ func (l *Lanes[T]) Add(key string, items ...T) {
 	}
 	ln.items += uint32(len(items))
 	l.items += len(items)
-	l.hire()
 }
 
 // Wake ends a lane's wait: its head is tried as soon as a worker is free. A lane that is busy is tried again at once
@@ -175,6 +201,31 @@ func (l *Lanes[T]) Drain(ctx context.Context) error {
 	}
 }
 
+// maxSpare is how many lanes are kept for those to come: in most, nothing waits for longer than a commit takes.
+const maxSpare = 512
+
+func (l *Lanes[T]) newLane(key string) *lane {
+	ln := l.spare
+	if ln == nil {
+		ln = new(lane)
+	} else {
+		l.spare, ln.next = ln.next, nil
+		l.spares--
+	}
+	ln.key, ln.packed = key, ln.few[:0]
+	return ln
+}
+
+// remove is for a lane that nothing is left in.
+func (l *Lanes[T]) remove(ln *lane) {
+	l.lanes.Delete(ln.key)
+	if l.spares < maxSpare {
+		*ln = lane{next: l.spare}
+		l.spare = ln
+		l.spares++
+	}
+}
+
 func (l *Lanes[T]) enqueue(ln *lane) {
 	ln.state = ready
 	if l.last == nil {
@@ -185,19 +236,27 @@ func (l *Lanes[T]) enqueue(ln *lane) {
 	l.last = ln
 }
 
-// hire starts a worker when a lane is ready and the bound allows one more.
+// hire starts a worker when a lane is ready and the bound allows one more. One at a time: who begins hires the next, so that
+// there are only as many as the lanes keep busy, and not one for every lane where work takes less time than a start.
 func (l *Lanes[T]) hire() {
-	if l.ctx == nil || l.draining || l.first == nil || l.running >= l.workers || l.ctx.Err() != nil {
+	if l.ctx == nil || l.draining || l.first == nil || l.coming || l.running >= l.workers || l.ctx.Err() != nil {
 		return
 	}
 	l.running++
+	l.coming = true
 	go l.run()
 }
 
 func (l *Lanes[T]) run() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	items := make([]T, 0, l.batch) // of one turn after the other
+	l.coming = false
+	var items []T // of one turn after the other
+	if n := len(l.buffers); n > 0 {
+		items, l.buffers = l.buffers[n-1], l.buffers[:n-1]
+	} else {
+		items = make([]T, 0, l.batch)
+	}
 	for l.first != nil && !l.draining && l.ctx.Err() == nil && l.running <= l.workers {
 		ln := l.first
 		l.first = ln.next
@@ -207,6 +266,7 @@ func (l *Lanes[T]) run() {
 		ln.next = nil
 		l.turn(ln, items)
 	}
+	l.buffers = append(l.buffers, items)
 	l.running--
 	l.ended()
 }
@@ -231,7 +291,7 @@ func (l *Lanes[T]) turn(ln *lane, items []T) {
 		items, at = append(items, item), at+size
 	}
 	ln.given = uint32(len(items))
-	l.hire() // one worker at a time wakes the next, for as long as lanes are ready
+	l.hire()
 	l.mu.Unlock()
 	done, retryAfter := l.work(l.ctx, ln.key, items)
 	l.mu.Lock()
@@ -255,7 +315,7 @@ func (l *Lanes[T]) finish(ln *lane, done int, retryAfter time.Duration) {
 	}
 	switch {
 	case ln.items == 0:
-		l.lanes.Delete(ln.key)
+		l.remove(ln)
 	case l.draining:
 	case failed && retryAfter > 0 && !ln.woken:
 		l.pause(ln, retryAfter)

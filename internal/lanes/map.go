@@ -8,7 +8,7 @@ type Map[V any] struct {
 }
 
 // shrinkFrom is how many lanes a map must have had to be worth making anew.
-const shrinkFrom = 256
+const shrinkFrom = 4096
 
 // Get gives what a lane has, and whether it has something.
 func (m *Map[V]) Get(lane string) (V, bool) {

@@ -2,6 +2,7 @@ package lanes_test
 
 import (
 	"context"
+	"slices"
 	"testing"
 	"time"
 
@@ -38,15 +39,15 @@ func TestPending_LaneWaitsForFinish_AndNoWorkerDoes(t *testing.T) {
 		t.Fatalf("%v was given before the turn before it was over", got)
 	default:
 	}
-	l.Finish("a", 1, 0)
+	l.Finish(lanes.Outcome{Lane: "a", Done: 1})
 	expect("a", 2, 3)
-	l.Finish("a", 2, 0)
+	l.Finish(lanes.Outcome{Lane: "a", Done: 2})
 	expect("a", 4)
-	l.Finish("b", 1, 0)
+	l.Finish(lanes.Outcome{Lane: "b", Done: 1})
 	if items, count := l.Len(); items != 1 || count != 1 {
 		t.Errorf("%d items in %d lanes are left", items, count)
 	}
-	l.Finish("a", 0, time.Nanosecond) // it failed, and is tried again
+	l.Finish(lanes.Outcome{Lane: "a", Done: 0, RetryAfter: time.Nanosecond}) // it failed, and is tried again
 	expect("a", 4)
 
 	ended := make(chan error, 1)
@@ -56,7 +57,7 @@ func TestPending_LaneWaitsForFinish_AndNoWorkerDoes(t *testing.T) {
 	if err := l.Drain(short); err == nil {
 		t.Error("Drain did not wait for Finish")
 	}
-	l.Finish("a", 1, 0)
+	l.Finish(lanes.Outcome{Lane: "a", Done: 1})
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
@@ -66,7 +67,7 @@ func TestPending_FinishBeforeWorkReturns_CountsAllTheSame(t *testing.T) {
 	var l *lanes.Lanes[int]
 	left := make(chan struct{}, 100)
 	l = lanes.NewBatch(ints, 3, 1, func(_ context.Context, lane string, items []int) (int, time.Duration) {
-		l.Finish(lane, 1, 0)
+		l.Finish(lanes.Outcome{Lane: lane, Done: 1})
 		left <- struct{}{}
 		return lanes.Pending, 0
 	})
@@ -80,5 +81,37 @@ func TestPending_FinishBeforeWorkReturns_CountsAllTheSame(t *testing.T) {
 	drain(t, l)
 	if items, count := l.Len(); items != 0 || count != 0 {
 		t.Errorf("%d items in %d lanes are left", items, count)
+	}
+}
+
+func TestAddAll_SeveralLanes_EachInOrderAndNoneAfterDrain(t *testing.T) {
+	turns := make(chan turn, 10)
+	l := lanes.NewBatch(ints, 1, 4, func(_ context.Context, lane string, items []int) (int, time.Duration) {
+		turns <- turn{lane, append([]int(nil), items...)}
+		return len(items), 0
+	})
+	several := func(yield func(string, []int) bool) {
+		_ = yield("a", []int{1, 2}) && yield("b", []int{3}) && yield("nothing", nil) && yield("a", []int{4})
+	}
+	l.AddAll(several)
+	if items, count := l.Len(); items != 4 || count != 2 {
+		t.Fatalf("%d items in %d lanes wait", items, count)
+	}
+	l.Start(t.Context())
+	for _, want := range []turn{{"a", []int{1, 2, 4}}, {"b", []int{3}}} {
+		if got := <-turns; got.lane != want.lane || !slices.Equal(got.items, want.items) {
+			t.Errorf("%v was given, want %v", got, want)
+		}
+	}
+	l.AddAll(several) // to lanes that were there before
+	for _, want := range []turn{{"a", []int{1, 2, 4}}, {"b", []int{3}}} {
+		if got := <-turns; got.lane != want.lane || !slices.Equal(got.items, want.items) {
+			t.Errorf("%v was given, want %v", got, want)
+		}
+	}
+	drain(t, l)
+	l.AddAll(several)
+	if items, count := l.Len(); items != 0 || count != 0 {
+		t.Errorf("%d items in %d lanes came after Drain", items, count)
 	}
 }
