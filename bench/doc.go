@@ -9,8 +9,9 @@
 // connection with one transaction under way, as a homeserver has it. Figures are medians of the rounds. Absolute figures
 // do not travel from one machine to another: ratios of the same run do.
 //
-// What syncs is measured once more where every sync takes 1 ms longer (-sync), as on a slower disk: with a fast one the
-// processor is the limit, and the shares of the disk say nothing about its use.
+// What syncs is measured once more where every sync takes longer (-sync), by default so much that the disk is as fast
+// as the one for which the goals were set: with a faster one the processor is the limit, and the shares of the disk say
+// nothing about its use.
 //
 // Then the media proxy is measured beside nginx (bench/media; -only proxy), with every byte of every answer compared.
 //

@@ -21,7 +21,7 @@ type options struct {
 	decode  bool
 	backlog int
 	profile string
-	sync    time.Duration
+	sync    string
 }
 
 func (o *options) wants(target string) bool {
@@ -45,7 +45,8 @@ func main() {
 	flag.StringVar(&o.dir, "dir", ".", "folder under which the data lies")
 	flag.BoolVar(&o.decode, "decode", false, "let the sink's handler decode every event, as a bridge does")
 	flag.IntVar(&o.backlog, "backlog", 100_000, "events that wait while the memory of a backlog is measured; 0 leaves that out")
-	flag.DurationVar(&o.sync, "sync", time.Millisecond, "how much longer every fsync and fdatasync takes when all is measured once more, as on a slower disk; 0 leaves that out")
+	flag.StringVar(&o.sync, "sync", designSync, "how much longer every fsync and fdatasync takes when all is measured once more, as on a slower disk: a time; or "+
+		designSync+", so much that the disk is as fast as the one for which the goals were set; 0 leaves that out")
 	flag.StringVar(&o.profile, "profile", "", "write CPU profiles of the sinks to this folder")
 	flag.Parse()
 	if only != "" {
@@ -71,8 +72,8 @@ func (o *options) check() error {
 	if o.backlog < 0 {
 		return fmt.Errorf("-backlog %d: it must not be negative", o.backlog)
 	}
-	if o.sync < 0 {
-		return fmt.Errorf("-sync %s: it must not be negative", o.sync)
+	if longer, err := time.ParseDuration(o.sync); o.sync != designSync && (err != nil || longer < 0) {
+		return fmt.Errorf("-sync %s: it must be a time that is not negative, such as 1ms, or %s", o.sync, designSync)
 	}
 	return nil
 }

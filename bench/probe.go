@@ -32,7 +32,11 @@ func (s *synced) latency(quantile float64) time.Duration { return load.Quantile(
 // probeSize is what is preallocated; the writes go round in it.
 const probeSize = 64 << 20
 
-func (b *bench) probe(ctx context.Context, longer time.Duration) (_ *probe, err error) {
+func (b *bench) probe(ctx context.Context, longer time.Duration) (*probe, error) {
+	return b.probeFor(ctx, longer, b.length)
+}
+
+func (b *bench) probeFor(ctx context.Context, longer, length time.Duration) (_ *probe, err error) {
 	path := filepath.Join(b.dir, "probe")
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
@@ -53,8 +57,8 @@ func (b *bench) probe(ctx context.Context, longer time.Duration) (_ *probe, err 
 	b.seed++
 	g := load.NewGenerator(token, rooms, b.seed)
 	end, err := onDisk(longer, func() (err error) {
-		if p.single, err = syncs(ctx, f, g, 1, b.length); err == nil {
-			p.big, err = syncs(ctx, f, g, bigSize, b.length)
+		if p.single, err = syncs(ctx, f, g, 1, length); err == nil {
+			p.big, err = syncs(ctx, f, g, bigSize, length)
 		}
 		return err
 	})

@@ -11,6 +11,7 @@ import (
 // series is what was measured on one disk, in each round once: the disk itself, and the targets.
 type series struct {
 	longer   time.Duration // that a sync takes than it would; 0 on the disk as it is
+	design   bool          // so much that it is the disk of the design
 	targets  []*target
 	probes   []*probe
 	measured map[string][]*measurement // by target
@@ -54,17 +55,19 @@ func (b *bench) measureOn(ctx context.Context, s *series, round int) error {
 
 // prepareSlower makes the slower disk's targets of those that sync anything.
 func (b *bench) prepareSlower(ctx context.Context) {
-	longer := b.options.sync
-	if longer == 0 || len(b.here.targets) == 0 {
+	if len(b.here.targets) == 0 {
 		return
 	}
-	end, err := onDisk(longer, func() error { return nil })
+	longer, err := b.longerSync(ctx)
 	if err != nil {
-		b.missing = append(b.missing, fmt.Sprintf("a disk whose syncs take %s longer: %v", longer, err))
+		b.missing = append(b.missing, fmt.Sprintf("a slower disk (-sync %s): %v", b.options.sync, err))
 		return
 	}
-	end()
+	if longer == 0 {
+		return
+	}
 	b.slower = newSeries(longer)
+	b.slower.design = b.options.sync == designSync
 	for _, t := range b.here.targets {
 		switch {
 		case t.server != nil:
@@ -83,6 +86,51 @@ func (b *bench) prepareSlower(ctx context.Context) {
 	if len(b.slower.targets) == 0 {
 		b.slower = nil
 	}
+}
+
+const (
+	// designSync is the -sync that makes the disk as fast as the one for which the design's goals of a share of fdatasync were
+	// set, and designRate how fast that is: the events that the bodies of transactions of a hundred hold which it makes
+	// durable in a second, one transaction after the other.
+	designSync = "design"
+	designRate = 218_000.0
+	// calibration is how long the disk is measured to find out what is missing.
+	calibration = 500 * time.Millisecond
+)
+
+// longerSync gives how much longer syncs are to take; 0 leaves the slower disk out.
+func (b *bench) longerSync(ctx context.Context) (time.Duration, error) {
+	if b.options.sync != designSync {
+		longer, err := time.ParseDuration(b.options.sync)
+		if err != nil || longer == 0 {
+			return longer, err
+		}
+		end, err := onDisk(longer, func() error { return nil })
+		if err != nil {
+			return 0, err
+		}
+		end()
+		return longer, nil
+	}
+	progress("measuring the disk, to make it as slow as that of the design")
+	p, err := b.probeFor(ctx, time.Nanosecond, calibration) // which has in it what the asking takes
+	if err != nil {
+		return 0, err
+	}
+	return toDesign(p.big)
+}
+
+// toDesign gives how much longer the syncs of such a disk must take for it to be the design's. It goes by the median, because one sync
+// that takes long must not make all others shorter.
+func toDesign(bare *synced) (time.Duration, error) {
+	seconds := bigSize / designRate
+	wanted := time.Duration(seconds * float64(time.Second))
+	longer := (wanted - bare.latency(0.5)).Round(time.Microsecond)
+	if longer <= 0 {
+		return 0, fmt.Errorf("a write and a sync of %d events take %s here without it, not less than the %s of the design's disk: the figures of this disk stand for it",
+			bigSize, brief(milliseconds(bare.latency(0.5))), brief(milliseconds(wanted)))
+	}
+	return longer, nil
 }
 
 // onDisk runs begin, which may start a program, where syncs take so much longer. end comes when the program has ended.

@@ -20,6 +20,9 @@ func (s *series) where(d disk) string {
 	if s.longer == 0 {
 		return fmt.Sprintf("on this disk (%s)", brief(d.p50))
 	}
+	if s.design {
+		return fmt.Sprintf("on the design's disk (%s)", brief(d.p50))
+	}
 	return fmt.Sprintf("with syncs of %s", brief(d.p50))
 }
 
@@ -37,7 +40,11 @@ func (b *bench) onSlower(w io.Writer, here disk) {
 		return
 	}
 	d := b.slower.disk()
-	table(w, fmt.Sprintf("On a disk whose sync takes %s longer: transactions of %d events, and of 1, acknowledged", brief(milliseconds(b.slower.longer)), bigSize),
+	what := fmt.Sprintf("On a disk whose sync takes %s longer", brief(milliseconds(b.slower.longer)))
+	if b.slower.design {
+		what = fmt.Sprintf("On the design's disk (fdatasync: %.0f events/s in hundreds, with every sync %s longer)", designRate, brief(milliseconds(b.slower.longer)))
+	}
+	table(w, fmt.Sprintf("%s: transactions of %d events, and of 1, acknowledged", what, bigSize),
 		"\tevents/s\tof fdatasync\tof a file over HTTP\thandled/s\t1 event p50 ms\tp99 ms\tp50 x fdatasync\tp99 x fdatasync\t", func(row func(...string)) {
 			row("fdatasync", number("%.0f", d.rate), "1.00", number("%.2f", d.rate/d.file), "-", number("%.3f", d.p50), number("%.3f", d.p99), "1.0", "1.0")
 			for _, t := range b.slower.targets {

@@ -159,3 +159,39 @@ func TestReport_NoSlowerDisk_OnlyThisOneIsNamed(t *testing.T) {
 		t.Fatal(said)
 	}
 }
+
+func TestToDesign_AFastDisk_LacksWhatItIsFasterBy(t *testing.T) {
+	fast := probedAs(50*time.Microsecond, 100*time.Microsecond).big
+	longer, err := toDesign(fast)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := bigSize / (100*time.Microsecond + longer).Seconds(); math.Abs(got-designRate) > designRate/100 {
+		t.Errorf("with syncs that take %s longer it makes %.0f events/s durable, not %.0f", longer, got, designRate)
+	}
+}
+
+func TestToDesign_ASlowDisk_SaysThatItsOwnFiguresStand(t *testing.T) {
+	if _, err := toDesign(probedAs(time.Millisecond, time.Millisecond).big); err == nil || !strings.Contains(err.Error(), "1 ms here without it, not less than the 459 us") {
+		t.Fatalf("error %v", err)
+	}
+}
+
+func TestOptions_SyncThatIsNoTime_IsRefused(t *testing.T) {
+	for sync, good := range map[string]bool{designSync: true, "1ms": true, "0": true, "-1ms": false, "soon": false, "": false} {
+		if err := (&options{rounds: 1, seconds: 1, sync: sync}).check(); (err == nil) != good {
+			t.Errorf("-sync %q: %v", sync, err)
+		}
+	}
+}
+
+func TestReport_TheDesignsDisk_IsNamed(t *testing.T) {
+	b := twoDisks(t, 500*time.Microsecond, 700*time.Microsecond)
+	b.slower.design = true
+	said := b.reported()
+	for _, want := range []string{"On the design's disk (fdatasync: 218000 events/s in hundreds, with every sync 1 ms longer)", "share of fdatasync, on the design's disk (1.05 ms)"} {
+		if !strings.Contains(said, want) {
+			t.Errorf("the report has no %q: %s", want, said)
+		}
+	}
+}
