@@ -36,6 +36,7 @@ type Crypto struct {
 	machines map[deviceKey]*machine
 
 	quit    chan struct{}
+	closing sync.Once
 	running sync.WaitGroup
 }
 
@@ -61,7 +62,7 @@ func New(ctx context.Context, o Options) (*Crypto, error) {
 
 // Close ends what New began. Whoever uses the machines must have ended before.
 func (c *Crypto) Close() error {
-	close(c.quit)
+	c.closing.Do(func() { close(c.quit) })
 	c.running.Wait()
 	return nil
 }

@@ -139,7 +139,12 @@ func (m *machine) loadOr(ctx context.Context, create bool) (*loaded, error) {
 	if err := l.Load(ctx); err != nil {
 		return nil, fmt.Errorf("load the keys of %s: %w", m.account(), err)
 	}
-	l.GetAccount().Keys() // keeps them: afterwards they are only read
+	signing, identity := l.GetAccount().Keys() // which keeps them: afterwards they are only read
+	if own, err := keys.GetDevice(ctx, m.user, m.device); err != nil {
+		return nil, fmt.Errorf("load the keys of %s: %w", m.account(), err)
+	} else if own != nil && (own.SigningKey != signing || own.IdentityKey != identity) {
+		return nil, fmt.Errorf("load the keys of %s: %w: restore the whole database, or give the user a new device", m.account(), ErrForeign)
+	}
 	m.loaded = l
 	return l, nil
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -35,6 +36,10 @@ type world struct {
 	keys   chan error             // what became of what is about keys
 	held   atomic.Bool            // to-device messages wait
 	toward chan *appservice.Event // those that wait
+	given  sync.Map               // users of the bridge who were sent to-device messages
+
+	registration *appservice.Registration
+	serve        atomic.Pointer[appservice.AppService]
 }
 
 func newWorld(t *testing.T) *world { return newWorldOn(t, storetest.New(t)) }
@@ -43,26 +48,34 @@ func newWorldOn(t *testing.T, s *store.Store) *world {
 	t.Helper()
 	w := &world{t: t, hs: bridgetest.NewHomeserver(t), store: s, events: make(chan *appservice.Event, 10_000), keys: make(chan error, 10_000),
 		toward: make(chan *appservice.Event, 1000)}
-	var serve atomic.Pointer[appservice.AppService]
-	server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { serve.Load().ServeHTTP(rw, r) }))
+	server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { w.serve.Load().ServeHTTP(rw, r) }))
 	t.Cleanup(server.Close)
-	registration, err := appservice.Generate(appservice.GenerateOptions{
+	var err error
+	w.registration, err = appservice.Generate(appservice.GenerateOptions{
 		ID: "test", URL: server.URL, Domain: w.hs.Domain(), SenderLocalpart: "testbot", GhostPrefix: "test_",
 	})
 	w.no(err)
 	file := t.TempDir() + "/registration.yaml"
-	w.no(registration.Save(file))
-	w.as, err = appservice.New(appservice.Config{
-		Registration: registration, HomeserverURL: w.hs.URL(), ServerName: w.hs.Domain(), Store: w.store, Handler: w,
-	})
-	w.no(err)
-	serve.Store(w.as)
-	w.reopen()
-	w.no(w.as.Start(t.Context()))
-	t.Cleanup(func() { _ = w.as.Stop(context.Background()) })
+	w.no(w.registration.Save(file))
+	w.start()
 	w.no(w.hs.AddAppService(file))
 	w.alice = newPerson(w, "alice")
 	return w
+}
+
+// start makes what works on the store.
+func (w *world) start() {
+	w.t.Helper()
+	var err error
+	w.as, err = appservice.New(appservice.Config{
+		Registration: w.registration, HomeserverURL: w.hs.URL(), ServerName: w.hs.Domain(), Store: w.store, Handler: w,
+	})
+	w.no(err)
+	w.serve.Store(w.as)
+	w.reopen()
+	as := w.as
+	w.no(as.Start(w.t.Context()))
+	w.t.Cleanup(func() { _ = as.Stop(context.Background()) })
 }
 
 var pickleKey = []byte("of the tests")
@@ -77,6 +90,9 @@ func (w *world) reopen() {
 }
 
 func (w *world) HandleEvent(ctx context.Context, ev *appservice.Event) ([]appservice.Effect, error) {
+	if ev.Kind == store.KindToDevice {
+		w.given.Store(ev.ToUserID, true)
+	}
 	switch {
 	case ev.Kind == store.KindToDevice && w.held.Load():
 		w.toward <- ev
@@ -155,7 +171,9 @@ func (everythingEncrypted) GetEncryptionEvent(context.Context, id.RoomID) (*even
 func (everythingEncrypted) GetHistoryVisibility(context.Context, id.RoomID) (*event.HistoryVisibilityEventContent, error) {
 	return nil, nil
 }
-func (everythingEncrypted) FindSharedRooms(context.Context, id.UserID) ([]id.RoomID, error) { return nil, nil }
+func (everythingEncrypted) FindSharedRooms(context.Context, id.UserID) ([]id.RoomID, error) {
+	return nil, nil
+}
 
 func newPerson(w *world, name string) *person {
 	w.t.Helper()

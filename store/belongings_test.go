@@ -66,7 +66,7 @@ func TestRemove_Database_IsGoneAndCanBeMadeAnew(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		store.Pragma(t, s, "CREATE TABLE crypto_account (device_id TEXT)")
+		store.Pragma(t, s, "CREATE TABLE another_program (device_id TEXT)")
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
 		}
@@ -81,7 +81,7 @@ func TestRemove_Database_IsGoneAndCanBeMadeAnew(t *testing.T) {
 		}
 		s = storetest.Open(t, uri, store.Options{})
 		if strings.HasPrefix(uri, "postgres") {
-			store.Pragma(t, s, "DROP TABLE crypto_account")
+			store.Pragma(t, s, "DROP TABLE another_program")
 		}
 	})
 }

@@ -78,6 +78,7 @@
 //
 // SQLite runs in WAL mode with synchronous=FULL, which is checked at the start, in a file that only its owner can read.
 // A build with cgo uses mattn/go-sqlite3, one without modernc.org/sqlite; each reads the other's files. PostgreSQL must be
-// 13 or newer. The tables' version is in trestle_version, so that mautrix's stores can share the database.
+// 13 or newer. The tables' version is in trestle_version. mautrix's crypto store shares the database, with tables and a version
+// of its own, which [Open] brings up to date; it reaches them by [Store.Foreign].
 // All times are milliseconds since 1970, and all text survives as the bytes it was.
 package store

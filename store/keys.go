@@ -3,9 +3,18 @@ package store
 import (
 	"context"
 	"database/sql"
+
+	"maunium.net/go/mautrix/crypto/sql_store_upgrade"
 )
 
 // What is asked of the tables of mautrix's crypto store besides what that asks itself: see [Store.Foreign].
+
+// keyTables are those tables, which hold secrets: they go with the store.
+var keyTables = []string{
+	sql_store_upgrade.VersionTableName, "crypto_account", "crypto_message_index", "crypto_tracked_user", "crypto_device", "crypto_olm_session",
+	"crypto_olm_message_hash", "crypto_megolm_inbound_session", "crypto_megolm_outbound_session", "crypto_megolm_outbound_session_shared",
+	"crypto_cross_signing_keys", "crypto_cross_signing_signatures", "crypto_secrets",
+}
 
 // ForgetDevices makes a user one whose devices are known, and has none until they are written.
 func (tx *Tx) ForgetDevices(user string) error {

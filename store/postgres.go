@@ -52,8 +52,7 @@ func openPostgres(ctx context.Context, rawURI string, log zerolog.Logger) (_ *po
 	return e, nil
 }
 
-// openPool opens connections that send blobs as they are. mautrix's stores must not use them: its JSON columns cannot be
-// sent so.
+// openPool opens connections that send blobs as they are. JSON cannot be sent so: see postgresArgs.
 func openPool(uri *url.URL, size int) (*sql.DB, error) { return openPoolOver(uri, size, nil) }
 
 func openPoolOver(uri *url.URL, size int, dialer pq.Dialer) (*sql.DB, error) {

@@ -42,7 +42,7 @@ func Remove(ctx context.Context, uri string) error {
 }
 
 func allTables() ([]string, error) {
-	tables := []string{versionTable}
+	tables := append([]string{versionTable}, keyTables...)
 	files, err := upgradeFiles.ReadDir("upgrades")
 	if err != nil {
 		return nil, err

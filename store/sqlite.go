@@ -16,8 +16,7 @@ import (
 )
 
 const (
-	// busyTimeout is how long a connection waits for another one's lock, in milliseconds. mautrix's stores write on
-	// connections of their own. The writer waits for less: who waits for a commit may wait for a short time only, and can
+	// busyTimeout is how long a connection waits for another one's lock, in milliseconds. The writer waits for less: who waits for a commit may wait for a short time only, and can
 	// try again.
 	busyTimeout      = 10_000
 	writeBusyTimeout = 2_000
