@@ -32,7 +32,7 @@ e2e: modules ## the bridge between a real Synapse and real IRC servers, which e2
 	e2e/install.sh all
 	cd e2e && $(GO) test -tags '$(TAGS)' -count=1 -timeout 30m -v ./...
 
-bench: modules ## speed of the intake beside mautrix-go and the disk, and of the media proxy beside nginx, as ratios
+bench: modules ## speed of the intake beside mautrix-go and the disk, of the media proxy beside nginx, and of encryption beside mautrix-go, as ratios
 	$(GO) run -tags '$(TAGS)' ./bench
 
 losses: modules ## the sink killed 50 times, its power lost 30 times with each SQLite driver, and that of the IRC bridge 10 times

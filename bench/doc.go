@@ -13,7 +13,8 @@
 // as the one for which the goals were set: with a faster one the processor is the limit, and the shares of the disk say
 // nothing about its use.
 //
-// Then the media proxy is measured beside nginx (bench/media; -only proxy), with every byte of every answer compared.
+// Then the media proxy is measured beside nginx (bench/media; -only proxy), with every byte of every answer compared, and
+// encryption beside mautrix-go's machine and store (bench/sealing; -only sealing), with the messages counted from the stores.
 //
 // After each run of a target the events that were handled are counted, in the sink from its store. A count that is wrong
 // ends the program with status 1. Slowness never does: the goals stand beside the figures as reached or not reached.

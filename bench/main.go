@@ -31,7 +31,7 @@ func (o *options) wants(target string) bool {
 const (
 	rooms       = 50
 	bigSize     = 100
-	allTargets  = "peer-async,peer-sync,file,sqlite,modernc,postgres,proxy"
+	allTargets  = "peer-async,peer-sync,file,sqlite,modernc,postgres,proxy,sealing"
 	manyRooms   = 50_000
 	setupWithin = 30 * time.Second
 )
@@ -114,6 +114,11 @@ func run(ctx context.Context, o *options) (err error) {
 	if o.wants("proxy") {
 		if err = b.measureProxy(ctx, os.Stdout); err != nil {
 			return fmt.Errorf("the media proxy: %w", err)
+		}
+	}
+	if o.wants("sealing") {
+		if err = b.measureSealing(ctx, os.Stdout); err != nil {
+			return fmt.Errorf("encryption: %w", err)
 		}
 	}
 	return nil

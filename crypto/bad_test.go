@@ -271,6 +271,23 @@ func TestOpen_AlteredEvent_IsRefused_AndTheTrueOneIsRead(t *testing.T) {
 	}
 }
 
+// mautrix tells of this error as of an event that cannot be decrypted; but nothing is wrong with the event.
+func TestOpen_NumberThatCannotBeStored_IsNoRefusal(t *testing.T) {
+	w, bot, room, h := prepared(t)
+	key := w.roomKey(room)
+	w.no(w.crypto.HandleKeys(t.Context(), h.encrypt(h.payload(key))))
+	ev := w.alice.sealedWith(key, "$1", "later")
+	restore := trigger(t, w.store, "INSERT", "crypto_message_index", `SELECT RAISE(ABORT, 'no room')`)
+	_, err := w.crypto.Open(t.Context(), ev, bot)
+	if err == nil || appservice.IsPermanent(err) || errors.Is(err, crypto.ErrCorrupt) || errors.Is(err, crypto.ErrNoKey) || errors.Is(err, crypto.ErrReplayed) {
+		t.Errorf("got %v, want an error that passes", err)
+	}
+	restore()
+	if opened, err := w.crypto.Open(t.Context(), ev, bot); err != nil || text(opened) != "later" {
+		t.Errorf("%q, %v", text(opened), err)
+	}
+}
+
 func TestNew_AnotherPickleKey_IsRefused_AndNothingIsLost(t *testing.T) {
 	w, bot, room, h := prepared(t)
 	key := w.roomKey(room)

@@ -45,7 +45,7 @@ func run(ctx context.Context, tags string, words []string) (survived int, err er
 	table := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "guard\twithout it\tseconds\ttest")
 	tried := 0
-	for _, m := range slices.Concat(mutants, simulated) {
+	for _, m := range slices.Concat(mutants, simulated, encrypted) {
 		if !wanted(m.name, words) {
 			continue
 		}

@@ -28,7 +28,7 @@ func TestPattern_MatchesOneTestOnly(t *testing.T) {
 
 func TestMutants_EachChangesSomethingAndHasAName(t *testing.T) {
 	names := map[string]bool{}
-	for _, m := range slices.Concat(mutants, simulated) {
+	for _, m := range slices.Concat(mutants, simulated, encrypted) {
 		if m.old == m.new || m.name == "" || names[m.name] {
 			t.Errorf("%+v", m)
 		}
@@ -38,7 +38,7 @@ func TestMutants_EachChangesSomethingAndHasAName(t *testing.T) {
 
 // Who changes a guard's line hears of it at once, and not when the mutants are next run.
 func TestMutants_EachPlace_IsInTheCodeOnce(t *testing.T) {
-	for _, m := range slices.Concat(mutants, simulated) {
+	for _, m := range slices.Concat(mutants, simulated, encrypted) {
 		text, err := os.ReadFile(filepath.Join("..", "..", filepath.FromSlash(m.file)))
 		if err != nil {
 			t.Fatal(err)
