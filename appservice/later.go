@@ -12,7 +12,10 @@ import (
 // laterWait is how long a lane waits at most because of [Later].
 const laterWait = 30 * time.Second
 
-type laterError struct{ error }
+type laterError struct {
+	error
+	wait time.Duration
+}
 
 func (e laterError) Unwrap() error { return e.error }
 
@@ -26,12 +29,24 @@ func Later(err error) error {
 	if err == nil {
 		return nil
 	}
-	return laterError{err}
+	return laterError{err, laterWait}
 }
 
-func isLater(err error) bool {
+// LaterIn is [Later] with another time that the lane waits at most.
+func LaterIn(wait time.Duration, err error) error {
+	if err == nil {
+		return nil
+	}
+	return laterError{err, wait}
+}
+
+// LaterWait says how long to wait because of an error that was marked by [Later] or [LaterIn]; 0: it was not.
+func LaterWait(err error) time.Duration {
 	var l laterError
-	return errors.As(err, &l) && !IsPermanent(err)
+	if !errors.As(err, &l) || IsPermanent(err) {
+		return 0
+	}
+	return max(l.wait, 1)
 }
 
 // Wake ends the waiting of every lane that waits because of [Later]: what they waited for is there. Lanes that wait
@@ -56,15 +71,15 @@ func (l *laterLanes) count() uint64 {
 	return l.wakes
 }
 
-// add notes a lane whose handler began when wake had been called that often, and gives the time that it waits.
-func (l *laterLanes) add(lane string, wakes uint64) time.Duration {
+// add notes a lane whose handler began when wake had been called that often, and gives the time that it waits: wait at most.
+func (l *laterLanes) add(lane string, wakes uint64, wait time.Duration) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.wakes != wakes {
 		return 0
 	}
 	l.lanes.Set(lane, struct{}{})
-	return laterWait
+	return wait
 }
 
 func (l *laterLanes) forget(lane string) {

@@ -211,10 +211,10 @@ func (b *batch) one(ref store.Ref) (retryAfter time.Duration, ok bool) {
 	if err := b.flush(nil); err != nil {
 		return b.stop()
 	}
-	if isLater(err) {
+	if wait := LaterWait(err); wait > 0 {
 		b.as.log.Debug().Err(err).Str("lane", b.lane).Stringer("event_id", s.ev.ID).Msg("An event has to wait")
 		b.postpone(s, err)
-		return b.as.later.add(b.lane, wakes), false
+		return b.as.later.add(b.lane, wakes, wait), false
 	}
 	return b.fail(s, err)
 }

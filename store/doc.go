@@ -34,6 +34,11 @@
 // the effects; a row leaves when its lanes are done. How far all lanes of a row are is one value, written once for a group;
 // what there is to say of a lane that does not go well has a row of its own. [Store.Backlog] gives what is left to a process that starts.
 //
+// # What waits for keys
+//
+// [Tx.Park] takes an encrypted event out of its lane, so that others are not held up by a key that does not come; [Tx.Unpark] puts back what a key opens,
+// in the commit that keeps the key; [Store.Overdue] gives what has waited for too long. An event is always in one place: the inbox, parked, or a dead letter.
+//
 // # Dead letters
 //
 // [Tx.Bury] keeps what cannot be handled, with its cause. [Tx.Replay] and [Tx.ReplayOutgoing] put it back among what waits,
@@ -61,6 +66,7 @@
 // # Retention
 //
 //	inbox, outbox     until done, however old; who works on them gives up and buries after a time
+//	parked events     until their key comes, or the time that Park was given is over: then they become dead letters
 //	seen keys         the newest 200,000 (Options.SeenEvents) by number, not by age: a homeserver that comes back after a
 //	                  week repeats nothing. Older ones go when 64 transactions' keys are too many
 //	dead letters      90 days since burial, or until replayed or dropped (Retention.DeadLetters)

@@ -23,7 +23,8 @@ var (
 	descOutbox  = describe("outbox_rows", "Rows of the outbox: what waits to be done on the homeserver.")
 	descOutAge  = describe("outbox_oldest_seconds", "Age of the oldest row of the outbox; 0 when it is empty.")
 	descInAge   = describe("inbox_oldest_seconds", "Age of the oldest transaction with events that are not handled; 0 when there is none.")
-	ofTheTables = []*prometheus.Desc{descDead, descOutbox, descOutAge, descInAge}
+	descParked  = describe("parked_events", "Encrypted events whose key has not come.")
+	ofTheTables = []*prometheus.Desc{descDead, descOutbox, descParked, descOutAge, descInAge}
 )
 
 // Collector gives the store's figures to Prometheus, all named trestle_store_*. A scrape reads the database for some of
@@ -62,6 +63,7 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 	}
 	gauge(descDead, float64(depth.DeadLetters))
 	gauge(descOutbox, float64(depth.Outbox))
+	gauge(descParked, float64(depth.Parked))
 	gauge(descOutAge, age(c.opts.Now(), depth.OldestOutbox))
 	gauge(descInAge, age(c.opts.Now(), depth.OldestInbox))
 }

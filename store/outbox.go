@@ -35,6 +35,13 @@ func (tx *Tx) OutgoingDoubt(id int64) error {
 	return doing(changed(tx.outbox(`UPDATE outbox SET doubt = 1 WHERE id = $1`, id)), "marking outbox row %d in doubt", id)
 }
 
+// OutgoingSealed keeps the ciphertext of the row's payload and, with doubt, marks the row as under way. Commit it with the step of the ratchet that made
+// the ciphertext: from then on nothing else may be sent for this row.
+func (tx *Tx) OutgoingSealed(id int64, sealed []byte, doubt bool) error {
+	n, err := tx.outbox(`UPDATE outbox SET sealed = $2, doubt = CASE WHEN $3 = 1 THEN 1 ELSE doubt END WHERE id = $1`, id, toBlob(sealed), toFlag(doubt))
+	return doing(changed(n, err), "keeping the ciphertext of outbox row %d", id)
+}
+
 // OutgoingAttempt counts a failed attempt and clears the doubt mark: the caller knows that it did not get through.
 func (tx *Tx) OutgoingAttempt(id int64, cause string, next time.Time) error {
 	n, err := tx.outbox(`UPDATE outbox SET doubt = 0, attempts = attempts + 1, cause = $2, next_at = $3 WHERE id = $1`,
@@ -82,10 +89,13 @@ func (s *Store) OutgoingBacklog(ctx context.Context, fn func(lane string, id int
 func (s *Store) Outgoing(ctx context.Context, id int64) (*Outgoing, error) {
 	var o Outgoing
 	err := s.one(ctx, []any{&o.ID, text{&o.Lane}, text{&o.Key}, text{&o.Op}, text{&o.TxnID}, flag{&o.Doubt}, &o.Attempts,
-		moment{&o.NextAt}, moment{&o.Created}, text{&o.Cause}, blob{&o.Payload}},
-		`SELECT id, lane, key, op, txn_id, doubt, attempts, next_at, created, cause, payload FROM outbox WHERE id = $1`, id)
+		moment{&o.NextAt}, moment{&o.Created}, text{&o.Cause}, blob{&o.Payload}, blob{&o.Sealed}},
+		`SELECT id, lane, key, op, txn_id, doubt, attempts, next_at, created, cause, payload, sealed FROM outbox WHERE id = $1`, id)
 	if err != nil {
 		return nil, doing(err, "reading outbox row %d", id)
+	}
+	if len(o.Sealed) == 0 {
+		o.Sealed = nil
 	}
 	return &o, nil
 }

@@ -66,10 +66,12 @@ type Outgoing struct {
 	Lane string
 	// Key is the remote identity of what is done; the same key is enqueued once within Retention.Remote. The empty key is
 	// never a duplicate.
-	Key      string
-	Op       string
-	TxnID    string
-	Payload  []byte
+	Key     string
+	Op      string
+	TxnID   string
+	Payload []byte
+	// Sealed is the ciphertext of Payload, once there is one: what is sent then, as often as it takes. Given by [Tx.OutgoingSealed], ignored by Enqueue.
+	Sealed   []byte
 	Doubt    bool
 	Attempts int
 	Cause    string

@@ -30,14 +30,15 @@ var metricChecks = []check{
 				return err
 			})
 		}
-		want := store.Depth{DeadLetters: 2, Outbox: 2, OldestOutbox: old, OldestInbox: old}
+		Commit(t, s, func(tx *store.Tx) error { return tx.Park(&store.Parked{Room: "!r", Session: "s", Until: db.now}) })
+		want := store.Depth{DeadLetters: 2, Outbox: 2, Parked: 1, OldestOutbox: old, OldestInbox: old}
 		if d, err := s.Depth(ctx()); err != nil || d != want {
 			t.Errorf("%+v %v, want %+v", d, err, want)
 		}
 		got := scrape(t, s)
 		for name, value := range map[string]float64{
-			"trestle_store_dead_letters": 2, "trestle_store_outbox_rows": 2, "trestle_store_outbox_oldest_seconds": 3600,
-			"trestle_store_inbox_oldest_seconds": 3600, "trestle_store_commits_total": 2, "trestle_store_commit_jobs_total": 2, "trestle_store_commit_failures_total": 0,
+			"trestle_store_dead_letters": 2, "trestle_store_outbox_rows": 2, "trestle_store_parked_events": 1, "trestle_store_outbox_oldest_seconds": 3600,
+			"trestle_store_inbox_oldest_seconds": 3600, "trestle_store_commits_total": 3, "trestle_store_commit_jobs_total": 3, "trestle_store_commit_failures_total": 0,
 		} {
 			if got[name] != value {
 				t.Errorf("%s is %v, want %v", name, got[name], value)
