@@ -31,6 +31,9 @@ type Bridge struct {
 	store    *store.Store
 	as       *appservice.AppService
 	guard    *crypto.Guard
+	modes    modes
+	cipher   cipher // nil where no room has a mode but off
+	held     *held
 	names    *names
 	portals  *portals
 	outbox   *lanes.Lanes[int64]
@@ -83,7 +86,7 @@ func New(cfg *Config, network Network, log zerolog.Logger) (*Bridge, error) {
 	}
 	b := &Bridge{
 		cfg: cfg, network: network, info: info, log: log, command: cfg.Bridge.Command,
-		portals: newPortals(), typing: make(chan typingNotice, typingQueue), typers: map[id.RoomID][]id.UserID{},
+		portals: newPortals(), held: newHeld(), typing: make(chan typingNotice, typingQueue), typers: map[id.RoomID][]id.UserID{},
 		told: map[string]time.Time{}, tasks: map[string]bool{}, abandoned: map[id.RoomID]string{},
 		metrics: newBridgeMetrics(), writeTest: trial{patience: writeTimeout}, now: time.Now,
 		started: time.Now(), ready: make(chan struct{}), failed: make(chan error, 1),
@@ -116,6 +119,11 @@ func (b *Bridge) Run(ctx context.Context) (err error) {
 	defer func() {
 		if closing := b.store.Close(); err == nil {
 			err = closing
+		}
+	}()
+	defer func() {
+		if b.cipher != nil {
+			err = errors.Join(err, b.cipher.Close())
 		}
 	}()
 	listeners, err := b.listen(ctx)
@@ -169,16 +177,22 @@ func (b *Bridge) build(ctx context.Context, l *listeners) (err error) {
 	if err != nil {
 		return err
 	}
-	b.guard = crypto.NewGuard(b.store, b.as.Bot())
+	b.guard = crypto.NewGuard(b.store, func(ctx context.Context, room id.RoomID) (*appservice.Intent, error) {
+		speaker, err := b.speaker(ctx, room)
+		return b.as.Ghost(speaker), err
+	})
+	if err := b.openCipher(ctx); err != nil {
+		return err
+	}
 	b.names = newNames(b.as.Bot())
 	b.outbox = lanes.New(lanes.Numbers, outboxWorkers, b.carryOut)
 	b.registerMetrics(l.metrics)
 	return b.buildProxy(ctx, registration.ASToken, l)
 }
 
-// deviceMode says how ghosts get devices. Where only encrypted rooms would ask for one, none is needed yet.
+// deviceMode says how ghosts get devices. Where only encrypted rooms would ask for one, and none is read, none is needed.
 func (b *Bridge) deviceMode() string {
-	if b.cfg.Appservice.GhostDevices == "encrypted" {
+	if b.cfg.Appservice.GhostDevices == "encrypted" && !b.cfg.encrypts() {
 		return appservice.DeviceNone
 	}
 	return b.cfg.Appservice.DeviceMode
@@ -189,6 +203,9 @@ func (b *Bridge) deviceMode() string {
 func (b *Bridge) start(ctx context.Context, l *listeners) error {
 	if err := b.prepareBot(ctx); err != nil {
 		return err
+	}
+	if err := b.noteModes(ctx); err != nil {
+		return fmt.Errorf("writing how encrypted rooms are treated: %w", err)
 	}
 	if err := b.loadPortals(ctx); err != nil {
 		return err
@@ -214,6 +231,7 @@ func (b *Bridge) start(ctx context.Context, l *listeners) error {
 	l.serve(b)
 	b.goroutine(func() { b.sendTyping(b.running) })
 	b.goroutine(func() { b.attendRequests(b.running) })
+	b.goroutine(func() { b.buryOverdue(b.running) })
 	b.enterStored(b.running)
 	b.plumbConfigured(b.running)
 	return nil
@@ -226,6 +244,9 @@ func (b *Bridge) prepareBot(ctx context.Context) error {
 		err := crypto.PrepareBot(ctx, b.as.Bot())
 		if err == nil && b.cfg.Appservice.BotDisplayName != "" {
 			err = b.as.Bot().SetDisplayName(ctx, b.cfg.Appservice.BotDisplayName)
+		}
+		if err == nil {
+			err = b.prepareCipher(ctx)
 		}
 		if err == nil || appservice.IsPermanent(err) || isRefusal(err) {
 			return err

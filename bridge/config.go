@@ -22,12 +22,13 @@ type Config struct {
 	Homeserver HomeserverConfig `yaml:"homeserver"`
 	Appservice AppserviceConfig `yaml:"appservice"`
 	// Database is where everything is kept: "sqlite:trestle.db" or "postgres://user:password@host/name".
-	Database  string          `yaml:"database" secret:"true"`
-	Media     MediaConfig     `yaml:"media"`
-	Metrics   MetricsConfig   `yaml:"metrics"`
-	Bridge    BridgeConfig    `yaml:"bridge"`
-	Log       LogConfig       `yaml:"log"`
-	Retention RetentionConfig `yaml:"retention"`
+	Database   string           `yaml:"database" secret:"true"`
+	Media      MediaConfig      `yaml:"media"`
+	Metrics    MetricsConfig    `yaml:"metrics"`
+	Bridge     BridgeConfig     `yaml:"bridge"`
+	Encryption EncryptionConfig `yaml:"encryption"`
+	Log        LogConfig        `yaml:"log"`
+	Retention  RetentionConfig  `yaml:"retention"`
 
 	warnings []Mistake
 }
@@ -116,6 +117,8 @@ type BridgeConfig struct {
 type Plumb struct {
 	Room    string `yaml:"room"`    // "!id:domain" or "#alias:domain"
 	Channel string `yaml:"channel"` // as the network writes it
+	// Encryption is the room's own [EncryptionConfig] mode. Empty: that of all rooms.
+	Encryption string `yaml:"encryption"`
 }
 
 // MembershipConfig says which joins and leaves cross.
@@ -177,7 +180,8 @@ func DefaultConfig(info Info) *Config {
 			CommandPower: 50,
 			Membership:   MembershipConfig{ToMatrix: true, ToNetwork: true},
 		},
-		Log:       LogConfig{Level: "info", Format: "pretty"},
-		Retention: RetentionConfig{DeadLetters: 90 * day, Messages: 365 * day, Remote: 30 * day, Media: 30 * day},
+		Encryption: defaultEncryption(),
+		Log:        LogConfig{Level: "info", Format: "pretty"},
+		Retention:  RetentionConfig{DeadLetters: 90 * day, Messages: 365 * day, Remote: 30 * day, Media: 30 * day},
 	}
 }

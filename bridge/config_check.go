@@ -28,6 +28,7 @@ func (d *decoder) check(cfg *Config, n Network) {
 	d.checkMedia(&cfg.Media)
 	d.checkListeners(cfg)
 	d.checkBridge(&cfg.Bridge, n)
+	d.checkEncryption(cfg)
 	oneOf(d, "log.level", cfg.Log.Level, "trace", "debug", "info", "warn", "error")
 	oneOf(d, "log.format", cfg.Log.Format, "pretty", "json")
 	within(d, "retention.dead_letters", cfg.Retention.DeadLetters, time.Hour, 100*year)

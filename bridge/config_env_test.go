@@ -42,7 +42,7 @@ func TestConfigEnv_EverySetting_CanBeOverridden(t *testing.T) {
 		t.Errorf("got %+v", cfg)
 	}
 	if !slices.Equal(cfg.Bridge.Admins, []id.UserID{"@a:trestle.test", "@b:trestle.test"}) ||
-		!slices.Equal(cfg.Bridge.Plumb, []Plumb{{"!a:trestle.test", "#a"}, {"#b:trestle.test", "#b"}}) {
+		!slices.Equal(cfg.Bridge.Plumb, []Plumb{{Room: "!a:trestle.test", Channel: "#a"}, {Room: "#b:trestle.test", Channel: "#b"}}) {
 		t.Errorf("got %+v", cfg.Bridge)
 	}
 }

@@ -102,7 +102,7 @@ appservice:
   #bot_display_name: {DISPLAYNAME}
   # What the user IDs of people on {NAME} begin with.
   #ghosts: {GHOSTS}
-  # Which of those get a device: always, or encrypted (only those in encrypted rooms). With a device the homeserver
+  # Whether those get a device: always, or encrypted (only with encryption, below). With a device the homeserver
   # remembers what was sent, so that nothing is sent twice after a crash.
   #ghost_devices: always
   # How they get it: auto (found out by trying), msc4190 or login (it is a mistake when the homeserver cannot), or none.
@@ -176,6 +176,7 @@ bridge:
   # Rooms that are always connected to a channel. The bot joins them, so invite it to rooms that are not public. One entry:
   #   - room: "!id:your.domain" (or its alias, "#name:your.domain")
   #     channel: "the channel's name"
+  #     encryption: ghosts (as encryption.mode, for this room alone; left out: as all)
   #plumb: []
   # Users who may give the bot every command in every room: ["@you:your.domain"].
   #admins: []
@@ -187,6 +188,24 @@ bridge:
     #to_matrix: true
     # Matrix users who join and leave are named in the channel.
     #to_network: true
+
+# Rooms that are encrypted. The homeserver needs switches for it: "check" says which. More: docs/encryption.md
+encryption:
+  # off: the bot says once that it cannot read such a room, and nothing crosses. bot: the bot's device reads, and encrypts
+  # for the people on {NAME}; clients show that beside each message. ghosts: each who speaks has keys of its own.
+  #mode: off
+  # Whose devices are given the keys of what comes from {NAME}: cross-signed (those that their owners have verified, as
+  # clients demand by now), or any.
+  #send: cross-signed
+  # From whose devices messages are taken. With any, also what was not encrypted at all.
+  #receive: cross-signed
+  # How long a message whose key has not come holds up those behind it; at most 1m.
+  #hold: 10s
+  # How long it waits for its key after that, before its sender is told that it cannot be read.
+  #patience: 15m
+  # What the keys are encrypted with in the database; at least 16 characters. Empty: with a key that is in the database
+  # itself, so that who has the file has the keys. Once there are keys it cannot be changed.
+  #pickle_key: ""
 
 log:
   # trace, debug, info, warn or error. Durations in the log (took, wait) are milliseconds.

@@ -70,6 +70,9 @@ func (h *homeserverProbe) features(ctx context.Context, f *findings) {
 	h.reportLogin(f, works, login)
 	h.media(ctx, f)
 	h.pushes(ctx, f, device, works)
+	if h.cfg.encrypts() && !works {
+		f.fail("encryption", "see devices, above; or write encryption.mode: off", "keys belong to devices, and the homeserver does not let the bridge act as one")
+	}
 }
 
 // deleteDevice removes what features has made, also when the check was interrupted.

@@ -67,18 +67,22 @@ func (h *homeserverProbe) await(ctx context.Context) heard {
 }
 
 func (h *homeserverProbe) reportPush(f *findings, about string, came bool, now heard, what, key string) {
+	missing := f.warn
+	if h.cfg.encrypts() {
+		missing = f.fail // what the configuration asks for cannot work
+	}
 	switch {
 	case came:
 		f.ok(about, "the homeserver sends the bridge %s", what)
 	case h.brand == brandDendrite, h.brand == brandContinuwuity:
-		f.warn(about, "", "%v sends bridges no %s, and has no switch for it: encryption cannot work here", h.brand, what)
+		missing(about, "", "%v sends bridges no %s, and has no switch for it: encryption cannot work here", h.brand, what)
 	case now.foreign && !now.toDevice && !now.extensions:
 		f.warn(about, "start the bridge, and check again when it has been stopped; or look yourself: "+h.switchOn(key),
 			"cannot be found out now: the homeserver has older events for the bridge, and leaves %s away until they are taken", what)
 	case now.toDevice || now.extensions: // so it is not that it sends nothing
-		f.warn(about, h.switchOn(key), "the homeserver does not send the bridge %s, which encryption needs", what)
+		missing(about, h.switchOn(key), "the homeserver does not send the bridge %s, which encryption needs", what)
 	default:
-		f.warn(about, h.switchOn(key)+"; when that is so already, start the bridge once, which makes the homeserver send again, and check after stopping it",
+		missing(about, h.switchOn(key)+"; when that is so already, start the bridge once, which makes the homeserver send again, and check after stopping it",
 			"the homeserver did not send the bridge %s, which encryption needs", what)
 	}
 }

@@ -11,8 +11,6 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/rs/zerolog"
-
 	"github.com/trestle-bridge/trestle/appservice"
 	"github.com/trestle-bridge/trestle/store"
 )
@@ -83,30 +81,13 @@ func (p *program) uninstall(ctx context.Context, cfg *Config, r *appservice.Regi
 		fmt.Fprintf(p.stderr, format+"\n", args...)
 		return exitFailed
 	}
-	var said strings.Builder
-	f := &findings{out: &said}
-	probe, idle := p.newProbe(cfg, r)
-	defer idle()
-	defer probe.listen(f)()
-	switch {
-	case f.failed:
-		return say("%s", strings.TrimSuffix(said.String(), "\n"))
-	case probe.listener == nil:
-		return say("the bridge runs: something listens on %s (appservice.listen); stop it, and do this again", cfg.Appservice.Listen)
-	case !probe.versions(ctx, f) || !probe.token(ctx, f):
-		return say("%s", strings.TrimSuffix(said.String(), "\n"))
-	case probe.answeredElsewhere(ctx):
-		return say("the bridge runs somewhere else: it answers the homeserver at %s; stop it, and do this again", cfg.Appservice.Address)
-	}
-	s, err := store.Open(ctx, cfg.Database, store.Options{Log: zerolog.Nop()})
-	if errors.Is(err, store.ErrInUse) {
-		return say("the bridge runs: %v", err)
-	} else if err != nil {
-		return say("%s", withoutPassword(err.Error(), cfg.Database))
+	s, probe, done, err := p.alone(ctx, cfg, r)
+	if err != nil {
+		return say("%v", err)
 	}
 	u := &uninstallation{store: s, out: p.stdout, problems: p.stderr}
 	err = u.run(ctx, cfg, r)
-	if closing := s.Close(); err == nil && closing != nil {
+	if closing := done(); err == nil && closing != nil {
 		err = closing
 	}
 	switch {

@@ -116,7 +116,7 @@ func (b *Bridge) carry(ctx context.Context, row *store.Outgoing, crashes int) (r
 	}
 	b.metrics.attempt("retried")
 	wait := retryDelay(row.Attempts)
-	if asked := appservice.RetryAfter(err); asked > 0 {
+	if asked := max(appservice.RetryAfter(err), appservice.LaterWait(err)); asked > 0 {
 		wait = min(asked, longestWait) // it knows better than a delay that grows
 	}
 	log.Warn().Err(err).Int("attempt", row.Attempts+1).Dur("wait", wait).Msg("Could not do this on Matrix; trying again")
@@ -134,13 +134,13 @@ func (b *Bridge) do(ctx context.Context, row *store.Outgoing, o *outgoing) (comm
 	switch o.Op {
 	case opSentence, opBotJoin, opBotLeave, opMessage: // opMessage looks last of all before it sends
 	default:
-		if err := b.guard.Check(ctx, o.Room); isEncrypted(err) && o.Op != opState {
+		if err := b.admits(ctx, o.Room); isEncrypted(err) && o.Op != opState {
 			o.Reason = ""
 			if o.Op != opLeave && o.Op != opMembers {
 				return nil, nil // nobody comes into a room in which nothing can be said
 			}
 			o.Users = nil
-		} else if err != nil {
+		} else if err != nil && !(o.Op == opJoin && errors.Is(err, mautrix.MForbidden)) { // who comes first can be asked then
 			return nil, err
 		}
 	}
@@ -148,7 +148,11 @@ func (b *Bridge) do(ctx context.Context, row *store.Outgoing, o *outgoing) (comm
 	case opMessage:
 		return b.sendMessage(ctx, row, o)
 	case opSentence:
-		_, err := bot.SendMessage(ctx, o.Room, event.EventMessage, o.Content, row.TxnID)
+		speaker, err := b.speaker(ctx, o.Room)
+		if err != nil {
+			return nil, err
+		}
+		_, err = b.as.Ghost(speaker).SendMessage(ctx, o.Room, event.EventMessage, o.Content, row.TxnID)
 		return nil, err
 	case opState:
 		if _, err := bot.SendState(ctx, o.Room, event.Type{Type: o.Type, Class: event.StateEventType}, "", o.Content); err != nil {
@@ -199,11 +203,18 @@ func (b *Bridge) ghostInRoom(ctx context.Context, o *outgoing) (*appservice.Inte
 			return nil, err
 		}
 	}
+	if err := b.prepareGhost(ctx, o.Room, ghost); err != nil {
+		return nil, err
+	}
 	return ghost, ghost.EnsureJoined(ctx, o.Room)
 }
 
 func (b *Bridge) sendMessage(ctx context.Context, row *store.Outgoing, o *outgoing) (commit func(tx *store.Tx) error, err error) {
-	sender := b.as.Bot()
+	speaker, err := b.speaker(ctx, o.Room)
+	if err != nil {
+		return nil, err
+	}
+	sender := b.as.Ghost(speaker)
 	if o.User != nil {
 		if sender, err = b.ghostInRoom(ctx, o); err != nil {
 			return nil, err
@@ -218,10 +229,11 @@ func (b *Bridge) sendMessage(ctx context.Context, row *store.Outgoing, o *outgoi
 	}
 	// Last of all before bytes leave: plaintext never enters an encrypted room. Everything that could take long (joining,
 	// the device) is done, and a refused request is not repeated below here.
-	if err := b.guard.Check(ctx, o.Room); err != nil {
+	evType, content, err := b.wire(ctx, row, o, sender.UserID(), content)
+	if err != nil {
 		return nil, err
 	}
-	eventID, err := sender.SendMessage(ctx, o.Room, event.Type{Type: o.Type, Class: event.MessageEventType}, content, row.TxnID)
+	eventID, err := sender.SendMessage(ctx, o.Room, evType, content, row.TxnID)
 	if err != nil || o.Channel == "" {
 		return nil, err
 	}

@@ -9,7 +9,6 @@ import (
 	"maunium.net/go/mautrix/id"
 
 	"github.com/trestle-bridge/trestle/appservice"
-	"github.com/trestle-bridge/trestle/crypto"
 	"github.com/trestle-bridge/trestle/store"
 )
 
@@ -25,8 +24,10 @@ func (b *Bridge) checkPlumb(ctx context.Context, room id.RoomID, channel string)
 	if err := b.guard.Forget(ctx, room); err != nil {
 		return "", err
 	}
-	if err := b.guard.Check(ctx, room); errors.Is(err, crypto.ErrEncrypted) {
-		return "", refuse("This room is encrypted, and I cannot take part in encrypted rooms.")
+	if err := b.guard.Check(ctx, room); isEncrypted(err) {
+		if b.modes.of(room, name) == modeOff {
+			return "", refuse("This room is encrypted, and I cannot take part in encrypted rooms.")
+		}
 	} else if err != nil {
 		return "", err
 	}

@@ -96,11 +96,14 @@ func (s *sink) Online() {
 // Log is the bridge's log.
 func (s *sink) Log() *zerolog.Logger { return &s.b.log }
 
-// checkEncryption gives an encrypted room its sentence.
+// checkEncryption gives an encrypted room its sentence, where the bridge does not read it.
 func (b *Bridge) checkEncryption(ctx context.Context, room id.RoomID) error {
-	err := b.guard.Check(ctx, room)
+	err := b.admits(ctx, room)
 	if !isEncrypted(err) {
 		return err
+	}
+	if b.modes.later && b.portals.room(room) == nil {
+		return nil // perhaps it is the one that has another mode; if not, it gets its sentence with its first message
 	}
 	return b.apply(ctx, b.sentence(room)...)
 }

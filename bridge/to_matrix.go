@@ -83,7 +83,7 @@ func (b *Bridge) convert(ctx context.Context, p *portal, in *Incoming) ([]*outgo
 	case in.Text != nil:
 		return []*outgoing{b.message(p, in, textContent(in.Text), in.Text.ReplyTo)}, nil
 	case in.File != nil:
-		content, err := b.upload(ctx, in)
+		content, err := b.upload(ctx, p, in)
 		if err != nil {
 			return nil, err
 		}
@@ -145,22 +145,33 @@ func textContent(text *Text) *event.MessageEventContent {
 
 // upload puts a file on the homeserver before anything is stored: an upload that is repeated after a crash is another
 // unused file, never another message.
-func (b *Bridge) upload(ctx context.Context, in *Incoming) (*event.MessageEventContent, error) {
+func (b *Bridge) upload(ctx context.Context, p *portal, in *Incoming) (*event.MessageEventContent, error) {
 	ghost := b.as.Ghost(b.ghostID(in.Sender))
 	if err := ghost.EnsureRegistered(ctx); err != nil {
 		return nil, err
 	}
-	uri, err := ghost.Upload(ctx, in.File.Content, in.File.Size, in.File.MIME, in.File.Name)
-	if err != nil {
-		return nil, fmt.Errorf("uploading %q: %w", in.File.Name, err)
-	}
 	file := in.File
+	data, keys, err := b.sealFile(ctx, p.Room, file.Content)
+	if err != nil {
+		return nil, err
+	}
+	mime, name := file.MIME, file.Name
+	if keys != nil {
+		mime, name = "application/octet-stream", "" // the homeserver need not know
+	}
+	uri, err := ghost.Upload(ctx, data, file.Size, mime, name)
+	if err != nil {
+		return nil, fmt.Errorf("uploading %q: %w", file.Name, err)
+	}
 	content := &event.MessageEventContent{
 		MsgType: msgTypeOf(file.MIME), Body: file.Name, FileName: file.Name, URL: uri.CUString(),
 		Info: &event.FileInfo{MimeType: file.MIME, Size: int(file.Size), Width: file.Width, Height: file.Height},
 	}
 	if file.Caption != "" {
 		content.Body = file.Caption
+	}
+	if keys != nil {
+		content.URL, content.File = "", &event.EncryptedFileInfo{EncryptedFile: *keys(), URL: uri.CUString()}
 	}
 	return content, nil
 }

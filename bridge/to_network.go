@@ -27,14 +27,16 @@ var (
 // HandleEvent is called by the room's lane, one event at a time.
 func (b *Bridge) HandleEvent(ctx context.Context, ev *appservice.Event) ([]appservice.Effect, error) {
 	if ev.Kind != store.KindPDU {
-		return nil, nil // keys for devices: nothing uses them before the bridge can decrypt
+		return nil, b.handleKeys(ctx, ev)
 	}
 	if b.as.IsGhost(ev.Sender) || ev.Sender == b.as.Bot().UserID() {
 		return nil, nil // the bridge's own doing, echoed
 	}
 	switch ev.Type {
-	case event.EventMessage.Type, event.EventSticker.Type:
-		return b.handleMessage(ctx, ev)
+	case event.EventMessage.Type, event.EventSticker.Type, pollStart, pollStartOld:
+		return b.handlePlain(ctx, ev)
+	case event.EventEncrypted.Type:
+		return b.handleEncrypted(ctx, ev)
 	case event.StateMember.Type:
 		return b.handleMember(ctx, ev)
 	case event.StateTopic.Type:
@@ -43,11 +45,32 @@ func (b *Bridge) HandleEvent(ctx context.Context, ev *appservice.Event) ([]appse
 		return handleRedaction(ev)
 	case event.StateEncryption.Type:
 		if ev.StateKey != nil && *ev.StateKey == "" {
-			return b.sentence(ev.RoomID), nil
+			return b.becameEncrypted(ctx, ev.RoomID)
 		}
-	case event.EventEncrypted.Type:
-		return nil, appservice.Permanent(crypto.ErrEncrypted)
-	case "m.poll.start", "org.matrix.msc3381.poll.start":
+	}
+	return nil, nil
+}
+
+const pollStart, pollStartOld = "m.poll.start", "org.matrix.msc3381.poll.start"
+
+// handlePlain takes what somebody wrote in the clear.
+func (b *Bridge) handlePlain(ctx context.Context, ev *appservice.Event) ([]appservice.Effect, error) {
+	decoded, err := ev.Decode()
+	if err != nil {
+		return nil, appservice.Permanent(fmt.Errorf("it is not a message that this bridge understands: %w", err))
+	}
+	if err := b.takesPlain(ctx, ev.RoomID); err != nil {
+		return nil, err
+	}
+	return b.handleContent(ctx, ev, decoded)
+}
+
+// handleContent goes on with what somebody wrote: decoded is ev itself, or what was encrypted in it.
+func (b *Bridge) handleContent(ctx context.Context, ev *appservice.Event, decoded *event.Event) ([]appservice.Effect, error) {
+	switch decoded.Type.Type {
+	case event.EventMessage.Type, event.EventSticker.Type:
+		return b.handleMessage(ctx, ev, decoded)
+	case pollStart, pollStartOld:
 		return nil, appservice.Permanent(fmt.Errorf("%s has no polls", b.info.Name))
 	}
 	return nil, nil
@@ -58,8 +81,11 @@ func (b *Bridge) Buried(ctx context.Context, ev *appservice.Event, cause error) 
 	if ev.RoomID == "" || ev.StateKey != nil {
 		return nil
 	}
-	if errors.Is(cause, crypto.ErrEncrypted) || ev.Type == event.EventEncrypted.Type {
+	if isEncrypted(cause) {
 		return b.sentence(ev.RoomID)
+	}
+	if why := unreadable(cause); why != "" {
+		return b.tellUnread(ev, why)
 	}
 	if b.portals.room(ev.RoomID) == nil && b.abandoned[ev.RoomID] == "" {
 		return nil
@@ -86,13 +112,9 @@ func (b *Bridge) sentence(room id.RoomID) []appservice.Effect {
 	}}
 }
 
-func (b *Bridge) handleMessage(ctx context.Context, ev *appservice.Event) ([]appservice.Effect, error) {
-	decoded, err := ev.Decode()
-	if err != nil {
-		return nil, appservice.Permanent(fmt.Errorf("it is not a message that this bridge understands: %w", err))
-	}
+func (b *Bridge) handleMessage(ctx context.Context, ev *appservice.Event, decoded *event.Event) ([]appservice.Effect, error) {
 	content := decoded.Content.AsMessage()
-	if ev.Type == event.EventMessage.Type && content.MsgType == "" && content.Body == "" {
+	if decoded.Type.Type == event.EventMessage.Type && content.MsgType == "" && content.Body == "" {
 		return nil, nil // redacted before it came here: there is nothing to send
 	}
 	if words, ok := b.parseCommand(content.Body); ok && content.MsgType == event.MsgText {
@@ -108,7 +130,7 @@ func (b *Bridge) handleMessage(ctx context.Context, ev *appservice.Event) ([]app
 	if ev.InDoubt && b.guarantee() == AtMostOnce {
 		return nil, appservice.Permanent(InDoubt(errors.New("the bridge was stopped while it was sending it")))
 	}
-	if err := b.guard.Check(ctx, ev.RoomID); isEncrypted(err) {
+	if err := b.admits(ctx, ev.RoomID); isEncrypted(err) {
 		return nil, appservice.Permanent(err)
 	} else if err != nil {
 		return nil, err
@@ -206,7 +228,7 @@ func (b *Bridge) toMessage(ctx context.Context, p *portal, ev *appservice.Event,
 	if content.Format == event.FormatHTML {
 		msg.HTML = content.FormattedBody
 	}
-	if ev.Type == event.EventSticker.Type {
+	if decoded.Type.Type == event.EventSticker.Type {
 		msg.Kind = KindSticker
 	}
 	page := proxy.Page{Author: name, Room: ev.RoomID, Event: of, Sender: ev.Sender, Written: msg.Time}

@@ -29,7 +29,7 @@ func (b *Bridge) HandleEphemeral(ctx context.Context, e *appservice.Ephemeral) {
 	}
 	p := b.portals.room(e.RoomID)
 	sender, ok := b.session().(TypingSender)
-	if p == nil || !ok || b.guard.Check(ctx, e.RoomID) != nil {
+	if p == nil || !ok || b.admits(ctx, e.RoomID) != nil {
 		return
 	}
 	b.typersMu.Lock()
@@ -85,7 +85,7 @@ func (b *Bridge) sendTyping(ctx context.Context) {
 			if membership, err := b.store.Member(ctx, string(n.room), string(n.ghost)); err != nil || membership != "join" {
 				continue // a ghost that has said nothing yet is not in the room, and need not join to type
 			}
-			if b.guard.Check(ctx, n.room) != nil {
+			if b.admits(ctx, n.room) != nil {
 				continue
 			}
 			ctx, cancel := context.WithTimeout(ctx, 5*time.Second)

@@ -13,17 +13,19 @@ import (
 	"github.com/trestle-bridge/trestle/store"
 )
 
-// ErrEncrypted is why nothing is sent into an encrypted room, and nothing read from it.
-var ErrEncrypted = errors.New("the Matrix room is encrypted, and this bridge cannot take part in encrypted rooms yet")
+// ErrEncrypted is why nothing readable is sent into an encrypted room.
+var ErrEncrypted = errors.New("the Matrix room is encrypted, and this bridge takes no part in it")
 
 // Guard says which rooms must not see plaintext.
 type Guard struct {
 	store *store.Store
-	bot   *appservice.Intent
+	who   func(ctx context.Context, room id.RoomID) (*appservice.Intent, error)
 }
 
-// NewGuard makes a guard that asks the homeserver as bot, which must be in a room to be told about it.
-func NewGuard(s *store.Store, bot *appservice.Intent) *Guard { return &Guard{store: s, bot: bot} }
+// NewGuard makes a guard. who says as whom the homeserver is asked about a room: a user of the bridge's that is in it.
+func NewGuard(s *store.Store, who func(ctx context.Context, room id.RoomID) (*appservice.Intent, error)) *Guard {
+	return &Guard{store: s, who: who}
+}
 
 // Check returns nil if plaintext may be sent into the room and [ErrEncrypted] if it may not. Any other error means that
 // nobody knows: then nothing may be sent either, and it can be asked again.
@@ -67,7 +69,10 @@ func (g *Guard) Forget(ctx context.Context, room id.RoomID) error {
 
 func (g *Guard) ask(ctx context.Context, room id.RoomID) (encrypted bool, err error) {
 	var content event.EncryptionEventContent
-	err = g.bot.State(ctx, room, event.StateEncryption, "", &content)
+	who, err := g.who(ctx, room)
+	if err == nil {
+		err = who.State(ctx, room, event.StateEncryption, "", &content)
+	}
 	if errors.Is(err, mautrix.MNotFound) {
 		return false, nil
 	}
@@ -91,5 +96,10 @@ func Sentence(network string) *event.MessageEventContent {
 
 // SentenceOnce records in tx that the room gets its sentence now; it is false if the room has had it.
 func SentenceOnce(tx *store.Tx, room id.RoomID) (first bool, err error) {
-	return tx.SetNoticed(string(room), "encrypted")
+	return tx.SetNoticed(string(room), sentenceNotice)
 }
+
+const sentenceNotice = "encrypted"
+
+// ForgetSentences makes rooms be told again: what they were told was not true for a while.
+func ForgetSentences(tx *store.Tx) error { return tx.ForgetNotices(sentenceNotice) }

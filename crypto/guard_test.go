@@ -60,7 +60,7 @@ func newStage(t *testing.T) *stage {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.as.Stop(context.Background()) })
-	s.guard = crypto.NewGuard(s.store, s.as.Bot())
+	s.guard = crypto.NewGuard(s.store, func(context.Context, id.RoomID) (*appservice.Intent, error) { return s.as.Bot(), nil })
 	return s
 }
 

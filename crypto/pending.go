@@ -72,6 +72,3 @@ func (c *Crypto) beforeShare(ctx context.Context, m *machine, l *loaded, room id
 // judge says whether the sender's device is trusted enough for an event that was decrypted: ErrMismatch, ErrUntrusted. No lock
 // is held. It sets ev.Mautrix.TrustState.
 func (m *machine) judge(ctx context.Context, ev *event.Event, o *opening) error { return nil }
-
-// keyArrived puts what waits for a room key back into its lane, in the commit that stores the key (the bridge worker's Tx.Unpark).
-func (c *Crypto) keyArrived(tx *store.Tx, room id.RoomID, session id.SessionID) error { return nil }

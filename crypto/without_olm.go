@@ -10,6 +10,7 @@ import (
 	"maunium.net/go/mautrix/id"
 
 	"github.com/trestle-bridge/trestle/appservice"
+	"github.com/trestle-bridge/trestle/store"
 )
 
 // Crypto cannot be had without the build tag goolm.
@@ -34,6 +35,11 @@ func (*Crypto) Open(context.Context, *appservice.Event, id.UserID) (*event.Event
 
 // RequestKey returns [ErrNoOlm].
 func (*Crypto) RequestKey(context.Context, *appservice.Event, id.UserID) error { return ErrNoOlm }
+
+// Watch returns [ErrNoOlm].
+func (*Crypto) Watch(context.Context, id.RoomID, id.SessionID, id.UserID) (func(tx *store.Tx) (bool, error), error) {
+	return nil, ErrNoOlm
+}
 
 // Seal returns [ErrNoOlm].
 func (*Crypto) Seal(context.Context, Sealing) (json.RawMessage, error) { return nil, ErrNoOlm }

@@ -37,6 +37,12 @@ func (tx *Tx) SetNoticed(room, what string) (fresh bool, err error) {
 	return n > 0, doing(err, "remembering the notice %q in room %s", what, room)
 }
 
+// ForgetNotices makes it be said once more in every room.
+func (tx *Tx) ForgetNotices(what string) error {
+	_, err := tx.exec(`DELETE FROM noticed WHERE what = $1`, toColumn(what))
+	return doing(err, "forgetting the notices %q", what)
+}
+
 // SetMember remembers a user's membership in a room: "join", "invite", "leave", "ban", "knock". The empty membership
 // forgets the user.
 func (tx *Tx) SetMember(room, user, membership string) error {

@@ -15,5 +15,6 @@
 //   - 200: the answer to a transaction of the homeserver
 //   - PUT send, PUT devices, POST register, POST join, POST createRoom and so on, by method and the last fixed word of the
 //     path: a request to the homeserver, and its answer
+//   - seal: encrypting a message for Matrix, and the commit of its ciphertext
 //   - irc write: a line of a message to the IRC server
 package failpoint

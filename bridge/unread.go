@@ -1,0 +1,180 @@
+package bridge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"maunium.net/go/mautrix/event"
+	"maunium.net/go/mautrix/id"
+
+	"github.com/trestle-bridge/trestle/appservice"
+	"github.com/trestle-bridge/trestle/crypto"
+)
+
+// This file is what becomes of encrypted events that cannot be read. One whose key has not come holds up its room for a while; then it is parked, and
+// its key asked for; when that comes it is handled after all, and when it does not it is a dead letter. All others are dead letters at once.
+
+// errPlain is why what was written in the clear into an encrypted room is not taken: anybody on the way could have written it.
+var errPlain = errors.New("it was not encrypted, as everything in this room should be")
+
+// unreadable says why an event cannot be read, in words for its sender. Empty: it is something else that is wrong.
+func unreadable(err error) string {
+	switch {
+	case errors.Is(err, crypto.ErrNoKey), errors.Is(err, crypto.ErrNoMachine):
+		return "the key to read it never came. Write it again; if that does not help, log out of your client and in again"
+	case errors.Is(err, crypto.ErrUntrusted):
+		return "it comes from a device that its owner has not verified. Verify it in your client's settings, and write it again"
+	case errors.Is(err, crypto.ErrReplayed):
+		return "it repeats an earlier message"
+	case errors.Is(err, crypto.ErrMismatch):
+		return "it does not come from the device that it names"
+	case errors.Is(err, crypto.ErrCorrupt), errors.Is(err, crypto.ErrNotForMe):
+		return "it is damaged, or was changed on its way"
+	case errors.Is(err, errPlain):
+		return errPlain.Error()
+	}
+	return ""
+}
+
+// tellUnread tells the sender of an event that cannot be read, once for all of a kind.
+func (b *Bridge) tellUnread(ev *appservice.Event, why string) []appservice.Effect {
+	if !b.firstTelling("unread", string(ev.RoomID), string(ev.Sender), why) {
+		return nil
+	}
+	return b.answer(ev, fmt.Sprintf("I cannot read this message, and it did not reach %s: %s.", b.info.Name, why))
+}
+
+// sessionOf says which session of its room an event was encrypted in.
+func sessionOf(ev *appservice.Event) (id.SessionID, error) {
+	decoded, err := ev.Decode()
+	if err != nil {
+		return "", err
+	}
+	content, ok := decoded.Content.Parsed.(*event.EncryptedEventContent)
+	if !ok || content.SessionID == "" {
+		return "", appservice.Permanent(fmt.Errorf("%w: it names no session", crypto.ErrCorrupt))
+	}
+	return content.SessionID, nil
+}
+
+// awaitKey is for an event whose key is not there.
+func (b *Bridge) awaitKey(ctx context.Context, ev *appservice.Event, reader id.UserID, cause error) ([]appservice.Effect, error) {
+	if ev.InDoubt { // it was read before, and perhaps sent
+		return nil, appservice.Permanent(InDoubt(fmt.Errorf("the bridge was stopped while it was sending it, and cannot read it again: %w", cause)))
+	}
+	session, err := sessionOf(ev)
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	if left := b.held.wait(ev, session, now, b.cfg.Encryption.Hold); left > 0 {
+		return nil, appservice.LaterIn(left, cause)
+	}
+	changed, err := b.cipher.Watch(ctx, ev.RoomID, session, reader)
+	if err != nil {
+		return nil, err
+	}
+	if opened, err := b.cipher.Open(ctx, ev, reader); err == nil { // the key came before it was watched for
+		b.held.forget(ev.RoomID)
+		return b.handleContent(ctx, ev, opened)
+	}
+	if b.held.giveUp(ev.RoomID, session, now.Add(b.cfg.Encryption.Patience)) {
+		b.log.Warn().Err(cause).Stringer("room", ev.RoomID).Stringer("event_id", ev.ID).Str("session", string(session)).Msg("The key of an event has not come; asking for it")
+		if err := b.cipher.RequestKey(ctx, ev, reader); err != nil {
+			b.log.Warn().Err(err).Stringer("event_id", ev.ID).Msg("The key of an event cannot be asked for")
+		}
+	}
+	return []appservice.Effect{b.as.Park(ev, session, now.Add(b.cfg.Encryption.Patience), changed)}, nil
+}
+
+// maxHeld is how many rooms and sessions are remembered. To forget one makes its room be held up once more.
+const maxHeld = 10_000
+
+// held remembers which rooms are held up by an event without a key, since when, and the keys of which sessions are not waited for like that any more.
+type held struct {
+	mu    sync.Mutex
+	rooms map[id.RoomID]heldEvent
+	over  map[heldSession]time.Time // until when
+}
+
+type heldEvent struct {
+	event id.EventID
+	since time.Time
+}
+
+type heldSession struct {
+	room    id.RoomID
+	session id.SessionID
+}
+
+func newHeld() *held {
+	return &held{rooms: map[id.RoomID]heldEvent{}, over: map[heldSession]time.Time{}}
+}
+
+// wait gives how long an event still holds up its room.
+func (h *held) wait(ev *appservice.Event, session id.SessionID, now time.Time, hold time.Duration) time.Duration {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if now.Before(h.over[heldSession{ev.RoomID, session}]) {
+		return 0
+	}
+	known := h.rooms[ev.RoomID]
+	if known.event != ev.ID {
+		if len(h.rooms) >= maxHeld {
+			clear(h.rooms)
+		}
+		known = heldEvent{ev.ID, now}
+		h.rooms[ev.RoomID] = known
+	}
+	return hold - now.Sub(known.since)
+}
+
+// giveUp notes that events of this session hold nothing up before until, and is false if that was known.
+func (h *held) giveUp(room id.RoomID, session id.SessionID, until time.Time) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.rooms, room)
+	key := heldSession{room, session}
+	if time.Now().Before(h.over[key]) {
+		return false
+	}
+	if len(h.over) >= maxHeld {
+		clear(h.over)
+	}
+	h.over[key] = until
+	return true
+}
+
+func (h *held) forget(room id.RoomID) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.rooms, room)
+}
+
+const (
+	overdueEvery = 5 * time.Second
+	overdueBatch = 100
+)
+
+// buryOverdue runs until the bridge stops: it makes dead letters of what has waited too long for its key.
+func (b *Bridge) buryOverdue(ctx context.Context) {
+	tick := time.NewTicker(min(overdueEvery, max(b.cfg.Encryption.Patience/4, time.Millisecond)))
+	defer tick.Stop()
+	for {
+		for n := overdueBatch; n == overdueBatch; {
+			var err error
+			if n, err = b.as.BuryOverdue(ctx, overdueBatch, crypto.ErrNoKey); err != nil && ctx.Err() == nil {
+				b.failIfLost(err)
+				b.log.Warn().Err(err).Msg("What has waited too long for its key cannot be taken away now")
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}

@@ -1,0 +1,46 @@
+//go:build goolm
+
+package crypto
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"maunium.net/go/mautrix/id"
+
+	"github.com/trestle-bridge/trestle/store"
+)
+
+// keyArrived takes up what waits for a room key, in the commit that stores the key.
+func (c *Crypto) keyArrived(tx *store.Tx, room id.RoomID, session id.SessionID) error {
+	return c.as.Unpark(tx, room, session)
+}
+
+// Watch notes what reader has of the key of a session now. changed says in a job whether that is another or more by then: a key that comes between the
+// attempt to open an event and the commit that parks it must not be missed.
+func (c *Crypto) Watch(ctx context.Context, room id.RoomID, session id.SessionID, reader id.UserID) (changed func(tx *store.Tx) (bool, error), err error) {
+	m, release, err := c.useOf(ctx, reader)
+	if err != nil {
+		return nil, fmt.Errorf("look for the key of %s: %w", room, err)
+	}
+	defer release()
+	account := m.account()
+	read := func(ctx context.Context) (key string, err error) {
+		err = c.keys.QueryRow(ctx, `SELECT COALESCE(session, '') FROM crypto_megolm_inbound_session WHERE room_id = $1 AND session_id = $2 AND account_id = $3`,
+			room, session, account).Scan(&key)
+		if errors.Is(err, sql.ErrNoRows) {
+			return "", nil
+		}
+		return key, err
+	}
+	before, err := read(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("look for the key of %s: %w", room, err)
+	}
+	return func(tx *store.Tx) (bool, error) {
+		now, err := read(tx.Context(ctx))
+		return now != before, err
+	}, nil
+}
