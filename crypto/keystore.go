@@ -41,18 +41,58 @@ func (s *keyStore) write(ctx context.Context, write func(ctx context.Context) er
 		}
 		return err
 	}
+	return s.commit(ctx, write)
+}
+
+// commit writes what is staged, and then write if there is any.
+func (s *keyStore) commit(ctx context.Context, write func(ctx context.Context) error) error {
 	op := operationOf(ctx)
 	if op == nil {
 		return errBackground
 	}
-	if err := op.failed(); err != nil {
+	writes, err := op.take()
+	if write != nil {
+		writes = append(writes, write)
+	}
+	if err != nil || len(writes) == 0 {
 		return err
 	}
-	err := s.c.commit(ctx, func(ctx context.Context, _ *store.Tx) error { return write(ctx) })
+	err = s.c.commit(ctx, func(ctx context.Context, _ *store.Tx) error {
+		for _, write := range writes {
+			if err := write(ctx); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 	if err != nil {
 		op.fail(fmt.Errorf("write keys of %s: %w", s.AccountID, err))
 	}
 	return err
+}
+
+// maxStaged bounds what is written in one job.
+const maxStaged = 256
+
+// stage is write for what mautrix writes for one device after the other when it shares a key: it waits for the next write, for who
+// reads, and for a request, before which it is committed. So a key for a hundred devices is one commit, and what leaves is on disk all the same.
+func (s *keyStore) stage(ctx context.Context, write func(ctx context.Context) error) error {
+	op := operationOf(ctx)
+	if store.TxOf(ctx) != nil || op == nil {
+		return s.write(ctx, write)
+	}
+	if staged, err := op.stage(write); err != nil || staged < maxStaged {
+		return err
+	}
+	return s.commit(ctx, nil)
+}
+
+// settle commits what is staged, for who reads.
+func (s *keyStore) settle(ctx context.Context) error {
+	if store.TxOf(ctx) != nil || operationOf(ctx) == nil {
+		return nil
+	}
+	return s.commit(ctx, nil)
 }
 
 func (s *keyStore) PutAccount(ctx context.Context, a *crypto.OlmAccount) error {
@@ -60,11 +100,30 @@ func (s *keyStore) PutAccount(ctx context.Context, a *crypto.OlmAccount) error {
 }
 
 func (s *keyStore) AddSession(ctx context.Context, key id.SenderKey, o *crypto.OlmSession) error {
-	return s.write(ctx, func(ctx context.Context) error { return s.SQLCryptoStore.AddSession(ctx, key, o) })
+	return s.stage(ctx, func(ctx context.Context) error { return s.SQLCryptoStore.AddSession(ctx, key, o) })
+}
+
+func (s *keyStore) GetSessions(ctx context.Context, key id.SenderKey) (crypto.OlmSessionList, error) {
+	if err := s.settle(ctx); err != nil {
+		return nil, err
+	}
+	return s.SQLCryptoStore.GetSessions(ctx, key)
+}
+
+func (s *keyStore) GetLatestSession(ctx context.Context, key id.SenderKey) (*crypto.OlmSession, error) {
+	if err := s.settle(ctx); err != nil {
+		return nil, err
+	}
+	return s.SQLCryptoStore.GetLatestSession(ctx, key)
+}
+
+// HasSession says no when it cannot know, as mautrix's does: the error is the operation's.
+func (s *keyStore) HasSession(ctx context.Context, key id.SenderKey) bool {
+	return s.settle(ctx) == nil && s.SQLCryptoStore.HasSession(ctx, key)
 }
 
 func (s *keyStore) UpdateSession(ctx context.Context, key id.SenderKey, o *crypto.OlmSession) error {
-	return s.write(ctx, func(ctx context.Context) error { return s.SQLCryptoStore.UpdateSession(ctx, key, o) })
+	return s.stage(ctx, func(ctx context.Context) error { return s.SQLCryptoStore.UpdateSession(ctx, key, o) })
 }
 
 func (s *keyStore) DeleteSession(ctx context.Context, key id.SenderKey, o *crypto.OlmSession) error {
@@ -156,9 +215,16 @@ func (s *keyStore) RemoveOutboundGroupSession(ctx context.Context, room id.RoomI
 }
 
 func (s *keyStore) MarkOutboundGroupSessionShared(ctx context.Context, user id.UserID, key id.IdentityKey, session id.SessionID) error {
-	return s.write(ctx, func(ctx context.Context) error {
+	return s.stage(ctx, func(ctx context.Context) error {
 		return s.SQLCryptoStore.MarkOutboundGroupSessionShared(ctx, user, key, session)
 	})
+}
+
+func (s *keyStore) IsOutboundGroupSessionShared(ctx context.Context, user id.UserID, key id.IdentityKey, session id.SessionID) (bool, error) {
+	if err := s.settle(ctx); err != nil {
+		return false, err
+	}
+	return s.SQLCryptoStore.IsOutboundGroupSessionShared(ctx, user, key, session)
 }
 
 func (s *keyStore) ValidateMessageIndex(ctx context.Context, session id.SessionID, ev id.EventID, index uint, timestamp int64) (ok bool, err error) {

@@ -194,7 +194,9 @@ func (m *machine) olmWorkLocked(ctx context.Context, create bool, work func(ctx 
 	if err != nil {
 		return err
 	}
+	op.settle = func(ctx context.Context) error { return l.store.commit(ctx, nil) }
 	err = work(ctx, l)
+	_ = op.settle(ctx) // its error is the operation's
 	if failed := op.failed(); failed != nil {
 		m.discard()
 		return failed
@@ -204,8 +206,11 @@ func (m *machine) olmWorkLocked(ctx context.Context, create bool, work func(ctx 
 
 // operation is work that may write; it keeps the first error of a write, because mautrix goes on after some.
 type operation struct {
-	mu  sync.Mutex
-	err error
+	settle func(ctx context.Context) error // commits what is staged
+
+	mu     sync.Mutex
+	err    error
+	staged []func(ctx context.Context) error // writes that wait; see [keyStore.stage]
 }
 
 type operationKey struct{}
@@ -223,13 +228,31 @@ func (op *operation) fail(err error) {
 	}
 }
 
+func (op *operation) stage(write func(ctx context.Context) error) (staged int, err error) {
+	op.mu.Lock()
+	defer op.mu.Unlock()
+	if op.err == nil {
+		op.staged = append(op.staged, write)
+	}
+	return len(op.staged), op.err
+}
+
+// take gives the writes that wait, which are now the caller's.
+func (op *operation) take() (staged []func(ctx context.Context) error, err error) {
+	op.mu.Lock()
+	defer op.mu.Unlock()
+	staged, op.staged = op.staged, nil
+	return staged, op.err
+}
+
 func (op *operation) failed() error {
 	op.mu.Lock()
 	defer op.mu.Unlock()
 	return op.err
 }
 
-// guardedTransport lets nothing leave from within a job, which would wait for the network, nor after a write has failed.
+// guardedTransport lets nothing leave from within a job, which would wait for the network, nor before everything is written that was to
+// be, or after that has failed.
 type guardedTransport struct{ base http.RoundTripper }
 
 func (t guardedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -237,7 +260,7 @@ func (t guardedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, fmt.Errorf("%s %s in the middle of a commit", r.Method, r.URL.Path)
 	}
 	if op := operationOf(r.Context()); op != nil {
-		if err := op.failed(); err != nil {
+		if err := op.settle(r.Context()); err != nil {
 			return nil, err
 		}
 	}

@@ -11,12 +11,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"maunium.net/go/mautrix/event"
 	"maunium.net/go/mautrix/id"
 
 	"github.com/trestle-bridge/trestle/bridgetest"
 	"github.com/trestle-bridge/trestle/crypto"
 	"github.com/trestle-bridge/trestle/store"
+	"github.com/trestle-bridge/trestle/store/storetest"
 )
 
 // toDevices is how many to-device requests the homeserver was sent.
@@ -141,7 +143,9 @@ func TestSeal_SessionThatCannotBeStored_NothingIsSent(t *testing.T) {
 
 // Many rooms encrypt and share, to-device messages come in, and groups of jobs fail and run again, all at once.
 func TestCrypto_AllAtOnce_NothingBlocksAndAllIsRead(t *testing.T) {
-	w, bot, _, h := prepared(t)
+	w, bot, _, _ := prepared(t)
+	bob := newPerson(w, "bob") // the bridge would answer over the session of the hand, which the person's client does not know
+	h := w.hand(bob, bot)
 	rooms := make([]id.RoomID, 6)
 	for i := range rooms {
 		rooms[i] = w.room(bot)
@@ -172,7 +176,7 @@ func TestCrypto_AllAtOnce_NothingBlocksAndAllIsRead(t *testing.T) {
 			if err := w.crypto.HandleKeys(t.Context(), h.encrypt(h.payload(key))); err != nil {
 				t.Error(err)
 			}
-			opened, err := w.crypto.Open(t.Context(), w.alice.sealedWith(key, fmt.Sprint("$olm", i), "one of many"), bot)
+			opened, err := w.crypto.Open(t.Context(), bob.sealedWith(key, fmt.Sprint("$olm", i), "one of many"), bot)
 			if err != nil || text(opened) != "one of many" {
 				t.Errorf("%q, %v", text(opened), err)
 			}
@@ -257,5 +261,60 @@ func (w *world) settleKeys() {
 			return
 		}
 		time.Sleep(time.Millisecond)
+	}
+}
+
+// jobs is how many jobs the store has committed.
+func (w *world) jobs() int {
+	w.t.Helper()
+	registry := prometheus.NewPedanticRegistry()
+	w.no(registry.Register(w.store.Collector()))
+	families, err := registry.Gather()
+	w.no(err)
+	for _, family := range families {
+		if strings.HasSuffix(family.GetName(), "commit_jobs_total") {
+			return int(family.GetMetric()[0].GetCounter().GetValue())
+		}
+	}
+	w.t.Fatal("jobs are not counted")
+	return 0
+}
+
+// Each device has an Olm session that moves, and is noted down: what is written for all of them waits for the disk together.
+func TestShare_WithManyDevices_WritesForAllOfThemAtOnce(t *testing.T) {
+	w, bot, room, _ := prepared(t)
+	people := []*person{w.alice}
+	for i := range 12 {
+		p := newPerson(w, fmt.Sprint("p", i))
+		_, err := p.Join(t.Context(), string(room))
+		w.no(err)
+		people = append(people, p)
+	}
+	w.settleKeys()
+	seal := func() json.RawMessage {
+		sealed, err := w.crypto.Seal(t.Context(), crypto.Sealing{Room: room, Machine: bot, Type: "m.room.message", Content: message("for all")})
+		w.no(err)
+		return sealed
+	}
+	seal()
+	db, err := w.store.Foreign()
+	w.no(err)
+	storetest.Commit(t, w.store, func(tx *store.Tx) error { // so that a key is shared again, over the sessions that are there
+		_, err := db.Exec(tx.Context(t.Context()), `DELETE FROM crypto_megolm_outbound_session`)
+		return err
+	})
+	before := w.jobs()
+	sealed := seal()
+	if n := w.jobs() - before; n >= len(people) {
+		t.Errorf("%d jobs for %d devices", n, len(people))
+	}
+	for i, p := range people {
+		p.sync(room)
+		ev, err := p.encryptedEvent(room, fmt.Sprint("$", i), object(sealed)).Decode()
+		w.no(err)
+		ev.Sender = bot
+		if read, err := p.olm.DecryptMegolmEvent(t.Context(), ev); err != nil || text(read) != "for all" {
+			t.Errorf("%s: %q, %v", p.ID(), text(read), err)
+		}
 	}
 }

@@ -101,7 +101,7 @@ func (w *world) HandleEvent(ctx context.Context, ev *appservice.Event) ([]appser
 		w.keys <- err
 		return nil, err
 	case ev.Type == event.EventEncrypted.Type:
-		w.events <- ev
+		w.events <- &appservice.Event{Kind: ev.Kind, Type: ev.Type, Sender: ev.Sender, RoomID: ev.RoomID, ID: ev.ID, Raw: ev.Raw} // ev is the lane's
 	}
 	return nil, nil
 }
