@@ -161,8 +161,8 @@ var simulated = []mutant{
 		"bench/simulation", simulation,
 	}, {
 		"simulation: the transaction ID is derived", "bridge/outbox.go",
-		`eventID, err := sender.SendMessage(ctx, o.Room, event.Type{Type: o.Type, Class: event.MessageEventType}, content, row.TxnID)`,
-		`eventID, err := sender.SendMessage(ctx, o.Room, event.Type{Type: o.Type, Class: event.MessageEventType}, content, assignID())`,
+		`eventID, err := sender.SendMessage(ctx, o.Room, evType, content, row.TxnID)`,
+		`eventID, err := sender.SendMessage(ctx, o.Room, evType, content, assignID())`,
 		"bench/simulation", simulation,
 	}, {
 		"simulation: what the network gives again is known by its ID", "bridge/to_matrix.go",
