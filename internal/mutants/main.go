@@ -87,7 +87,7 @@ type laboratory struct {
 }
 
 // testWithin bounds one test. A mutant that waits for ever is killed too, but for the simulation, in which nothing waits for ever.
-const testWithin = 4 * time.Minute
+const testWithin = 5 * time.Minute
 
 // try returns nil when the mutant is killed.
 func (l *laboratory) try(ctx context.Context, m mutant) error {
