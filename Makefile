@@ -59,8 +59,8 @@ endif
 soak-hour: modules ## the IRC bridge under load for an hour: memory and goroutines stay what they are; SOAK_MINUTES=10 for less
 	SOAK_MINUTES=$(or $(SOAK_MINUTES),60) $(GO) test -tags '$(TAGS)' -count=1 -timeout 3h -v -run 'UnderLoadForLong' ./bench/soak
 
-mutants: modules ## guards taken out one by one: a test must notice each; MUTANTS='doubt MAC' for those whose names have such a word
-	$(GO) run ./internal/mutants -tags '$(TAGS),failpoints' $(MUTANTS)
+mutants: modules ## guards taken out one by one: a test must notice each; SHORT=1 for five, MUTANTS='doubt MAC' for those whose names have such a word
+	$(GO) run ./internal/mutants -tags '$(TAGS),failpoints' $(if $(SHORT),-short) $(MUTANTS)
 
 lint: modules $(STATICCHECK) ## gofmt, go vet and staticcheck over both modules; the shell scripts' syntax
 	@echo "gofmt"; files=$$(gofmt -l .); [ -z "$$files" ] || { echo "not formatted as gofmt does:"; echo "$$files"; exit 1; }

@@ -2,6 +2,9 @@
 // notices. From the root of the module:
 //
 //	go run ./internal/mutants          # all of them, or those whose names contain an argument
+//	go run ./internal/mutants -short   # the five on which the promise stands
+//
+// Some guards are tried twice: by a test of their own, and by the simulation (bench/simulation), which knows of none of them.
 //
 // Nothing in the tree is changed: each package's tests are compiled with the mutated file in the place of the real one
 // (go build -overlay). A mutant is killed when its test fails with it and passes without it. The program prints a table and

@@ -34,6 +34,11 @@ func TestMutants_EachChangesSomethingAndHasAName(t *testing.T) {
 		}
 		names[m.name] = true
 	}
+	for _, name := range fundamental {
+		if !names[name] {
+			t.Errorf("there is no mutant %q", name)
+		}
+	}
 }
 
 // Who changes a guard's line hears of it at once, and not when the mutants are next run.

@@ -142,6 +142,11 @@ var mutants = []mutant{
 	},
 }
 
+// fundamental are those on which the promise stands: .ci/run tries them.
+var fundamental = []string{
+	"events are de-duplicated", "commits are synced", "the mark of doubt is made", "a request names its device", "the MAC of a link is compared",
+}
+
 // simulated are guards that the simulation must miss too: it knows none of them, and only sees what people see.
 var simulated = []mutant{
 	{
