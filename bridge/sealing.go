@@ -43,10 +43,17 @@ func (b *Bridge) wire(ctx context.Context, row *store.Outgoing, o *outgoing, sen
 	if err := b.cipher.Prepare(ctx, machine); err != nil {
 		return event.Type{}, nil, fmt.Errorf("giving %s its keys: %w", machine, err)
 	}
+	content, clear, err := takeClear(content)
+	if err != nil {
+		return event.Type{}, nil, err
+	}
 	failpoint.Before("seal")
 	_, err = b.cipher.Seal(ctx, crypto.Sealing{
 		Room: o.Room, Machine: machine, Type: o.Type, Content: content,
-		Record: func(tx *store.Tx, sealed json.RawMessage) error {
+		Record: func(tx *store.Tx, sealed json.RawMessage) (err error) {
+			if sealed, err = putClear(sealed, clear); err != nil {
+				return err
+			}
 			row.Sealed = sealed
 			return tx.OutgoingSealed(row.ID, row.Sealed, true)
 		},
