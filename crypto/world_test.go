@@ -40,6 +40,7 @@ type world struct {
 
 	registration *appservice.Registration
 	serve        atomic.Pointer[appservice.AppService]
+	handles      atomic.Pointer[crypto.Crypto] // crypto, for the lanes
 }
 
 func newWorld(t *testing.T) *world { return newWorldOn(t, storetest.New(t)) }
@@ -86,6 +87,7 @@ func (w *world) reopen() {
 	c, err := crypto.New(w.t.Context(), crypto.Options{Store: w.store, AS: w.as, PickleKey: pickleKey})
 	w.no(err)
 	w.crypto = c
+	w.handles.Store(c)
 	w.t.Cleanup(func() { _ = c.Close() })
 }
 
@@ -97,7 +99,7 @@ func (w *world) HandleEvent(ctx context.Context, ev *appservice.Event) ([]appser
 	case ev.Kind == store.KindToDevice && w.held.Load():
 		w.toward <- ev
 	case ev.Kind != store.KindPDU:
-		err := w.crypto.HandleKeys(ctx, ev)
+		err := w.handles.Load().HandleKeys(ctx, ev)
 		w.keys <- err
 		return nil, err
 	case ev.Type == event.EventEncrypted.Type:
