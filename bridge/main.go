@@ -27,7 +27,8 @@ const (
 // Its subcommands are config (writes a commented configuration), registration (writes the file that the homeserver needs),
 // check (finds every mistake and tries every connection), run, deadletters (lists, shows, replays and drops what could not
 // be delivered), media (lists, revokes and signs links to media, and has their keys), both while the bridge runs or not,
-// proxy (answers those links in a process of its own), uninstall (removes what the bridge made), version and help. Each takes -config FILE, by default config.yaml.
+// proxy (answers those links in a process of its own), reset-cross-signing
+// (new keys for the bot), uninstall (removes what the bridge made), version and help. Each takes -config FILE, by default config.yaml.
 // The first SIGTERM or SIGINT makes run and proxy finish what is under way; a second one ends it at once.
 //
 // The exit status is 0 when all went well, 1 when something failed, 2 when the command line, the configuration or the
@@ -66,6 +67,7 @@ func subcommands() []subcommand {
 		{name: "deadletters", help: "list, show, replay or drop what could not be delivered", below: letterSubcommands()},
 		{name: "media", help: "list, revoke or sign links to media; keys: the keys that sign them", below: mediaSubcommands()},
 		{name: "proxy", help: "answer links to media, in a process of its own", flags: (*program).proxyCommand},
+		{name: "reset-cross-signing", help: "give the bot, or a ghost, new cross-signing keys and a recovery key", flags: (*program).crossSigningCommand},
 		{name: "uninstall", help: "remove what the bridge made on the homeserver, or say what that is", flags: (*program).uninstallCommand},
 		{name: "version", help: "print what this is made of", flags: (*program).versionCommand},
 	}
@@ -173,9 +175,9 @@ func (p *program) usage(w io.Writer) {
 	info := p.network.Info()
 	fmt.Fprintf(w, "A bridge between Matrix and %s.\n\nUsage: %s SUBCOMMAND [-config FILE]\n\n", info.Name, programName())
 	for _, c := range subcommands() {
-		fmt.Fprintf(w, "  %-14s%s\n", c.name, c.help)
+		fmt.Fprintf(w, "  %-21s%s\n", c.name, c.help)
 	}
-	fmt.Fprintf(w, "  %-14s%s\n", "help", "print this")
+	fmt.Fprintf(w, "  %-21s%s\n", "help", "print this")
 	fmt.Fprintf(w, `
 -config is config.yaml unless given. SUBCOMMAND -help lists a subcommand's options.
 

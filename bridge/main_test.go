@@ -50,7 +50,7 @@ func writeConfig(t *testing.T, more string) (path string) {
 func TestMain_NoOrUnknownSubcommand_IsWrongUsage(t *testing.T) {
 	invoke(plainNetwork{}, nil).want(t, exitWrong, "", "registration")
 	invoke(plainNetwork{}, nil, "chekc").want(t, exitWrong, "", `there is no subcommand "chekc"; write check`)
-	invoke(plainNetwork{}, nil, "frobnicate").want(t, exitWrong, "", "write one of config, registration, check, run, deadletters, media, proxy, uninstall, version")
+	invoke(plainNetwork{}, nil, "frobnicate").want(t, exitWrong, "", "write one of config, registration, check, run, deadletters, media, proxy, reset-cross-signing, uninstall, version")
 	invoke(plainNetwork{}, nil, "run", "config.yaml").want(t, exitWrong, "", `run takes no argument "config.yaml"`)
 	invoke(plainNetwork{}, nil, "media", "list", "17").want(t, exitWrong, "", `media list takes no argument "17"`)
 	invoke(plainNetwork{}, nil, "run", "-cofnig", "x").want(t, exitWrong, "", "-cofnig")
