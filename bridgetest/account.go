@@ -18,7 +18,8 @@ type account struct {
 	devices     map[string]*device
 	devicesAt   int64 // position at which the devices or keys last changed
 	crossKeys   map[string]json.RawMessage
-	accountData map[string]stored // by room ID (empty: global) and type, with a NUL between
+	signatures  map[string]map[string]map[string]string // by device ID or public key, signer and key ID: those added to the keys' own
+	accountData map[string]stored                       // by room ID (empty: global) and type, with a NUL between
 	moderation  Moderation
 	presence    map[string]any
 	presenceAt  int64
@@ -34,9 +35,14 @@ type device struct {
 	id       string
 	name     *string
 	keys     json.RawMessage
-	oneTime  map[string]json.RawMessage // by "algorithm:id"
-	fallback map[string]*fallbackKey    // by algorithm
+	oneTime  []oneTimeKey            // as they were uploaded
+	fallback map[string]*fallbackKey // by algorithm
 	inbox    []toDevice
+}
+
+type oneTimeKey struct {
+	id  string // "algorithm:id"
+	key json.RawMessage
 }
 
 type fallbackKey struct {
@@ -86,7 +92,8 @@ func newAccount(id string) *account {
 	localpart, _, _ := strings.Cut(strings.TrimPrefix(id, "@"), ":")
 	return &account{
 		id: id, localpart: localpart, profile: make(map[string]json.RawMessage), devices: make(map[string]*device),
-		crossKeys: make(map[string]json.RawMessage), accountData: make(map[string]stored),
+		crossKeys: make(map[string]json.RawMessage), signatures: make(map[string]map[string]map[string]string),
+		accountData: make(map[string]stored),
 	}
 }
 
@@ -121,7 +128,7 @@ func (hs *Homeserver) ensureDevice(acc *account, deviceID string) (d *device, cr
 	if d = acc.devices[deviceID]; d != nil {
 		return d, false
 	}
-	d = &device{id: deviceID, oneTime: make(map[string]json.RawMessage), fallback: make(map[string]*fallbackKey)}
+	d = &device{id: deviceID, fallback: make(map[string]*fallbackKey)}
 	acc.devices[deviceID] = d
 	hs.deviceListChanged(acc)
 	return d, true
@@ -133,6 +140,7 @@ func (hs *Homeserver) dropDevice(acc *account, deviceID string) {
 		return
 	}
 	delete(acc.devices, deviceID)
+	delete(acc.signatures, deviceID)
 	for token, s := range hs.tokens {
 		if s.account == acc && s.device == deviceID {
 			delete(hs.tokens, token)

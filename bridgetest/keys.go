@@ -2,6 +2,7 @@ package bridgetest
 
 import (
 	"encoding/json"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -14,8 +15,8 @@ func (d *device) counts(always bool) map[string]int {
 	if always {
 		out["signed_curve25519"] = 0
 	}
-	for id := range d.oneTime {
-		algorithm, _, _ := strings.Cut(id, ":")
+	for _, key := range d.oneTime {
+		algorithm, _, _ := strings.Cut(key.id, ":")
 		out[algorithm]++
 	}
 	return out
@@ -65,15 +66,20 @@ func (hs *Homeserver) postKeysUpload(c *call) (any, error) {
 			hs.deviceListChanged(acc)
 		}
 	}
-	for id, key := range req.OneTime {
-		if have := d.oneTime[id]; have != nil && !sameJSON(have, key) {
+	var added []oneTimeKey
+	for _, id := range slices.Sorted(maps.Keys(req.OneTime)) { // those of one upload are equal: any order will do
+		key := req.OneTime[id]
+		i := slices.IndexFunc(d.oneTime, func(have oneTimeKey) bool { return have.id == id })
+		if i < 0 {
+			added = append(added, oneTimeKey{id, key})
+		} else if have := d.oneTime[i].key; !sameJSON(have, key) {
 			return nil, badRequest("M_UNKNOWN", "One time key %s already exists. Old key: %s; new key: %s", id, have, key)
 		}
-		d.oneTime[id] = key
 	}
+	d.oneTime = append(d.oneTime, added...)
 	for id, key := range req.Fallback {
 		algorithm, _, _ := strings.Cut(id, ":")
-		if old := d.fallback[algorithm]; old == nil || old.id != id {
+		if old := d.fallback[algorithm]; old == nil || !sameJSON(old.key, key) { // the same again stays used
 			d.fallback[algorithm] = &fallbackKey{id: id, key: key}
 		}
 	}
@@ -110,12 +116,12 @@ func (hs *Homeserver) postKeysQuery(c *call) (any, error) {
 		for _, id := range acc.deviceIDs() {
 			d := acc.devices[id]
 			if d.keys != nil && (len(wanted) == 0 || slices.Contains(wanted, id)) {
-				keys[user][id] = hs.describeKeys(acc, d)
+				keys[user][id] = hs.describeKeys(acc, d, c.user())
 			}
 		}
 		for _, kind := range crossSigningKinds {
 			if key := acc.crossKeys[kind]; key != nil && (kind != "user_signing" || user == c.user()) {
-				cross[kind][user] = key
+				cross[kind][user] = acc.withSignatures(key, crossKeyName(key), c.user())
 			}
 		}
 	}
@@ -125,8 +131,8 @@ func (hs *Homeserver) postKeysQuery(c *call) (any, error) {
 	}, nil
 }
 
-// describeKeys is the device's signed keys with its name in the unsigned part.
-func (hs *Homeserver) describeKeys(acc *account, d *device) json.RawMessage {
+// describeKeys is the device's signed keys with its name in the unsigned part, and the signatures that were added to them.
+func (hs *Homeserver) describeKeys(acc *account, d *device, reader string) json.RawMessage {
 	var out map[string]json.RawMessage
 	if json.Unmarshal(d.keys, &out) != nil {
 		return d.keys
@@ -136,10 +142,11 @@ func (hs *Homeserver) describeKeys(acc *account, d *device) json.RawMessage {
 		unsigned["device_display_name"] = *d.name
 	}
 	out["unsigned"] = mustJSON(unsigned)
+	keys := mustJSON(out)
 	if hs.traits.family == synapse {
-		return mergeSignatures(mustJSON(out), map[string]map[string]string{acc.id: nil})
+		keys = mergeSignatures(keys, map[string]map[string]string{acc.id: nil})
 	}
-	return mustJSON(out)
+	return acc.withSignatures(keys, d.id, reader)
 }
 
 // postKeysClaim hands out one one-time key for each device, and the fallback key when none is left.
@@ -174,18 +181,13 @@ func (hs *Homeserver) postKeysClaim(c *call) (any, error) {
 	return map[string]any{"one_time_keys": out, "failures": struct{}{}}, nil
 }
 
+// claim takes the key that was uploaded first (MSC4225).
 func (d *device) claim(algorithm string) (string, json.RawMessage) {
-	ids := make([]string, 0, len(d.oneTime))
-	for id := range d.oneTime {
-		if strings.HasPrefix(id, algorithm+":") {
-			ids = append(ids, id)
+	for i, key := range d.oneTime {
+		if strings.HasPrefix(key.id, algorithm+":") {
+			d.oneTime = slices.Delete(d.oneTime, i, i+1)
+			return key.id, key.key
 		}
-	}
-	if len(ids) > 0 {
-		id := slices.Min(ids)
-		key := d.oneTime[id]
-		delete(d.oneTime, id)
-		return id, key
 	}
 	if f := d.fallback[algorithm]; f != nil {
 		f.used = true
@@ -213,128 +215,4 @@ func (hs *Homeserver) getKeysChanges(c *call) (any, error) {
 	}
 	slices.Sort(list)
 	return map[string]any{"changed": list, "left": []string{}}, nil
-}
-
-// postCrossSigning takes the keys without asking for a password, of users too: a User has none to type.
-func (hs *Homeserver) postCrossSigning(c *call) (any, error) {
-	var req rawMap
-	if err := c.json(&req); err != nil {
-		return nil, err
-	}
-	for _, kind := range crossSigningKinds {
-		if key := req[kind+"_key"]; key != nil {
-			c.who.account.crossKeys[kind] = key
-		}
-	}
-	hs.deviceListChanged(c.who.account)
-	return struct{}{}, nil
-}
-
-// crossKeyIDs are the public cross-signing keys, which Synapse counts among the devices when it tells appservices of
-// one-time keys.
-func (a *account) crossKeyIDs() []string {
-	var out []string
-	for _, raw := range a.crossKeys {
-		var key struct {
-			Keys map[string]string `json:"keys"`
-		}
-		_ = json.Unmarshal(raw, &key)
-		for _, public := range key.Keys {
-			out = append(out, public)
-		}
-	}
-	return out
-}
-
-// postSignatures merges signatures into the keys that they are about.
-func (hs *Homeserver) postSignatures(c *call) (any, error) {
-	var req map[string]map[string]struct {
-		Signatures map[string]map[string]string `json:"signatures"`
-	}
-	if err := c.json(&req); err != nil {
-		return nil, err
-	}
-	for user, signed := range req {
-		acc := hs.accounts[user]
-		if acc == nil {
-			continue
-		}
-		for id, s := range signed {
-			if d := acc.devices[id]; d != nil && d.keys != nil {
-				d.keys = mergeSignatures(d.keys, s.Signatures)
-			}
-			for kind, key := range acc.crossKeys {
-				if strings.Contains(string(key), `"ed25519:`+id+`"`) {
-					acc.crossKeys[kind] = mergeSignatures(key, s.Signatures)
-				}
-			}
-		}
-		hs.deviceListChanged(acc)
-	}
-	return map[string]any{"failures": struct{}{}}, nil
-}
-
-func mergeSignatures(key json.RawMessage, more map[string]map[string]string) json.RawMessage {
-	var out map[string]any
-	if json.Unmarshal(key, &out) != nil {
-		return key
-	}
-	have, _ := out["signatures"].(map[string]any)
-	if have == nil {
-		have = make(map[string]any)
-	}
-	for user, sigs := range more {
-		of, _ := have[user].(map[string]any)
-		if of == nil {
-			of = make(map[string]any)
-		}
-		for id, sig := range sigs {
-			of[id] = sig
-		}
-		have[user] = of
-	}
-	out["signatures"] = have
-	return mustJSON(out)
-}
-
-func (hs *Homeserver) putSendToDevice(c *call) (any, error) {
-	var req struct {
-		Messages map[string]map[string]json.RawMessage `json:"messages"`
-	}
-	if err := c.json(&req); err != nil {
-		return nil, err
-	}
-	return hs.once(c, "to_device", func() (*pdu, error) {
-		for user, devices := range req.Messages {
-			acc := hs.accounts[user]
-			if acc == nil {
-				continue
-			}
-			for id, content := range devices {
-				for _, deviceID := range acc.deviceIDs() {
-					if id == "*" || id == deviceID {
-						hs.deliver(acc, acc.devices[deviceID], c.vars["type"], c.user(), content)
-					}
-				}
-			}
-		}
-		hs.notify()
-		return nil, nil
-	})
-}
-
-// deliver gives a to-device message to the appservice that owns the user, or keeps it for /sync.
-func (hs *Homeserver) deliver(acc *account, d *device, typ, sender string, content json.RawMessage) {
-	at := hs.advance()
-	if !hs.opts.NoToDevice && hs.traits.toDevice {
-		for _, as := range hs.services {
-			if as.mine(acc.id) && as.wantsEphemeral(hs) {
-				as.offerToDevice(map[string]any{
-					"type": typ, "sender": sender, "content": content, "to_user_id": acc.id, "to_device_id": d.id,
-				})
-				return
-			}
-		}
-	}
-	d.inbox = append(d.inbox, toDevice{at, typ, sender, content})
 }

@@ -204,7 +204,8 @@ func TestKeys_UploadedQueriedAndClaimed_FallbackLast(t *testing.T) {
 	}
 	w.is(w.expect("POST", "keys/claim", claim, 200, ""), claimed("A", map[string]any{"key": "a"}))
 	w.is(w.expect("POST", "keys/claim", claim, 200, ""), claimed("F", map[string]any{"key": "f", "fallback": true}))
-	w.expect("POST", "keys/device_signing/upload"+as, `{"master_key":{"keys":{"ed25519:M":"M"}}}`, 200, "")
+	w.expect("POST", "keys/device_signing/upload"+as, `{"master_key":{"user_id":"@demo_g1:hs.test","usage":["master"],"keys":{"ed25519:M":"M"}}}`, 200, "")
+	w.expect("POST", "keys/device_signing/upload"+as, `{"self_signing_key":{"user_id":"@demo_g1:hs.test","usage":["self_signing"],"keys":{"ed25519:S":"S"}}}`, 400, "M_INVALID_SIGNATURE")
 }
 
 func TestFaults_HitTheNextRequestsThatMatch(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,8 +15,26 @@ import (
 type syncFilter struct {
 	raw  json.RawMessage
 	Room struct {
+		Rooms    *[]string      `json:"rooms"`
 		Timeline timelineFilter `json:"timeline"`
 	} `json:"room"`
+	Presence    typeFilter `json:"presence"`
+	AccountData typeFilter `json:"account_data"`
+}
+
+// typeFilter is one that lets through everything or nothing: that is all that clients use of it.
+type typeFilter struct {
+	Types    *[]string `json:"types"`
+	NotTypes []string  `json:"not_types"`
+}
+
+func (f *typeFilter) nothing() bool {
+	return f.Types != nil && len(*f.Types) == 0 || slices.Contains(f.NotTypes, "*")
+}
+
+// without leaves out rooms.
+func (f *syncFilter) without(room string) bool {
+	return f.Room.Rooms != nil && !slices.Contains(*f.Room.Rooms, room)
 }
 
 func (hs *Homeserver) postFilter(c *call) (any, error) {
@@ -72,7 +91,7 @@ func (hs *Homeserver) getSync(c *call) (any, error) {
 	defer cancel()
 	for {
 		hs.mu.Lock()
-		s := &syncing{hs: hs, c: c, since: since, filter: filter.Room.Timeline}
+		s := &syncing{hs: hs, c: c, since: since, filter: filter.Room.Timeline, all: filter}
 		answer := s.build()
 		changed := hs.changed
 		hs.mu.Unlock()
@@ -88,16 +107,18 @@ type syncing struct {
 	c      *call
 	since  int64
 	filter timelineFilter
+	all    syncFilter
 	news   bool
 	lists  map[string]bool // whose devices changed
+	gone   map[string]bool // who may share no room any more
 }
 
 func (s *syncing) build() map[string]any {
-	s.lists = make(map[string]bool)
+	s.lists, s.gone = make(map[string]bool), make(map[string]bool)
 	acc := s.c.who.account
 	join, invite, leave := object{}, object{}, object{}
 	presence := []any{}
-	near := make(map[string]bool)
+	near := map[string]bool{acc.id: true}
 	for _, r := range s.hs.rooms {
 		member := r.state[stateID{"m.room.member", acc.id}]
 		if member == nil {
@@ -105,19 +126,24 @@ func (s *syncing) build() map[string]any {
 		}
 		switch member.membership() {
 		case "join":
-			if out := s.joined(r, member); out != nil {
+			if out := s.joined(r, member); out != nil && !s.all.without(r.id) {
 				join[r.id] = out
 			}
 			for _, user := range r.members("join") {
 				near[user] = true
 			}
 		case "invite":
-			if member.at > s.since {
+			if member.at > s.since && !s.all.without(r.id) {
 				stripped := append(slices.Clone(member.inviteTo), member.stripped())
 				invite[r.id] = object{"invite_state": object{"events": stripped}}
 			}
 		default:
 			if member.at > s.since && s.since > 0 {
+				for _, user := range r.members("join") {
+					s.gone[user] = true
+				}
+			}
+			if member.at > s.since && s.since > 0 && !s.all.without(r.id) {
 				visible := r.view(acc.id)
 				events := []any{}
 				for _, p := range since(r.timeline, s.since) {
@@ -134,7 +160,7 @@ func (s *syncing) build() map[string]any {
 		if other == nil {
 			continue
 		}
-		if other.presence != nil && other.presenceAt > s.since {
+		if other.presence != nil && other.presenceAt > s.since && !s.all.Presence.nothing() {
 			presence = append(presence, object{"type": "m.presence", "sender": user, "content": other.presenceContent(s.hs.now())})
 		}
 		if s.since > 0 && other.devicesAt > s.since {
@@ -146,22 +172,50 @@ func (s *syncing) build() map[string]any {
 		changed = append(changed, user)
 	}
 	slices.Sort(changed)
+	left := []string{}
+	for user := range s.gone {
+		if !near[user] {
+			left = append(left, user)
+		}
+	}
+	slices.Sort(left)
 	messages := s.toDevice()
-	global := s.accountData("")
-	s.news = len(join)+len(invite)+len(leave)+len(presence)+len(changed)+len(messages)+len(global) > 0
+	global := []any{}
+	if !s.all.AccountData.nothing() {
+		global = s.accountData("")
+	}
+	s.news = len(join)+len(invite)+len(leave)+len(presence)+len(changed)+len(left)+len(messages)+len(global) > 0
 	out := map[string]any{
 		"next_batch":   token(s.hs.stream),
 		"rooms":        object{"join": join, "invite": invite, "leave": leave},
 		"presence":     object{"events": presence},
 		"account_data": object{"events": global},
 		"to_device":    object{"events": messages},
-		"device_lists": object{"changed": changed, "left": []string{}},
+		"device_lists": object{"changed": changed, "left": left},
+	}
+	if hs := s.hs; hs.traits.family == synapse {
+		leaveOutEmpty(out)
 	}
 	if d := acc.devices[s.c.who.device]; d != nil {
 		out["device_one_time_keys_count"] = d.counts(true)
 		out["device_unused_fallback_key_types"] = d.unusedFallback()
 	}
 	return out
+}
+
+// leaveOutEmpty takes out the sections with nothing in them, as Synapse does.
+func leaveOutEmpty(out map[string]any) {
+	for key, section := range out {
+		fields, ok := section.(object)
+		for name, list := range fields {
+			if reflect.ValueOf(list).Len() == 0 {
+				delete(fields, name)
+			}
+		}
+		if ok && len(fields) == 0 {
+			delete(out, key)
+		}
+	}
 }
 
 // since returns the events after a position.
@@ -186,8 +240,18 @@ func (s *syncing) joined(r *room, member *pdu) object {
 		if visible(p) && s.filter.accepts(p) {
 			events = append(events, p)
 		}
-		if p.at > s.since && p.typ == "m.room.member" && p.membership() == "join" && s.since > 0 {
+		if p.at <= s.since || p.typ != "m.room.member" || s.since == 0 {
+			continue
+		}
+		if p.membership() == "join" {
 			s.lists[p.sender] = true // the user shares a room with somebody new
+		} else if p.stateKey != nil && p.membership() != "invite" {
+			s.gone[*p.stateKey] = true
+		}
+	}
+	if fresh && s.since > 0 {
+		for _, user := range r.members("join") {
+			s.lists[user] = true
 		}
 	}
 	limited := len(events) > s.filter.Limit

@@ -27,6 +27,7 @@ type User struct {
 	http   *http.Client
 	txn    atomic.Int64
 	inbox  inbox
+	cipher Cipher // nil: none
 }
 
 // Error is a refusal by the homeserver.
@@ -217,6 +218,12 @@ func (u *User) member(ctx context.Context, room id.RoomID, what string, user id.
 
 // Send sends an event of any type.
 func (u *User) Send(ctx context.Context, room id.RoomID, eventType string, content any) (id.EventID, error) {
+	if u.cipher != nil {
+		var err error
+		if eventType, content, err = u.cipher.Seal(ctx, room, eventType, content); err != nil {
+			return "", fmt.Errorf("encrypting for %s: %w", room, err)
+		}
+	}
 	return u.put(ctx, roomPath(room, "send", eventType, u.nextTxn()), content)
 }
 
@@ -401,7 +408,7 @@ func (u *User) Timeline(ctx context.Context, room id.RoomID) ([]Event, error) {
 			if err != nil {
 				return nil, fmt.Errorf("timeline of %s: %w", room, err)
 			}
-			out = append(out, ev)
+			out = append(out, u.open(ev))
 		}
 		if resp.End == "" || len(resp.Chunk) == 0 {
 			return out, nil

@@ -29,10 +29,11 @@ func (b *inbox) init() {
 }
 
 // take removes and returns the first event that matches; otherwise it returns what tells of new events.
-func (b *inbox) take(room id.RoomID, match func(Event) bool) (Event, bool, chan struct{}) {
+func (b *inbox) take(room id.RoomID, open func(Event) Event, match func(Event) bool) (Event, bool, chan struct{}) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for i, ev := range b.seen {
+		ev = open(ev)
 		if (room == "" || ev.RoomID == room) && match(ev) {
 			b.seen = append(b.seen[:i:i], b.seen[i+1:]...)
 			return ev, true, nil
@@ -58,7 +59,7 @@ func (b *inbox) add(events []Event, since string) {
 // finds the second message. When ctx ends the error tells what was seen in the room instead.
 func (u *User) WaitFor(ctx context.Context, room id.RoomID, match func(Event) bool) (Event, error) {
 	for {
-		ev, found, changed := u.inbox.take(room, match)
+		ev, found, changed := u.inbox.take(room, u.open, match)
 		if found {
 			return ev, nil
 		}

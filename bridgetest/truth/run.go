@@ -108,7 +108,8 @@ type runner struct {
 
 func newRunner(ctx context.Context, target Target) *runner {
 	return &runner{
-		Target: target, ctx: ctx, vars: map[string]string{"domain": target.Domain, "run": randomHex(), "long": strings.Repeat("x", 248), "big": strings.Repeat("x", 70_000), "huge": strings.Repeat("x", 13_200_000)},
+		Target: target, ctx: ctx, vars: map[string]string{"domain": target.Domain, "run": randomHex(), "long": strings.Repeat("x", 248), "big": strings.Repeat("x", 70_000), "huge": strings.Repeat("x", 13_200_000),
+			"keysonly": `{"room":{"rooms":[]},"presence":{"types":[]},"account_data":{"types":[]}}`},
 		client: &http.Client{
 			Transport:     &http.Transport{DisableKeepAlives: true},
 			Timeout:       time.Minute,
