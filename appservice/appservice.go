@@ -49,6 +49,8 @@ type AppService struct {
 
 	homeserver *url.URL
 	http       *http.Client
+	syncs      *http.Client // of SyncKeys
+	carried    carried
 	namespaces []*regexp.Regexp // of users
 	aliases    []*regexp.Regexp
 	botID      id.UserID
@@ -113,12 +115,13 @@ func New(cfg Config) (*AppService, error) {
 		}
 		as.aliases = append(as.aliases, re)
 	}
-	as.http = newHTTPClient(cfg.HTTPClient, &transport{
+	carrier := &transport{
 		log:      as.log,
 		limits:   newLimits(as.botID, as.quit, func(c class, outcome string) { as.metrics.limit(c, outcome) }),
 		troubles: newTroubles(as.log, func(reason string) { as.metrics.refusal(reason) }),
 		secrets:  []string{cfg.Registration.ASToken, cfg.Registration.HSToken},
-	})
+	}
+	as.http, as.syncs = newHTTPClient(cfg.HTTPClient, carrier), newSyncClient(cfg.HTTPClient, carrier)
 	as.shared, as.replay = newSharedCommits(as), newReplay(as)
 	as.abreast = newAbreast()
 	as.lanes = lanes.NewBatch(packedRefs, cfg.Workers, batchSize, as.work)
@@ -228,6 +231,7 @@ func (as *AppService) Stop(ctx context.Context) error {
 		err = patience.Err()
 	}
 	as.http.CloseIdleConnections()
+	as.syncs.CloseIdleConnections()
 	if err != nil {
 		return fmt.Errorf("stop the appservice: handlers are still running: %w", err)
 	}

@@ -26,6 +26,9 @@ func (i *Intent) RemoveDevice(ctx context.Context) error {
 		return err
 	}
 	defer unlock()
+	if err := i.removeOwn(ctx); err != nil {
+		return fmt.Errorf("remove the device of %s: %w", i.user, err)
+	}
 	g, err := i.ghost(ctx)
 	if err != nil || g.DeviceID == "" {
 		return err

@@ -54,6 +54,7 @@ func (as *AppService) putTransaction(w http.ResponseWriter, r *http.Request) {
 		answerError(w, http.StatusServiceUnavailable, codeUnknown, "the bridge cannot take the transaction in now; send it again later")
 		return
 	}
+	as.carried.note(t)
 	if as.cfg.Registration.ReceiveEphemeral {
 		as.ephemeral.offer(ephemeral)
 	}

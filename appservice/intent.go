@@ -26,6 +26,8 @@ type Intent struct {
 	// unheard says that the homeserver cannot have heard of the device whose ID is in the store: it was made up here, and every
 	// request that named it was refused for a rate limit. The user's lock guards it.
 	unheard bool
+	counted atomic.Pointer[string]    // the key counts that SyncKeys took in last
+	own     atomic.Pointer[ownDevice] // the device that keys belong to where the bridge cannot act as devices; nil until it was read
 }
 
 // Bot returns the intent of the bridge's own user.
@@ -297,10 +299,6 @@ func (i *Intent) inRoom(ctx context.Context, room id.RoomID, request func(cli *m
 	}
 	return i.withDevice(ctx, request)
 }
-
-// Client gives a mautrix client that acts as one of the user's devices, for mautrix's own machinery: requests of encryption.
-// It has the transport of the framework, and makes every request once.
-func (i *Intent) Client(device id.DeviceID) *mautrix.Client { return i.client(device) }
 
 // Explain is how errors of such a client are told: what they mean for the bridge, and without secrets.
 func (as *AppService) Explain(err error) error { return as.explain(err) }

@@ -39,20 +39,38 @@ func newHTTPClient(given *http.Client, t *transport) *http.Client {
 		t.base, client.Jar, client.Timeout = given.Transport, given.Jar, given.Timeout
 	}
 	if t.base == nil {
-		t.base = &http.Transport{
-			Proxy:                 http.ProxyFromEnvironment,
-			DialContext:           (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
-			ForceAttemptHTTP2:     true,
-			MaxIdleConns:          100,
-			MaxIdleConnsPerHost:   maxConnections,
-			MaxConnsPerHost:       maxConnections,
-			IdleConnTimeout:       90 * time.Second,
-			TLSHandshakeTimeout:   10 * time.Second,
-			ExpectContinueTimeout: time.Second,
-			ResponseHeaderTimeout: 3 * time.Minute, // creating a large room takes that long
-		}
+		t.base = connections(maxConnections)
 	}
 	return client
+}
+
+// connections makes a pool of its own.
+func connections(most int) *http.Transport {
+	return &http.Transport{
+		Proxy:                 http.ProxyFromEnvironment,
+		DialContext:           (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		ForceAttemptHTTP2:     true,
+		MaxIdleConns:          100,
+		MaxIdleConnsPerHost:   most,
+		MaxConnsPerHost:       most,
+		IdleConnTimeout:       90 * time.Second,
+		TLSHandshakeTimeout:   10 * time.Second,
+		ExpectContinueTimeout: time.Second,
+		ResponseHeaderTimeout: 3 * time.Minute, // creating a large room takes that long
+	}
+}
+
+// newSyncClient makes the client of [Intent.SyncKeys], whose connections are its own. A given transport that is net/http's is copied.
+func newSyncClient(given *http.Client, of *transport) *http.Client {
+	t := *of
+	if given == nil || given.Transport == nil {
+		t.base = connections(MaxKeySyncs)
+	} else if pool, ok := given.Transport.(*http.Transport); ok {
+		pool = pool.Clone()
+		pool.MaxConnsPerHost = MaxKeySyncs
+		t.base = pool
+	}
+	return &http.Client{CheckRedirect: checkRedirect, Transport: &t}
 }
 
 // transport carries every request to the homeserver: it keeps to rate limits, notes what users are refused, and takes

@@ -57,6 +57,8 @@ type Options struct {
 	PickleKey []byte
 	// Send says who is given the keys of what the bridge sends, Receive whose messages are read.
 	Send, Receive Trust
+	// Sync says whether devices ask for their keys with /sync; it is found out when empty.
+	Sync SyncMode
 }
 
 // Sealing is an event to be encrypted.

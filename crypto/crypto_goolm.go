@@ -31,6 +31,7 @@ type Crypto struct {
 	opts  Options
 	keys  *dbutil.Database // mautrix's tables
 	rooms keylock.Map      // by machine and room: one encrypts or shares at a time
+	syncs *syncer
 
 	mu       sync.Mutex
 	machines map[deviceKey]*machine
@@ -56,12 +57,14 @@ func New(ctx context.Context, o Options) (*Crypto, error) {
 	if err := c.tryPickleKey(ctx); err != nil {
 		return nil, fmt.Errorf("set up encryption: %w", err)
 	}
+	c.syncs = newSyncer(c)
 	c.running.Go(func() { c.unloadIdle(unloadAfter) })
 	return c, nil
 }
 
 // Close ends what New began. Whoever uses the machines must have ended before.
 func (c *Crypto) Close() error {
+	c.syncs.close()
 	c.closing.Do(func() { close(c.quit) })
 	c.running.Wait()
 	return nil

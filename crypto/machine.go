@@ -71,13 +71,11 @@ func (c *Crypto) use(key deviceKey) (m *machine, release func()) {
 
 // useOf is use for the device that a user of the bridge has now, which is made if there is none.
 func (c *Crypto) useOf(ctx context.Context, user id.UserID) (m *machine, release func(), err error) {
-	device, err := c.as.Ghost(user).EnsureDevice(ctx)
+	device, err := c.as.Ghost(user).KeyDevice(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	if device == "" {
-		return nil, nil, fmt.Errorf("%s has no device: the homeserver must have devices of ghosts (MSC4190, MSC4326)", user)
-	}
+	c.syncs.need(deviceKey{user, device})
 	m, release = c.use(deviceKey{user, device})
 	return m, release, nil
 }

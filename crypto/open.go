@@ -27,6 +27,9 @@ func (c *Crypto) Open(ctx context.Context, ev *appservice.Event, reader id.UserI
 	}
 	defer release()
 	opened, err := m.open(ctx, ev)
+	if errors.Is(err, ErrNoKey) {
+		c.syncs.missing(m.deviceKey)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("decrypt %s of %s in %s: %w", ev.ID, ev.Sender, ev.RoomID, err)
 	}

@@ -45,9 +45,9 @@ type world struct {
 
 func newWorld(t *testing.T) *world { return newWorldOn(t, storetest.New(t)) }
 
-func newWorldOn(t *testing.T, s *store.Store) *world {
+func newWorldOn(t *testing.T, s *store.Store, options ...bridgetest.Option) *world {
 	t.Helper()
-	w := &world{t: t, hs: bridgetest.NewHomeserver(t), store: s, events: make(chan *appservice.Event, 10_000), keys: make(chan error, 10_000),
+	w := &world{t: t, hs: bridgetest.NewHomeserver(t, options...), store: s, events: make(chan *appservice.Event, 10_000), keys: make(chan error, 10_000),
 		toward: make(chan *appservice.Event, 1000)}
 	server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { w.serve.Load().ServeHTTP(rw, r) }))
 	t.Cleanup(server.Close)
