@@ -40,6 +40,7 @@ type BridgeOptions struct {
 	Database    string         // as the configuration has it; empty: SQLite in the bridge's directory
 	TLS         bool           // towards the IRC server
 	Network     map[string]any // more of the `network:` section
+	Encryption  map[string]any // the `encryption:` section
 }
 
 // NewBridge builds the bridge, writes its configuration and has it make its registration. It is not started.
@@ -66,6 +67,9 @@ func NewBridge(tb testing.TB, opts BridgeOptions) *Bridge {
 		"log":      map[string]any{"level": "debug", "format": "json"},
 		"bridge":   map[string]any{},
 		"network":  networkSection(b.Nick, opts),
+	}
+	if opts.Encryption != nil {
+		b.config["encryption"] = opts.Encryption
 	}
 	b.write()
 	b.command("registration")

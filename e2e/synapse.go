@@ -139,6 +139,12 @@ func (s *Synapse) User(name string) *MatrixUser {
 // login registers a user with the shared secret.
 func (s *Synapse) login(name string, admin bool) *mautrix.Client {
 	s.tb.Helper()
+	return s.register(name, rand.Text(), admin)
+}
+
+// register registers a user with a password, and logs it in.
+func (s *Synapse) register(name, password string, admin bool) *mautrix.Client {
+	s.tb.Helper()
 	anonymous, err := mautrix.NewClient(s.URL, "", "")
 	if err != nil {
 		s.tb.Fatalf("registering %s: %v", name, err)
@@ -147,7 +153,7 @@ func (s *Synapse) login(name string, admin bool) *mautrix.Client {
 	ctx, cancel := context.WithTimeout(s.tb.Context(), patience)
 	defer cancel()
 	resp, err := (&synapseadmin.Client{Client: anonymous}).SharedSecretRegister(ctx, s.secret, synapseadmin.ReqSharedSecretRegister{
-		Username: name, Password: rand.Text(), Admin: admin,
+		Username: name, Password: password, Admin: admin,
 	})
 	if err != nil {
 		s.tb.Fatalf("registering %s: %v", name, err)
