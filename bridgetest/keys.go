@@ -79,9 +79,7 @@ func (hs *Homeserver) postKeysUpload(c *call) (any, error) {
 	d.oneTime = append(d.oneTime, added...)
 	for id, key := range req.Fallback {
 		algorithm, _, _ := strings.Cut(id, ":")
-		if old := d.fallback[algorithm]; old == nil || !sameJSON(old.key, key) { // the same again stays used
-			d.fallback[algorithm] = &fallbackKey{id: id, key: key}
-		}
+		d.fallback[algorithm] = &fallbackKey{id: id, key: key} // unused, also when it is the same again
 	}
 	return map[string]any{"one_time_key_counts": d.counts(true)}, nil
 }

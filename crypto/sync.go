@@ -111,7 +111,7 @@ func (s *syncer) mustAsk(key deviceKey, d *deviceSync) bool {
 // run asks for one device until it need not any more.
 func (s *syncer) run(key deviceKey, d *deviceSync) {
 	since, err := s.since(key)
-	for pause := time.Second; ; {
+	for pause := time.Second; s.ctx.Err() == nil; {
 		if err == nil {
 			var again bool
 			if again, err = s.ask(key, d, &since); err == nil && !again {
