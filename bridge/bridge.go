@@ -28,18 +28,19 @@ type Bridge struct {
 	command string
 	log     zerolog.Logger
 
-	store    *store.Store
-	as       *appservice.AppService
-	guard    *crypto.Guard
-	modes    modes
-	cipher   cipher // nil where no room has a mode but off
-	held     *held
-	names    *names
-	portals  *portals
-	outbox   *lanes.Lanes[int64]
-	careful  carefulOutbox
-	signer   *proxy.Signer // nil without a media proxy
-	sessions atomic.Pointer[Session]
+	store      *store.Store
+	as         *appservice.AppService
+	guard      *crypto.Guard
+	modes      modes
+	cipher     cipher // nil where no room has a mode but off
+	held       *held
+	names      *names
+	portals    *portals
+	outbox     *lanes.Lanes[int64]
+	careful    carefulOutbox
+	unanswered *unanswered
+	signer     *proxy.Signer // nil without a media proxy
+	sessions   atomic.Pointer[Session]
 
 	typing   chan typingNotice
 	typersMu sync.Mutex
@@ -47,6 +48,8 @@ type Bridge struct {
 
 	toldMu sync.Mutex
 	told   map[string]time.Time
+
+	retried retried
 
 	tasksMu sync.Mutex
 	tasks   map[string]bool // what runs once at a time
@@ -86,7 +89,7 @@ func New(cfg *Config, network Network, log zerolog.Logger) (*Bridge, error) {
 	}
 	b := &Bridge{
 		cfg: cfg, network: network, info: info, log: log, command: cfg.Bridge.Command,
-		portals: newPortals(), held: newHeld(), typing: make(chan typingNotice, typingQueue), typers: map[id.RoomID][]id.UserID{},
+		portals: newPortals(), held: newHeld(), unanswered: newUnanswered(), typing: make(chan typingNotice, typingQueue), typers: map[id.RoomID][]id.UserID{},
 		told: map[string]time.Time{}, tasks: map[string]bool{}, abandoned: map[id.RoomID]string{},
 		metrics: newBridgeMetrics(), writeTest: trial{patience: writeTimeout}, now: time.Now,
 		started: time.Now(), ready: make(chan struct{}), failed: make(chan error, 1),
@@ -214,6 +217,9 @@ func (b *Bridge) start(ctx context.Context, l *listeners) error {
 	waiting := map[string]struct{}{}
 	if err := b.store.OutgoingBacklog(ctx, func(lane string, row int64) error {
 		b.outbox.Add(lane, row)
+		if _, before := waiting[lane]; !before {
+			b.unanswered.head(row)
+		}
 		waiting[lane] = struct{}{}
 		return nil
 	}); err != nil {

@@ -26,6 +26,8 @@ type call struct {
 	room   id.RoomID
 	sender id.UserID
 	args   []string
+	// answers is the event that the command is a reply to, or "".
+	answers id.EventID
 }
 
 // commands is filled by init, because help lists it.
@@ -36,6 +38,7 @@ func init() {
 		{name: "help", help: "this list", run: (*Bridge).commandHelp},
 		{name: "plumb", args: "CHANNEL", help: "connect this room to a channel", power: true, run: (*Bridge).commandPlumb},
 		{name: "unplumb", help: "disconnect this room from its channel", power: true, run: (*Bridge).commandUnplumb},
+		{name: "retry", args: "[NUMBER]", help: "send again what was not delivered: the message that you answer with this, or a dead letter by its number", run: (*Bridge).commandRetry},
 		{name: "status", help: "what this room is connected to", run: (*Bridge).commandStatus},
 	}
 }
@@ -70,11 +73,20 @@ func (b *Bridge) handleCommand(ctx context.Context, ev *appservice.Event, words 
 			return b.answer(ev, why), nil
 		}
 	}
-	reply, effects, err := cmd.run(b, ctx, &call{room: ev.RoomID, sender: ev.Sender, args: words})
+	reply, effects, err := cmd.run(b, ctx, &call{room: ev.RoomID, sender: ev.Sender, args: words, answers: answeredBy(ev)})
 	if err != nil {
 		return nil, fmt.Errorf("command %s in %s: %w", name, ev.RoomID, err)
 	}
 	return append(effects, b.answer(ev, reply)...), nil
+}
+
+// answeredBy is the event that another one is a reply to, or "".
+func answeredBy(ev *appservice.Event) id.EventID {
+	decoded, err := ev.Decode()
+	if err != nil {
+		return ""
+	}
+	return decoded.Content.AsMessage().RelatesTo.GetReplyTo()
 }
 
 // mayCommand goes by the room's power levels as events have told of them, in the order in which commands come.

@@ -110,6 +110,7 @@ type BridgeConfig struct {
 	Plumb        []Plumb          `yaml:"plumb"`         // portals that always are
 	Admins       []id.UserID      `yaml:"admins"`        // may give every command in every room
 	CommandPower int              `yaml:"command_power"` // power level that others need in a room to plumb it
+	Undelivered  string           `yaml:"undelivered"`   // how a sender is told: "both", "notice" or "event"
 	Membership   MembershipConfig `yaml:"membership"`
 }
 
@@ -178,6 +179,7 @@ func DefaultConfig(info Info) *Config {
 		Bridge: BridgeConfig{
 			Command:      info.Command,
 			CommandPower: 50,
+			Undelivered:  undeliveredBoth,
 			Membership:   MembershipConfig{ToMatrix: true, ToNetwork: true},
 		},
 		Encryption: defaultEncryption(),

@@ -317,6 +317,7 @@ func (d *decoder) checkBridge(c *BridgeConfig, n Network) {
 		}
 	}
 	within(d, "bridge.command_power", c.CommandPower, 0, maxPower)
+	oneOf(d, "bridge.undelivered", c.Undelivered, undeliveredBoth, undeliveredNotice, undeliveredEvent)
 	d.checkPlumbs(c.Plumb, n)
 }
 

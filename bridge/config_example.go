@@ -182,6 +182,9 @@ bridge:
   #admins: []
   # The power level that others need in a room to connect it to a channel and to disconnect it.
   #command_power: 50
+  # How the sender of a message that did not reach {NAME}, or perhaps not, is told: by a notice in the room, by a delivery
+  # status event, which clients that know it show at the message itself (com.beeper.message_send_status), or by both.
+  #undelivered: both
   # Who is shown to come and go.
   membership:
     # People on {NAME} join and leave the room.

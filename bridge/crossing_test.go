@@ -38,9 +38,14 @@ func newCrossing(t *testing.T, change ...func(*bridge.Config)) *crossing {
 // unplumbed is a room with alice and the bot in it.
 func unplumbed(t *testing.T, change ...func(*bridge.Config)) *crossing {
 	t.Helper()
+	return unplumbedOn(t, bridgetest.NewHomeserver(t), change...)
+}
+
+func unplumbedOn(t *testing.T, hs *bridgetest.Homeserver, change ...func(*bridge.Config)) *crossing {
+	t.Helper()
 	ctx, cancel := bridgetest.Timeout()
 	t.Cleanup(cancel)
-	c := &crossing{T: t, ctx: ctx, hs: bridgetest.NewHomeserver(t), net: bridgetest.NewNetwork()}
+	c := &crossing{T: t, ctx: ctx, hs: hs, net: bridgetest.NewNetwork()}
 	c.alice = c.hs.User("alice")
 	c.room = must(c.alice.CreateRoom(ctx, bridgetest.RoomOptions{}))(t)
 	c.b = bridgetest.StartBridge(t, c.hs, c.net, change...)

@@ -95,6 +95,7 @@ func (b *Bridge) carry(ctx context.Context, row *store.Outgoing, crashes int) (r
 			return tx.OutgoingDone(rowID)
 		})
 		if err == nil {
+			b.unanswered.done(row)
 			b.metrics.attempt("done")
 			return 0, true
 		}
@@ -111,6 +112,7 @@ func (b *Bridge) carry(ctx context.Context, row *store.Outgoing, crashes int) (r
 			log.Error().Err(err).Msg("Cannot put a row into the dead letters; trying again")
 			return retryDelay(row.Attempts), false
 		}
+		b.unanswered.done(row)
 		b.metrics.attempt("buried")
 		return 0, true
 	}
@@ -220,8 +222,14 @@ func (b *Bridge) sendMessage(ctx context.Context, row *store.Outgoing, o *outgoi
 			return nil, err
 		}
 	}
-	if _, err := sender.EnsureDevice(ctx); err != nil {
+	device, err := sender.EnsureDevice(ctx)
+	if err != nil {
 		return nil, err
+	}
+	if eventID, err := b.alreadySent(ctx, row, o, sender, device); err != nil {
+		return nil, err
+	} else if eventID != "" {
+		return b.recordSent(o, sender.UserID(), eventID), nil
 	}
 	content, err := b.withReply(ctx, o)
 	if err != nil {
@@ -233,15 +241,11 @@ func (b *Bridge) sendMessage(ctx context.Context, row *store.Outgoing, o *outgoi
 	if err != nil {
 		return nil, err
 	}
-	eventID, err := sender.SendMessage(ctx, o.Room, evType, content, row.TxnID)
-	if err != nil || o.Channel == "" {
+	eventID, err := sender.SendMessage(ctx, o.Room, evType, withOutboxID(content, row.TxnID), row.TxnID)
+	if err != nil {
 		return nil, err
 	}
-	mapping := &store.Message{
-		Channel: o.Channel, RemoteID: o.RemoteID, Event: string(eventID), Room: string(o.Room),
-		Sender: string(sender.UserID()), At: time.Now(),
-	}
-	return func(tx *store.Tx) error { return tx.PutMessage(mapping) }, nil
+	return b.recordSent(o, sender.UserID(), eventID), nil
 }
 
 // withReply points a reply at the event that the answered message became: a relation, and no quoted text (MSC2781).
@@ -303,6 +307,9 @@ func isPermanent(err error) bool {
 
 // bury puts a row that cannot be carried out into the dead letters, and tells the network if it was somebody's message.
 func (b *Bridge) bury(ctx context.Context, row *store.Outgoing, o *outgoing, cause error) error {
+	if _, err := b.store.Outgoing(ctx, row.ID); errors.Is(err, store.ErrNotFound) {
+		return nil // an echo has settled it meanwhile
+	}
 	b.log.Error().Err(cause).Str("room", row.Lane).Str("op", row.Op).Msg("Giving up; it is in the dead letters")
 	err := b.store.Commit(ctx, b.store.Epoch(), func(tx *store.Tx) error {
 		if err := tx.Bury(&store.DeadLetter{

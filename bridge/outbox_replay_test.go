@@ -27,12 +27,14 @@ const childVariable = "TRESTLE_BRIDGE_TEST_CHILD"
 type childSettings struct {
 	Homeserver                                                     bridge.HomeserverConfig
 	Listen, Address, Registration, Database, MediaURL, MediaListen string
+	GhostDevices, DeviceMode                                       string
 }
 
 func settingsOf(cfg *bridge.Config) childSettings {
 	return childSettings{
 		Homeserver: cfg.Homeserver, Listen: cfg.Appservice.Listen, Address: cfg.Appservice.Address,
 		Registration: cfg.Appservice.Registration, Database: cfg.Database, MediaURL: cfg.Media.PublicURL, MediaListen: cfg.Media.Listen,
+		GhostDevices: cfg.Appservice.GhostDevices, DeviceMode: cfg.Appservice.DeviceMode,
 	}
 }
 
@@ -45,6 +47,7 @@ func runChild(settings string) error {
 	cfg := bridge.DefaultConfig(network.Info())
 	cfg.Homeserver, cfg.Appservice.Listen, cfg.Appservice.Address = s.Homeserver, s.Listen, s.Address
 	cfg.Appservice.Registration, cfg.Database, cfg.Media.PublicURL, cfg.Media.Listen = s.Registration, s.Database, s.MediaURL, s.MediaListen
+	cfg.Appservice.GhostDevices, cfg.Appservice.DeviceMode = s.GhostDevices, s.DeviceMode
 	b, err := bridge.New(cfg, network, zerolog.Nop())
 	if err != nil {
 		return err

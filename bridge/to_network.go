@@ -30,7 +30,7 @@ func (b *Bridge) HandleEvent(ctx context.Context, ev *appservice.Event) ([]appse
 		return nil, b.handleKeys(ctx, ev)
 	}
 	if b.as.IsGhost(ev.Sender) || ev.Sender == b.as.Bot().UserID() {
-		return nil, nil // the bridge's own doing, echoed
+		return b.echo(ev), nil
 	}
 	switch ev.Type {
 	case event.EventMessage.Type, event.EventSticker.Type, pollStart, pollStartOld:
@@ -90,11 +90,7 @@ func (b *Bridge) Buried(ctx context.Context, ev *appservice.Event, cause error) 
 	if b.portals.room(ev.RoomID) == nil && b.abandoned[ev.RoomID] == "" {
 		return nil
 	}
-	text := fmt.Sprintf("This message did not reach %s: %v.", b.info.Name, cause)
-	if IsInDoubt(cause) {
-		text = fmt.Sprintf("This message may not have reached %s: %v. It is not sent again, so that it is not there twice.", b.info.Name, cause)
-	}
-	return b.answer(ev, text)
+	return b.showUndelivered(ev, cause)
 }
 
 // sentence says once, in plain text, why the bridge is silent in an encrypted room.
@@ -143,7 +139,7 @@ func (b *Bridge) handleMessage(ctx context.Context, ev *appservice.Event, decode
 	switch {
 	case err == nil:
 		b.setOffline(false)
-		return []appservice.Effect{rememberSent(msg, sent)}, nil
+		return append(b.delivered(ev), rememberSent(msg, sent)), nil
 	case errors.Is(err, ErrOffline):
 		b.setOffline(true)
 		return nil, appservice.Later(err)

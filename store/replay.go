@@ -40,7 +40,7 @@ func (tx *Tx) Replay(id int64, t *Transaction) ([]LaneRefs, error) {
 }
 
 // ReplayOutgoing puts a dead letter of kind "outbox" back into the outbox, with the transaction ID and the payload that it
-// had, as a row of no attempts, at the end of its lane. An open request for the letter is answered. ErrNotFound, with
+// had, as a row of no attempts, at the end of its lane; that it has a cause tells it from a new one. An open request for the letter is answered. ErrNotFound, with
 // nothing done, when there is no such letter.
 func (tx *Tx) ReplayOutgoing(id int64) (*Outgoing, error) {
 	var o Outgoing
@@ -49,6 +49,7 @@ func (tx *Tx) ReplayOutgoing(id int64) (*Outgoing, error) {
 	if err != nil {
 		return nil, doing(err, "replaying dead letter %d", id)
 	}
+	o.Cause = "taken up again"
 	// No key: it is known from the first time.
 	if _, err = tx.Enqueue(&o); err != nil {
 		return nil, err
