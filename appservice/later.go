@@ -14,7 +14,8 @@ const laterWait = 30 * time.Second
 
 type laterError struct {
 	error
-	wait time.Duration
+	wait  time.Duration
+	doubt bool
 }
 
 func (e laterError) Unwrap() error { return e.error }
@@ -29,7 +30,20 @@ func Later(err error) error {
 	if err == nil {
 		return nil
 	}
-	return laterError{err, laterWait}
+	return laterError{error: err, wait: laterWait}
+}
+
+// LaterInDoubt is [Later] for an event of which it is not known whether it was done: it stays in doubt.
+func LaterInDoubt(err error) error {
+	if err == nil {
+		return nil
+	}
+	return laterError{err, laterWait, true}
+}
+
+func staysInDoubt(err error) bool {
+	var l laterError
+	return errors.As(err, &l) && l.doubt
 }
 
 // LaterIn is [Later] with another time that the lane waits at most.
@@ -37,7 +51,7 @@ func LaterIn(wait time.Duration, err error) error {
 	if err == nil {
 		return nil
 	}
-	return laterError{err, wait}
+	return laterError{error: err, wait: wait}
 }
 
 // LaterWait says how long to wait because of an error that was marked by [Later] or [LaterIn]; 0: it was not.
@@ -100,9 +114,9 @@ func (l *laterLanes) wake() []string {
 	return list
 }
 
-// postpone ends an attempt that does not count, in which nothing has left.
+// postpone ends an attempt that does not count, in which nothing has left, as far as the handler knows.
 func (b *batch) postpone(s step, cause error) {
-	doubt := s.ev.InDoubt && !s.ev.doubted
+	doubt := s.ev.InDoubt && !s.ev.doubted || staysInDoubt(cause)
 	if doubt || s.ev.doubted {
 		err := b.flush(func(tx *store.Tx) error { return tx.Postpone(b.lane, s.ref, causeText(cause), doubt) })
 		if err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"maunium.net/go/mautrix"
 	"maunium.net/go/mautrix/id"
@@ -137,7 +138,7 @@ func (b *Bridge) commandPlumb(ctx context.Context, call *call) (string, []appser
 		return fmt.Sprintf("The bridge's configuration says what %s is connected to.", name), nil, nil
 	}
 	// The portal is known from here on, so that what the network says of the channel's members finds it.
-	p, fresh, err := b.portals.claim(&portal{Channel: name, Room: call.room, Source: sourceCommand})
+	p, fresh, err := b.portals.claim(&portal{Channel: name, Room: call.room, Source: sourceCommand, Created: time.Now()})
 	if refusal := (*plumbRefusal)(nil); errors.As(err, &refusal) {
 		return clip(refusal.text), nil, nil
 	}

@@ -209,6 +209,10 @@ type Sink interface {
 	// for one channel must come in order, one at a time. [ErrNoPortal]: no room is plumbed to the channel, and nothing
 	// was kept. Any other error: nothing was kept, deliver it again.
 	Deliver(ctx context.Context, in *Incoming) error
+	// Since says from when on messages of a channel may not have been taken in: when the newest that was happened, by the network's
+	// clock where it gave a time, or when the channel was plumbed. It is for networks that can be asked for what was said; what
+	// is delivered again is known by its ID. The zero time: no room is plumbed to the channel.
+	Since(ctx context.Context, channel string) (time.Time, error)
 	// Typing passes a typing notice on. It is never stored and may be lost.
 	Typing(channel string, user RemoteUser, typing bool)
 	// Online says that the session can send (again): what waited because of [ErrOffline] is tried at once, and what was

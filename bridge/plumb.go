@@ -89,7 +89,7 @@ func (b *Bridge) loadPortals(ctx context.Context) error {
 		return fmt.Errorf("reading the portals: %w", err)
 	}
 	for _, row := range rows {
-		p := &portal{Channel: row.Channel, Room: id.RoomID(row.Room), Source: row.Source, topic: row.Topic}
+		p := &portal{Channel: row.Channel, Room: id.RoomID(row.Room), Source: row.Source, Created: row.Created, topic: row.Topic}
 		if p.Source == sourceConfig && !b.configured(p) {
 			if err := b.apply(ctx, b.unplumb(p)...); err != nil {
 				return err

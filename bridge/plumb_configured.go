@@ -80,7 +80,7 @@ func (b *Bridge) plumbOne(ctx context.Context, roomOrAlias, channel string) erro
 			return err
 		}
 	}
-	p, fresh, err := b.portals.claim(&portal{Channel: channel, Room: room, Source: sourceConfig})
+	p, fresh, err := b.portals.claim(&portal{Channel: channel, Room: room, Source: sourceConfig, Created: time.Now()})
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package bridge
 import (
 	"fmt"
 	"sync"
+	"time"
 
 	"maunium.net/go/mautrix/id"
 
@@ -14,6 +15,7 @@ type portal struct {
 	Channel string
 	Room    id.RoomID
 	Source  string // sourceConfig or sourceCommand
+	Created time.Time
 
 	mu    sync.Mutex
 	topic string
@@ -38,7 +40,7 @@ func (p *portal) setTopic(topic string) {
 }
 
 func (p *portal) row() *store.Portal {
-	return &store.Portal{Channel: p.Channel, Room: string(p.Room), Source: p.Source, Topic: p.currentTopic()}
+	return &store.Portal{Channel: p.Channel, Room: string(p.Room), Source: p.Source, Topic: p.currentTopic(), Created: p.Created}
 }
 
 // portals finds portals by either end. A channel has one room, and a room one channel.

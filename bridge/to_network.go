@@ -123,9 +123,6 @@ func (b *Bridge) handleMessage(ctx context.Context, ev *appservice.Event, decode
 		}
 		return nil, nil
 	}
-	if ev.InDoubt && b.guarantee() == AtMostOnce {
-		return nil, appservice.Permanent(InDoubt(errors.New("the bridge was stopped while it was sending it")))
-	}
 	if err := b.admits(ctx, ev.RoomID); isEncrypted(err) {
 		return nil, appservice.Permanent(err)
 	} else if err != nil {
@@ -135,6 +132,12 @@ func (b *Bridge) handleMessage(ctx context.Context, ev *appservice.Event, decode
 	if err != nil {
 		return nil, err
 	}
+	if ev.InDoubt {
+		effects, done, err := b.settle(ctx, ev, msg, InDoubt(errors.New("the bridge was stopped while it was sending it")))
+		if done {
+			return effects, err
+		}
+	}
 	sent, err := b.send(ctx, ev, msg)
 	switch {
 	case err == nil:
@@ -143,8 +146,12 @@ func (b *Bridge) handleMessage(ctx context.Context, ev *appservice.Event, decode
 	case errors.Is(err, ErrOffline):
 		b.setOffline(true)
 		return nil, appservice.Later(err)
-	case IsPermanent(err), IsInDoubt(err) && b.guarantee() == AtMostOnce:
+	case IsPermanent(err):
 		return nil, appservice.Permanent(err)
+	case IsInDoubt(err):
+		if effects, done, err := b.settle(ctx, ev, msg, err); done {
+			return effects, err
+		}
 	}
 	return nil, fmt.Errorf("sending it: %w", err)
 }

@@ -150,7 +150,7 @@ func (b *Bridge) recordSent(o *outgoing, sender id.UserID, eventID id.EventID) f
 		return nil
 	}
 	mapping := &store.Message{
-		Channel: o.Channel, RemoteID: o.RemoteID, Event: string(eventID), Room: string(o.Room), Sender: string(sender), At: time.Now(),
+		Channel: o.Channel, RemoteID: o.RemoteID, Event: string(eventID), Room: string(o.Room), Sender: string(sender), At: o.happened(),
 	}
 	return func(tx *store.Tx) error { return tx.PutMessage(mapping) }
 }

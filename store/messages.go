@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"time"
 )
 
 // PutMessage writes a link between a remote message's part and an event. Writing the same (Channel, RemoteID, Part) again
@@ -37,6 +38,22 @@ func (s *Store) messages(ctx context.Context, query string, args ...any) ([]Mess
 func (s *Store) MessagesByRemote(ctx context.Context, channel, remoteID string) ([]Message, error) {
 	out, err := s.messages(ctx, messageColumns+`WHERE channel = $1 AND remote_id = $2 ORDER BY part`, toColumn(channel), toColumn(remoteID))
 	return out, doing(err, "looking up message %q of %q", remoteID, channel)
+}
+
+// NewestRemote says when the newest message that came from a channel happened; the zero time when there is none.
+func (s *Store) NewestRemote(ctx context.Context, channel string) (at time.Time, err error) {
+	err = s.one(ctx, []any{moment{&at}}, `SELECT COALESCE(MAX(happened), 0) FROM message WHERE channel = $1 AND from_matrix = 0`, toColumn(channel))
+	return at, doing(err, "looking up the newest message of %q", channel)
+}
+
+// NewestOutgoing reads the last row of a lane that has this operation; ErrNotFound when there is none.
+func (s *Store) NewestOutgoing(ctx context.Context, lane, op string) (*Outgoing, error) {
+	var id int64
+	err := s.one(ctx, []any{&id}, `SELECT id FROM outbox WHERE lane = $1 AND op = $2 ORDER BY id DESC LIMIT 1`, toColumn(lane), toColumn(op))
+	if err != nil {
+		return nil, doing(err, "reading the last %s of lane %q", op, lane)
+	}
+	return s.Outgoing(ctx, id)
 }
 
 // MessagesByEvent gives the remote messages that belong to an event, by channel and then in the order of their parts, each of

@@ -222,7 +222,7 @@ func (v *Visitor) fate(ctx context.Context, kind string, r *LetterRequest) (*Fat
 	sign, err := "<>", error(nil)
 	if kind == "outbox" {
 		sign = "="
-		err = v.read.one(ctx, []any{&f.Attempts, text{&f.Cause}}, `SELECT attempts, cause FROM outbox WHERE id = $1`, r.Went)
+		err = v.read.one(ctx, []any{&f.Attempts, text{&f.Cause}}, `SELECT attempts, CASE WHEN attempts > 0 THEN cause ELSE '' END FROM outbox WHERE id = $1`, r.Went)
 	} else {
 		err = v.read.one(ctx, []any{&f.Attempts, text{&f.Cause}}, `SELECT CAST(COALESCE(MAX(p.attempts), 0) AS BIGINT), COALESCE(MAX(p.cause), '')
 			FROM inbox i LEFT JOIN progress p ON p.seq = i.seq WHERE i.seq = $1 GROUP BY i.seq`, r.Went)

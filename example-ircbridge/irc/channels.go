@@ -28,6 +28,9 @@ type channel struct {
 	again   backoff           // of the next, after a refusal that may pass
 	members map[string]string // folded nick to nick, without us
 	listing map[string]string // members, while NAMES is under way
+	// catching: what was said before we came is being fetched, and what happens meanwhile is held until that is delivered.
+	catching bool
+	held     []bridge.Incoming
 }
 
 // decide tells whoever waits for the joining how it ended.
@@ -49,6 +52,7 @@ func (ch *channel) stopTimer() {
 
 func (ch *channel) left() {
 	ch.joined, ch.parting, ch.members, ch.listing = false, false, nil, nil
+	ch.catching, ch.held = false, nil // what was held is in the network's history, and is fetched again
 	for _, w := range ch.leaving {
 		w <- nil
 	}
@@ -239,12 +243,7 @@ func (l *link) timed(ch *channel, wait time.Duration, fn func()) {
 			ch.timer = nil
 			fn()
 		}
-		after := l.after
-		l.after = nil
-		s.mu.Unlock()
-		for _, fn := range after {
-			fn()
-		}
+		l.unlock()
 	})
 	ch.timer = timer
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/rs/zerolog"
 
@@ -44,6 +45,8 @@ func (p *probe) say(err error) {
 	default:
 	}
 }
+
+func (p *probe) Since(context.Context, string) (time.Time, error) { return time.Time{}, nil }
 
 func (p *probe) Online() { p.say(nil) }
 

@@ -33,6 +33,7 @@ type Config struct {
 	Keys       map[string]string `yaml:"keys"`
 	Membership string            `yaml:"membership"`
 	Delivery   string            `yaml:"delivery"`
+	History    int               `yaml:"history"`
 	MaxLines   int               `yaml:"max_lines"`
 	LongText   string            `yaml:"long_text"`
 	PageLines  int               `yaml:"page_lines"`
@@ -96,6 +97,7 @@ func defaultConfig() *Config {
 		Realname:   "Matrix bridge",
 		Membership: MembershipNotice,
 		Delivery:   DeliveryAtMostOnce,
+		History:    1000,
 		MaxLines:   5,
 		LongText:   LongTextPage,
 		PageLines:  2,
@@ -154,6 +156,9 @@ func (c *Config) problems() []bridge.Problem {
 	}
 	if c.Delivery != DeliveryAtMostOnce && c.Delivery != DeliveryAtLeastOnce {
 		say("delivery", `write "at_most_once" or "at_least_once"`, "%q is not known", c.Delivery)
+	}
+	if c.History < 0 || c.History > 100_000 {
+		say("history", "write a number from 0 to 100000", "%d messages are out of range", c.History)
 	}
 	if c.MaxLines < 1 || c.MaxLines > 100 {
 		say("max_lines", "write a number from 1 to 100", "%d lines are out of range", c.MaxLines)

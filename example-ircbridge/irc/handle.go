@@ -110,6 +110,9 @@ func (l *link) label(m *ircmsg.Message) string {
 // handleBatch keeps the labels of batches. What is in a batch (netsplit, netjoin, labeled-response) is handled as it comes.
 func (l *link) handleBatch(m *ircmsg.Message) {
 	reference := m.Params[0]
+	if l.historyBatch(m, reference) {
+		return
+	}
 	switch {
 	case strings.HasPrefix(reference, "-"):
 		delete(l.batches, reference[1:])

@@ -11,9 +11,12 @@ import (
 
 // handleMessage is PRIVMSG and NOTICE.
 func (l *link) handleMessage(m *ircmsg.Message) {
+	if l.fromHistory(m) {
+		return
+	}
 	nick, target, text := m.Nick(), m.Params[0], m.Params[1]
-	_, msgid := m.GetTag("msgid")
 	if l.isMe(nick) {
+		_, msgid := m.GetTag("msgid")
 		l.learn(m)
 		if label := l.label(m); label != "" {
 			l.queue.byLabel(label, msgid, nil)
@@ -32,28 +35,34 @@ func (l *link) handleMessage(m *ircmsg.Message) {
 		}
 		return
 	}
-	ch := l.in(target)
-	if ch == nil {
-		return
+	if ch := l.in(target); ch != nil {
+		if in, ok := l.incoming(ch, m); ok {
+			l.deliver(m, in)
+		}
 	}
-	kind := bridge.KindText
+}
+
+// incoming is what somebody said in a channel; ok is false for what is for the users' clients, and for nothing at all.
+func (l *link) incoming(ch *channel, m *ircmsg.Message) (in bridge.Incoming, ok bool) {
+	kind, text := bridge.KindText, m.Params[1]
 	if m.Command == "NOTICE" {
 		kind = bridge.KindNotice
 	}
 	if command, argument, ok := ctcp(text); ok {
 		if command != "ACTION" || kind == bridge.KindNotice {
-			return // for the users' clients
+			return in, false
 		}
 		kind, text = bridge.KindEmote, argument
 	}
 	body, html := format.ToMatrix(text)
 	if strings.TrimSpace(body) == "" {
-		return
+		return in, false
 	}
-	l.deliver(m, bridge.Incoming{
-		Channel: ch.name, ID: msgid, Sender: l.remote(nick),
+	_, msgid := m.GetTag("msgid")
+	return bridge.Incoming{
+		Channel: ch.name, ID: msgid, Sender: l.remote(m.Nick()),
 		Text: &bridge.Text{Kind: kind, Body: body, HTML: html, ReplyTo: replyTag(m)},
-	})
+	}, true
 }
 
 func replyTag(m *ircmsg.Message) string {

@@ -16,6 +16,7 @@ type isupport struct {
 	nickLen  int    // 0: unknown
 	topicLen int    // 0: no limit but the line's
 	lineLen  int
+	history  int // messages of one answer of CHATHISTORY; 0: unknown, or no limit
 	monitor  bool
 	botMode  string
 	deny     []string // client tags that are refused (CLIENTTAGDENY)
@@ -55,6 +56,8 @@ func (i *isupport) take(tokens []string) {
 			if number >= 512 && number <= 65536 {
 				i.lineLen = number
 			}
+		case "CHATHISTORY":
+			i.history = max(number, 0)
 		case "MONITOR":
 			i.monitor = !strings.HasPrefix(token, "-")
 		case "BOT":

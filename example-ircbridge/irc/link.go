@@ -35,9 +35,10 @@ type link struct {
 	caps             map[string]bool
 	support          isupport
 	batches          map[string]string // labeled-response batches: reference to label
-	after            []func()          // what the handlers want done without the lock: deliveries
-	refusal          *refusedError     // why the server does not want us
-	lastWords        string            // of ERROR
+	history          histories
+	after            []func()      // what the handlers want done without the lock: deliveries
+	refusal          *refusedError // why the server does not want us
+	lastWords        string        // of ERROR
 }
 
 // live makes a link and reads it until it ends. The error is never nil.
@@ -59,6 +60,9 @@ func (s *session) live() error {
 	ready, refusal, lastWords := l.ready, l.refusal, l.lastWords
 	if s.link == l {
 		s.link = nil
+	}
+	if ready {
+		s.hadHistory = l.hasHistory()
 	}
 	for _, ch := range s.channels {
 		ch.unlink()
@@ -116,12 +120,8 @@ func (l *link) read() error {
 		s.mu.Lock()
 		l.handle(&m)
 		ready = l.ready
-		after, refusal := l.after, l.refusal
-		l.after = nil
-		s.mu.Unlock()
-		for _, fn := range after {
-			fn()
-		}
+		refusal := l.refusal
+		l.unlock()
 		if refusal != nil {
 			return refusal
 		}
@@ -144,6 +144,25 @@ func (l *link) deliver(m *ircmsg.Message, in bridge.Incoming) {
 			in.Time = at
 		}
 	}
+	if ch := l.session.channels[l.fold(in.Channel)]; ch != nil && ch.catching {
+		l.hold(ch, in)
+		return
+	}
+	l.pass(in)
+}
+
+// unlock frees the session's lock, and does what was to be done without it.
+func (l *link) unlock() {
+	after := l.after
+	l.after = nil
+	l.session.mu.Unlock()
+	for _, fn := range after {
+		fn()
+	}
+}
+
+// pass hands an event over, whatever is held.
+func (l *link) pass(in bridge.Incoming) {
 	out := l.session.out
 	l.after = append(l.after, func() { out.deliver(&in) })
 }

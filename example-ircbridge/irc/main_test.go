@@ -29,6 +29,7 @@ type sink struct {
 	events []*bridge.Incoming
 	fail   func(in *bridge.Incoming) error
 	more   chan struct{}
+	since  time.Time
 	logger zerolog.Logger
 }
 
@@ -95,6 +96,12 @@ func (s *sink) Deliver(_ context.Context, in *bridge.Incoming) error {
 		s.say("%s members %s", in.Channel, strings.Join(names, " "))
 	}
 	return nil
+}
+
+func (s *sink) Since(context.Context, string) (time.Time, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.since, nil
 }
 
 func (s *sink) Typing(channel string, user bridge.RemoteUser, typing bool) {

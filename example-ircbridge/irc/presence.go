@@ -27,6 +27,7 @@ func (l *link) handleJoin(m *ircmsg.Message) {
 		ch.again.reset()
 		ch.decide(nil)
 		l.session.log().Info().Msg("Joined " + ch.name)
+		l.catchUp(ch)
 		l.online()
 		return
 	}

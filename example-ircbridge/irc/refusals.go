@@ -33,6 +33,10 @@ func (l *link) handleFail(m *ircmsg.Message) {
 		l.queue.byLabel(label, "", err)
 		return
 	}
+	if m.Params[0] == "CHATHISTORY" {
+		l.historyRefused(m)
+		return
+	}
 	for _, context := range m.Params[2:] {
 		if l.queue.byTarget(l.fold(context), err) {
 			return

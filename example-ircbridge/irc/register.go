@@ -106,6 +106,9 @@ func (l *link) wanted() []string {
 			names = append(names, "echo-message")
 		}
 	}
+	if has(historyCap) && has("batch") && has("server-time") && has("message-tags") && l.session.config.History > 0 {
+		names = append(names, historyCap)
+	}
 	if has("sasl") && l.session.config.SASL.Mechanism != "" && !l.registration.welcomed {
 		names = append(names, "sasl")
 	}
@@ -218,7 +221,7 @@ func (l *link) handleMOTD(*ircmsg.Message) {
 	}
 	l.ready = true
 	s.rekey(l.support.mapping)
-	s.link = l
+	s.link, s.wasLinked = l, true
 	s.log().Info().Msg("Connected to " + s.config.host() + " as " + l.nick)
 	if l.support.botMode != "" {
 		l.send("MODE", l.nick, "+"+l.support.botMode)

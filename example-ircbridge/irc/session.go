@@ -37,7 +37,10 @@ type session struct {
 	tidings  map[string]*tidings  // by the portal's channel
 	telling  bool                 // somebody will look at tidings
 	labelNo  uint64
-	joinWait time.Duration // how long the answer to a JOIN may take
+	// hadHistory: the last link that was registered could be asked for what was said.
+	hadHistory bool
+	wasLinked  bool          // a link was registered
+	joinWait   time.Duration // how long the answer to a JOIN may take
 }
 
 // joinPatience is how long the network may take to answer a JOIN.
@@ -51,6 +54,7 @@ var (
 	_ bridge.TopicSender      = (*session)(nil)
 	_ bridge.Guarantor        = (*session)(nil)
 	_ bridge.DoubtMarker      = (*session)(nil)
+	_ bridge.DoubtSettler     = (*session)(nil)
 )
 
 func (n *Network) open(ctx context.Context, config Config, sink bridge.Sink) (*session, error) {

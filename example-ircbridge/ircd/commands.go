@@ -41,6 +41,8 @@ func init() {
 		"NOTICE":  {(*Server).message, 0, true},
 		"TAGMSG":  {(*Server).tagmsg, 1, true},
 
+		"CHATHISTORY": {(*Server).chatHistory, 1, true},
+
 		"WHO":      {(*Server).who, 1, true},
 		"WHOIS":    {(*Server).whois, 1, true},
 		"ISON":     {(*Server).ison, 1, true},
@@ -68,7 +70,7 @@ func (c *client) run(line string) {
 	}
 	found, ok := commands[m.Command]
 	if m.Command == "CAP" && len(s.caps) == 0 || m.Command == "TAGMSG" && !c.caps["message-tags"] ||
-		m.Command == "AUTHENTICATE" && !c.caps["sasl"] {
+		m.Command == "AUTHENTICATE" && !c.caps["sasl"] || m.Command == "CHATHISTORY" && !c.caps[historyCap] {
 		ok = false
 	}
 	if present, label := m.GetTag("label"); present && c.caps["labeled-response"] && c.caps["batch"] && m.Command != "PONG" {

@@ -79,6 +79,9 @@ func (s *Server) relay(c *client, m *ircmsg.Message, target string, fail func(st
 		return
 	}
 	event.Params[0] = status + ch.name
+	if status == "" {
+		s.remember(ch, event)
+	}
 	for other, member := range ch.members {
 		if other == c || strings.Contains(status, "@") && !member.op || status == "+" && !member.voice && !member.op {
 			continue

@@ -8,7 +8,7 @@ import (
 
 // Capabilities are all that the server can offer, in the order in which it lists them.
 var Capabilities = []string{
-	"account-tag", "away-notify", "batch", "cap-notify", "echo-message", "extended-join", "labeled-response",
+	"account-tag", "away-notify", "batch", "cap-notify", "draft/chathistory", "echo-message", "extended-join", "labeled-response",
 	"message-tags", "multi-prefix", "sasl", "server-time",
 }
 
@@ -26,7 +26,7 @@ type Options struct {
 	Accounts map[string]string // account name to password, for SASL PLAIN
 	MOTD     []string
 
-	// Capabilities to offer. nil: all of them (sasl only with Accounts). Empty, not nil: none, and CAP itself is an
+	// Capabilities to offer. nil: all of them (sasl only with Accounts, draft/chathistory only with History). Empty, not nil: none, and CAP itself is an
 	// unknown command, as on the oldest servers.
 	Capabilities []string
 
@@ -37,6 +37,8 @@ type Options struct {
 	LineLen     int    // bytes of a line without tags, with CRLF; 512 by default
 
 	Flood Flood
+
+	History int // messages of each channel that are kept, and given to who asks (draft/chathistory); 0: none
 
 	PingInterval time.Duration // of silence after which a client is asked for life, and again until it is dropped; 2 min by default
 	SendQueue    int           // bytes waiting for one client beyond which it is dropped; 1 MiB by default
@@ -79,6 +81,9 @@ func (o *Options) fill() {
 	}
 	if o.Capabilities == nil {
 		o.Capabilities = slices.Clone(Capabilities)
+	}
+	if o.History <= 0 {
+		o.Capabilities = slices.DeleteFunc(slices.Clone(o.Capabilities), func(c string) bool { return c == historyCap })
 	}
 	if len(o.Accounts) == 0 {
 		o.Capabilities = slices.DeleteFunc(slices.Clone(o.Capabilities), func(c string) bool { return c == "sasl" })

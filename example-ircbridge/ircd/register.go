@@ -114,6 +114,9 @@ func (s *Server) isupport(c *client) {
 		"NETWORK=" + strings.ReplaceAll(s.opts.Network, " ", "\\x20"), fmt.Sprintf("NICKLEN=%d", s.opts.NickLen), "PREFIX=(ov)@+",
 		"STATUSMSG=@+", "TARGMAX=PRIVMSG:4,NOTICE:4,JOIN:20,NAMES:1,KICK:1", fmt.Sprintf("TOPICLEN=%d", s.opts.TopicLen), "USERLEN=11",
 	}
+	if s.opts.History > 0 {
+		tokens = append(tokens, fmt.Sprintf("CHATHISTORY=%d", historyLimit), "MSGREFTYPES=msgid,timestamp")
+	}
 	for len(tokens) > 0 {
 		n := min(len(tokens), 13)
 		c.reply("005", append(append([]string{}, tokens[:n]...), "are supported by this server")...)

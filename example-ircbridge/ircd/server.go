@@ -33,6 +33,7 @@ type Server struct {
 	channels map[string]*channel
 	past     []*client // the last clients that are gone, for Lines
 	lastID   uint64
+	history  map[string][]past // by folded channel
 }
 
 // Start starts a server and returns once it listens.
@@ -46,6 +47,7 @@ func Start(opts Options) (*Server, error) {
 		links:    map[*client]bool{},
 		clients:  map[string]*client{},
 		channels: map[string]*channel{},
+		history:  map[string][]past{},
 	}
 	if err := s.listen(); err != nil {
 		for _, l := range s.listeners {

@@ -76,10 +76,15 @@ var mutants = []mutant{
 		`return h.crashes >= 1<<30 ||`,
 		"appservice", "TestDoubt_EveryProcessEndsOverIt_IsBuriedAfterFive",
 	}, {
-		"an event in doubt is not sent again", "bridge/to_network.go",
-		`if ev.InDoubt && b.guarantee() == AtMostOnce {`,
-		`if false && ev.InDoubt && b.guarantee() == AtMostOnce {`,
+		"an event in doubt is not sent again", "bridge/settle.go",
+		`if b.guarantee() == AtMostOnce {`,
+		`if false && b.guarantee() == AtMostOnce {`,
 		"bridge", "TestSend_BrokenOffAfterTheMark_IsNotSentAgainAndItsSenderKnows",
+	}, {
+		"what may be there is looked for", "bridge/unanswered.go",
+		`found, err := sender.FindSent(`,
+		`return "", nil; found, err := sender.FindSent(`,
+		"bridge", "TestInDoubt_AnswerLostWithoutADeviceAndNoEcho_TheHistorySettlesIt",
 	}, {
 		"effects are committed with the progress", "appservice/worker.go",
 		`if err := tx.Finish(b.lane, s.ref); err != nil {
