@@ -49,7 +49,8 @@ type Bridge struct {
 	toldMu sync.Mutex
 	told   map[string]time.Time
 
-	retried retried
+	retried             retried
+	toNetwork, toMatrix *underWay
 
 	tasksMu sync.Mutex
 	tasks   map[string]bool // what runs once at a time
@@ -89,7 +90,7 @@ func New(cfg *Config, network Network, log zerolog.Logger) (*Bridge, error) {
 	}
 	b := &Bridge{
 		cfg: cfg, network: network, info: info, log: log, command: cfg.Bridge.Command,
-		portals: newPortals(), held: newHeld(), unanswered: newUnanswered(), typing: make(chan typingNotice, typingQueue), typers: map[id.RoomID][]id.UserID{},
+		portals: newPortals(), held: newHeld(), unanswered: newUnanswered(), toNetwork: newUnderWay(), toMatrix: newUnderWay(), typing: make(chan typingNotice, typingQueue), typers: map[id.RoomID][]id.UserID{},
 		told: map[string]time.Time{}, tasks: map[string]bool{}, abandoned: map[id.RoomID]string{},
 		metrics: newBridgeMetrics(), writeTest: trial{patience: writeTimeout}, now: time.Now,
 		started: time.Now(), ready: make(chan struct{}), failed: make(chan error, 1),

@@ -164,6 +164,7 @@ type Incoming struct {
 	Leave  *Leave
 	Rename *Rename
 	Topic  *Topic
+	Redact *Redact
 	// Members is the whole list of a channel's users, Sender unset: whoever is missing has left.
 	Members *Members
 }
@@ -183,6 +184,13 @@ type File struct {
 	Width, Height int
 	Caption       string
 	Content       io.Reader
+}
+
+// Redact takes a message back: one that waits is not sent any more, one that is on Matrix is redacted. The network's word counts:
+// whether Sender may do that was for the network to say. A message of Matrix users needs a bot with the power to redact.
+type Redact struct {
+	ID     string // of the message, as it was delivered or sent
+	Reason string // or empty
 }
 
 // Join says that Sender joined the channel.

@@ -27,6 +27,7 @@ const (
 	opLeave    = "leave"     // a ghost leaves
 	opMembers  = "members"   // every ghost but these leaves, and these join
 	opBotJoin  = "bot-join"  // the bot accepts an invitation
+	opRedact   = "redact"    // a message is taken back by who wrote it, or by the bot
 	opSentence = "sentence"  // the one plain sentence in an encrypted room
 	opBotLeave = "bot-leave" // the bot leaves a room it was taken out of
 )
@@ -76,6 +77,12 @@ func (b *Bridge) actor(o *outgoing) id.UserID {
 func (b *Bridge) carry(ctx context.Context, row *store.Outgoing, crashes int) (retryAfter time.Duration, done bool) {
 	rowID := row.ID
 	log := b.log.With().Str("room", row.Lane).Str("op", row.Op).Int64("row", rowID).Logger()
+	b.arriving(row)
+	defer func() {
+		if done {
+			b.arrived(row.Lane)
+		}
+	}()
 	var o outgoing
 	var commit func(tx *store.Tx) error
 	err := json.Unmarshal(row.Payload, &o)
@@ -102,6 +109,10 @@ func (b *Bridge) carry(ctx context.Context, row *store.Outgoing, crashes int) (r
 		b.failIfLost(err)
 		// What was sent stays sent: the same transaction ID asks for the same event at the next attempt.
 		err = fmt.Errorf("recording what was sent: %w", err)
+	}
+	if errors.Is(err, errTargetUnderWay) {
+		b.careful.unmark(ctx, b, row)
+		return relationPoll, false
 	}
 	if ctx.Err() != nil {
 		b.careful.unmark(ctx, b, row)
@@ -134,7 +145,7 @@ func (b *Bridge) carry(ctx context.Context, row *store.Outgoing, crashes int) (r
 func (b *Bridge) do(ctx context.Context, row *store.Outgoing, o *outgoing) (commit func(tx *store.Tx) error, err error) {
 	bot := b.as.Bot()
 	switch o.Op {
-	case opSentence, opBotJoin, opBotLeave, opMessage: // opMessage looks last of all before it sends
+	case opSentence, opBotJoin, opBotLeave, opRedact, opMessage: // opMessage looks last of all before it sends
 	default:
 		if err := b.admits(ctx, o.Room); isEncrypted(err) && o.Op != opState {
 			o.Reason = ""
@@ -161,6 +172,8 @@ func (b *Bridge) do(ctx context.Context, row *store.Outgoing, o *outgoing) (comm
 			return nil, err
 		}
 		return b.savePortal(o), nil
+	case opRedact:
+		return nil, b.redact(ctx, row, o)
 	case opJoin:
 		_, err := b.ghostInRoom(ctx, o)
 		return nil, err
@@ -231,7 +244,7 @@ func (b *Bridge) sendMessage(ctx context.Context, row *store.Outgoing, o *outgoi
 	} else if eventID != "" {
 		return b.recordSent(o, sender.UserID(), eventID), nil
 	}
-	content, err := b.withReply(ctx, o)
+	content, err := b.withReply(ctx, row, o)
 	if err != nil {
 		return nil, err
 	}
@@ -249,13 +262,18 @@ func (b *Bridge) sendMessage(ctx context.Context, row *store.Outgoing, o *outgoi
 }
 
 // withReply points a reply at the event that the answered message became: a relation, and no quoted text (MSC2781).
-func (b *Bridge) withReply(ctx context.Context, o *outgoing) (json.RawMessage, error) {
+func (b *Bridge) withReply(ctx context.Context, row *store.Outgoing, o *outgoing) (json.RawMessage, error) {
 	if o.ReplyTo == "" {
 		return o.Content, nil
 	}
 	found, err := b.store.MessagesByRemote(ctx, o.Channel, o.ReplyTo)
 	if err != nil {
 		return nil, fmt.Errorf("looking up the message that is answered: %w", err)
+	}
+	if len(found) == 0 {
+		if err := b.awaitsEvent(o.Channel, row); err != nil {
+			return nil, err
+		}
 	}
 	if len(found) == 0 || found[0].Room != string(o.Room) {
 		return o.Content, nil

@@ -118,6 +118,9 @@ func (b *Bridge) carryOut(ctx context.Context, lane string, rowID int64) (retryA
 	row, err := b.store.Outgoing(ctx, rowID)
 	if errors.Is(err, store.ErrNotFound) {
 		b.unanswered.gone(rowID)
+		if b.toMatrix.is(lane, rowID) {
+			b.arrived(lane)
+		}
 		return 0, true
 	}
 	if err != nil {

@@ -40,6 +40,11 @@ func (s *sink) Deliver(ctx context.Context, in *Incoming) error {
 			return ErrNoPortal // taken away while this was on its way
 		}
 		for _, row := range rows {
+			if row.Op == opRedact {
+				if err := b.cancel(tx, row); err != nil {
+					return err
+				}
+			}
 			if err := b.enqueue(tx, row); err != nil {
 				return err
 			}
@@ -69,6 +74,8 @@ func (in *Incoming) what() string {
 		return "a new name"
 	case in.Topic != nil:
 		return "a topic"
+	case in.Redact != nil:
+		return "a redaction"
 	case in.Members != nil:
 		return "a list of members"
 	}
@@ -104,6 +111,8 @@ func (b *Bridge) convert(ctx context.Context, p *portal, in *Incoming) ([]*outgo
 			return memberChanges(p, []RemoteUser{in.Sender}, nil, ""), nil
 		}
 		return memberChanges(p, []RemoteUser{in.Sender}, []id.UserID{from}, "is now known as "+in.Sender.displayName()), nil
+	case in.Redact != nil:
+		return []*outgoing{redaction(p, in.Redact)}, nil
 	case in.Topic != nil:
 		return b.topicFromNetwork(p, in), nil
 	case in.Members != nil:
@@ -119,7 +128,7 @@ func (b *Bridge) message(p *portal, in *Incoming, content *event.MessageEventCon
 	if remoteID == "" {
 		remoteID = assignID()
 	} else {
-		key = "message\x00" + p.Channel + "\x00" + remoteID
+		key = messageKey(p, remoteID)
 	}
 	content.Mentions = &event.Mentions{} // nobody is mentioned by accident (MSC3952)
 	return &outgoing{

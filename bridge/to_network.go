@@ -128,6 +128,9 @@ func (b *Bridge) handleMessage(ctx context.Context, ev *appservice.Event, decode
 	} else if err != nil {
 		return nil, err
 	}
+	if gone, err := b.withdrawn(ctx, ev, time.UnixMilli(decoded.Timestamp)); err != nil || gone && !ev.InDoubt {
+		return nil, err
+	}
 	msg, err := b.toMessage(ctx, p, ev, decoded, content)
 	if err != nil {
 		return nil, err
@@ -138,11 +141,15 @@ func (b *Bridge) handleMessage(ctx context.Context, ev *appservice.Event, decode
 			return effects, err
 		}
 	}
+	over, failed := b.leaving(p)
 	sent, err := b.send(ctx, ev, msg)
+	if err != nil {
+		failed()
+	}
 	switch {
 	case err == nil:
 		b.setOffline(false)
-		return append(b.delivered(ev), rememberSent(msg, sent)), nil
+		return append(b.delivered(ev), rememberSent(msg, sent), over), nil
 	case errors.Is(err, ErrOffline):
 		b.setOffline(true)
 		return nil, appservice.Later(err)
@@ -208,7 +215,7 @@ func (b *Bridge) toMessage(ctx context.Context, p *portal, ev *appservice.Event,
 	if err != nil {
 		return nil, err
 	}
-	reply, err := b.replyOf(ctx, ev.RoomID, content)
+	reply, err := b.replyOf(ctx, ev.RoomID, content, time.UnixMilli(decoded.Timestamp))
 	if err != nil {
 		return nil, err
 	}
@@ -263,7 +270,7 @@ func (b *Bridge) toMessage(ctx context.Context, p *portal, ev *appservice.Event,
 }
 
 // replyOf says what a message answers, from the message map: what the message itself quotes could be made up (MSC2781).
-func (b *Bridge) replyOf(ctx context.Context, room id.RoomID, content *event.MessageEventContent) (*Reply, error) {
+func (b *Bridge) replyOf(ctx context.Context, room id.RoomID, content *event.MessageEventContent, written time.Time) (*Reply, error) {
 	target := content.RelatesTo.GetNonFallbackReplyTo()
 	if target == "" {
 		return nil, nil
@@ -272,6 +279,11 @@ func (b *Bridge) replyOf(ctx context.Context, room id.RoomID, content *event.Mes
 	found, err := b.store.MessagesByEvent(ctx, string(target))
 	if err != nil {
 		return nil, fmt.Errorf("looking up the message that is answered: %w", err)
+	}
+	if len(found) == 0 {
+		if err := b.awaitsRow(room, written); err != nil {
+			return nil, err
+		}
 	}
 	if len(found) == 0 || found[0].Room != string(room) {
 		return reply, nil // unknown, or of another room: not for the people here

@@ -76,6 +76,14 @@ func (u *unanswered) head(row int64) {
 	u.heads[row] = struct{}{}
 }
 
+// isHead says whether an earlier process may have been about a row.
+func (u *unanswered) isHead(row int64) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	_, head := u.heads[row]
+	return head
+}
+
 // asking notes a row whose event an echo may settle.
 func (u *unanswered) asking(row *store.Outgoing, o *outgoing) {
 	u.mu.Lock()

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"time"
 )
 
@@ -53,6 +54,22 @@ func (tx *Tx) OutgoingAttempt(id int64, cause string, next time.Time) error {
 func (tx *Tx) OutgoingDone(id int64) error {
 	_, err := tx.outbox(`DELETE FROM outbox WHERE id = $1`, id)
 	return doing(err, "finishing outbox row %d", id)
+}
+
+// CancelOutgoing deletes the row of a lane with this key that was never tried, if may says that it may go. Its key stays known.
+func (tx *Tx) CancelOutgoing(lane, key string, may func(id int64) bool) error {
+	if err := tx.writeEnqueued(); err != nil {
+		return err
+	}
+	var id int64
+	err := tx.row([]any{&id}, `SELECT id FROM outbox WHERE lane = $1 AND key = $2 AND attempts = 0 AND doubt = 0 AND cause = ''`, toColumn(lane), toColumn(key))
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err == nil && may(id) {
+		_, err = tx.exec(`DELETE FROM outbox WHERE id = $1`, id)
+	}
+	return doing(err, "cancelling the outbox row of %q", key)
 }
 
 // OutgoingBacklog gives all rows in the order of their IDs.

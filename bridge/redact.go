@@ -1,0 +1,59 @@
+package bridge
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+
+	"maunium.net/go/mautrix/id"
+
+	"github.com/trestle-bridge/trestle/store"
+)
+
+// This file takes messages back that their network takes back. A message that waits is cancelled in the commit that takes the
+// redaction in. The redaction's own row is there in either case, behind the message in its lane: it redacts what became of a message
+// that was just leaving.
+
+func messageKey(p *portal, remoteID string) string {
+	return "message\x00" + p.Channel + "\x00" + remoteID
+}
+
+func redaction(p *portal, r *Redact) *outgoing {
+	return &outgoing{
+		Op: opRedact, Room: p.Room, Channel: p.Channel, RemoteID: r.ID, Reason: r.Reason,
+		Key: "redact\x00" + p.Channel + "\x00" + r.ID,
+	}
+}
+
+// cancel deletes the row of a message that nobody can have sent yet.
+func (b *Bridge) cancel(tx *store.Tx, o *outgoing) error {
+	return tx.CancelOutgoing(string(o.Room), "message\x00"+o.Channel+"\x00"+o.RemoteID, func(row int64) bool {
+		return !b.unanswered.isHead(row) && !b.toMatrix.is(string(o.Room), row)
+	})
+}
+
+// redact carries a redaction out. There is nothing to do when the message never came to Matrix.
+func (b *Bridge) redact(ctx context.Context, row *store.Outgoing, o *outgoing) error {
+	found, err := b.store.MessagesByRemote(ctx, o.Channel, o.RemoteID)
+	if err != nil {
+		return fmt.Errorf("looking up the message that is taken back: %w", err)
+	}
+	if len(found) == 0 {
+		return b.awaitsEvent(o.Channel, row)
+	}
+	if err := b.guard.Check(ctx, o.Room); isEncrypted(err) {
+		o.Reason = "" // words of the network, in the clear
+	} else if err != nil {
+		return err
+	}
+	for _, m := range found {
+		actor := b.as.Bot()
+		if !m.FromMatrix {
+			actor = b.as.Ghost(id.UserID(m.Sender))
+		}
+		if _, err := actor.Redact(ctx, id.RoomID(m.Room), id.EventID(m.Event), o.Reason, row.TxnID+"-"+strconv.Itoa(m.Part)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
