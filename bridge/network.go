@@ -16,12 +16,12 @@ import (
 // The life of a Network: [Main] reads the configuration, hands the `network:` section to a Network that is
 // [Configurable], opens one Session for every login (at least the relay login, whose ID is [RelayLogin]), and closes each
 // on shutdown. Everything beyond Network and Session is a small optional interface that the bridge finds by assertion:
-// [Configurable], [ConfigExampler], [ChannelValidator], [Checker] and [Directory] on the Network; [DoubtMarker], [ChannelJoiner],
+// [Configurable], [ConfigExampler], [ChannelValidator], [Checker] and [Directory] on the Network; [DoubtMarker], [DoubtSettler], [ChannelJoiner],
 // [TypingSender], [MembershipSender], [TopicSender], [UserFinder] and [Guarantor] on the Session. A network that lacks one degrades in the way that the
 // interface's comment states.
 //
 // An edited message arrives as a new one whose text begins with "* ", as Matrix clients mark edits. Reactions do not cross.
-// A redaction ends the links to the message's media, and does not take back what the network has.
+// A redaction ends the links to the message's media, and does not take back what the network has; what waits is cancelled.
 type Network interface {
 	// Info describes the network. It must return the same value every time.
 	Info() Info

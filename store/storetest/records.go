@@ -36,6 +36,47 @@ var recordChecks = []check{
 			expect(t, "messages", messages, []store.Message{m})
 		}
 	}},
+	{"CancelOutgoing_OfARowThatWasNeverTried_TakesItAndNoOther", func(t *testing.T, db *database) {
+		s := db.open(t)
+		var tried, kept, waits store.Outgoing
+		for key, o := range map[string]*store.Outgoing{"a\x00tried": &tried, "a\x00kept": &kept, "a\x00waits": &waits} {
+			*o = store.Outgoing{Lane: "!r", Key: key, Op: "message", TxnID: "x", Payload: []byte("p")}
+			Commit(t, s, func(tx *store.Tx) error { _, err := tx.Enqueue(o); return err })
+		}
+		Commit(t, s, func(tx *store.Tx) error { return tx.OutgoingAttempt(tried.ID, "away", start) })
+		for _, key := range []string{tried.Key, kept.Key, waits.Key, "nothing"} {
+			Commit(t, s, func(tx *store.Tx) error {
+				return tx.CancelOutgoing("!r", key, func(id int64) bool { return id != kept.ID })
+			})
+		}
+		var left []int64
+		if err := s.OutgoingBacklog(ctx(), func(_ string, id int64) error { left = append(left, id); return nil }); err != nil {
+			t.Fatal(err)
+		}
+		expect(t, "rows left", len(left), 2)
+		if _, err := s.Outgoing(ctx(), waits.ID); !errors.Is(err, store.ErrNotFound) {
+			t.Errorf("the row that waited is there: %v", err)
+		}
+		newest, err := s.NewestOutgoing(ctx(), "!r", "message")
+		if err != nil {
+			t.Fatal(err)
+		}
+		expect(t, "the last row", newest.ID, max(tried.ID, kept.ID))
+	}},
+	{"NewestRemote_IsTheNewestThatCameFromTheChannel", func(t *testing.T, db *database) {
+		s := db.open(t)
+		if at, err := s.NewestRemote(ctx(), "#c"); err != nil || !at.IsZero() {
+			t.Errorf("%v and %v where there is none", at, err)
+		}
+		for i, fromMatrix := range []bool{false, false, true} {
+			m := store.Message{Channel: "#c", RemoteID: fmt.Sprint(i), Event: "$e", FromMatrix: fromMatrix, At: start.Add(time.Duration(i) * time.Minute)}
+			Commit(t, s, func(tx *store.Tx) error { return tx.PutMessage(&m) })
+		}
+		at, err := s.NewestRemote(ctx(), "#c")
+		if err != nil || !at.Equal(start.Add(time.Minute)) {
+			t.Errorf("%v and %v", at, err)
+		}
+	}},
 	{"Enqueue_SameKeyAgain_IsNotFresh", func(t *testing.T, db *database) {
 		s := db.open(t)
 		put := func(s *store.Store, key string) (fresh bool, id int64) {

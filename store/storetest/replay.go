@@ -164,7 +164,7 @@ var replayChecks = []check{
 		if err != nil {
 			t.Fatal(err)
 		}
-		expect(t, "row", *got, store.Outgoing{ID: back.ID, Lane: "!a", Op: "message", TxnID: "txn", Payload: []byte{0, 1}, Created: start})
+		expect(t, "row", *got, store.Outgoing{ID: back.ID, Lane: "!a", Op: "message", TxnID: "txn", Payload: []byte{0, 1}, Created: start, Cause: "taken up again"})
 		if back.ID <= row.ID {
 			t.Errorf("row %d came back as %d", row.ID, back.ID)
 		}
