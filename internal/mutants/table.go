@@ -160,9 +160,9 @@ var simulated = []mutant{
 		`if e.Key != "" && !claim(hashKey(byte(e.Kind), e.Key)) && false {`,
 		"bench/simulation", simulation,
 	}, {
-		"simulation: an event in doubt is not sent again", "bridge/to_network.go",
-		`if ev.InDoubt && b.guarantee() == AtMostOnce {`,
-		`if false && ev.InDoubt && b.guarantee() == AtMostOnce {`,
+		"simulation: an event in doubt is not sent again", "bridge/settle.go",
+		`if b.guarantee() == AtMostOnce {`,
+		`if false && b.guarantee() == AtMostOnce {`,
 		"bench/simulation", simulation,
 	}, {
 		"simulation: the mark of doubt is made", "store/progress.go",
@@ -171,13 +171,13 @@ var simulated = []mutant{
 		"bench/simulation", simulation,
 	}, {
 		"simulation: the transaction ID is derived", "bridge/outbox.go",
-		`eventID, err := sender.SendMessage(ctx, o.Room, evType, content, row.TxnID)`,
-		`eventID, err := sender.SendMessage(ctx, o.Room, evType, content, assignID())`,
+		`eventID, err := sender.SendMessage(ctx, o.Room, evType, withOutboxID(content, row.TxnID), row.TxnID)`,
+		`eventID, err := sender.SendMessage(ctx, o.Room, evType, withOutboxID(content, row.TxnID), assignID())`,
 		"bench/simulation", simulation,
 	}, {
-		"simulation: what the network gives again is known by its ID", "bridge/to_matrix.go",
-		`key = "message\x00" + p.Channel + "\x00" + remoteID`,
-		`key = ""`,
+		"simulation: what the network gives again is known by its ID", "bridge/redact.go",
+		`return "message\x00" + p.Channel + "\x00" + remoteID`,
+		`return ""`,
 		"bench/simulation", simulation,
 	}, {
 		"simulation: a request names its device", "appservice/intent.go",
@@ -200,8 +200,8 @@ var simulated = []mutant{
 	}, {
 		"simulation: what waits is found at the start", "bridge/bridge.go",
 		`		b.outbox.Add(lane, row)
-		waiting[lane] = struct{}{}`,
-		`		waiting[lane] = struct{}{}; _ = row`,
+		if _, before`,
+		`		if _, before`,
 		"bench/simulation", simulation,
 	}, {
 		"simulation: effects are committed with the progress", "appservice/worker.go",
@@ -212,14 +212,10 @@ var simulated = []mutant{
 		"bench/simulation", simulation,
 	}, {
 		"simulation: who wrote a dead letter is told", "bridge/to_network.go",
-		`return b.answer(ev, text)
-}
-
-// sentence`,
-		`_ = text; return nil
-}
-
-// sentence`,
+		`return b.showUndelivered(ev, cause)
+}`,
+		`return nil
+}`,
 		"bench/simulation", simulation,
 	},
 }
