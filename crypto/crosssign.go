@@ -1,0 +1,335 @@
+//go:build goolm
+
+package crypto
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+
+	"maunium.net/go/mautrix"
+	"maunium.net/go/mautrix/crypto"
+	"maunium.net/go/mautrix/crypto/signatures"
+	"maunium.net/go/mautrix/id"
+)
+
+// identitySecret holds the cross-signing keys of a user, as JSON of identity. It belongs to the user and not to one of its devices: a new device is
+// signed by the same keys.
+const identitySecret id.Secret = "trestle.cross_signing"
+
+// How often it is tried whether somebody has approved new keys, and for how long (MSC4312: while it is approved, anybody with the account's token can
+// replace them).
+const (
+	approvalPause    = 5 * time.Second
+	approvalPatience = 10 * time.Minute
+)
+
+// secrets keeps what must not be lost: mautrix's store of an account does.
+type secrets interface {
+	GetSecret(ctx context.Context, name id.Secret) (string, error)
+	PutSecret(ctx context.Context, name id.Secret, value string) error
+}
+
+// identity is what is kept of a user's cross-signing keys. The seeds are stored before anybody hears of the keys, so that after a lost answer or the
+// end of the process the same keys are uploaded again, which a homeserver takes for the same request (MSC3967).
+type identity struct {
+	Seeds crypto.CrossSigningSeeds `json:"seeds"`
+	// Published says that the homeserver has taken them.
+	Published bool `json:"published,omitempty"`
+	// Replace says that an administrator wants them in place of whatever the homeserver has.
+	Replace bool `json:"replace,omitempty"`
+	// Recovery is the ID of the key that they are stored under on the homeserver, once somebody was shown its recovery key.
+	Recovery string `json:"recovery,omitempty"`
+}
+
+// crossSigner gives one user its cross-signing keys.
+type crossSigner struct {
+	mach    *crypto.OlmMachine
+	secrets secrets
+	// tell is given the address at which somebody must approve that keys are replaced (MSC4312). nil: nobody can.
+	tell func(url string)
+	// pause is how long to wait before it is tried whether somebody has approved, patience for how long.
+	pause, patience time.Duration
+}
+
+func (c *crossSigner) read(ctx context.Context) (*identity, error) {
+	text, err := c.secrets.GetSecret(ctx, identitySecret)
+	if err != nil {
+		return nil, fmt.Errorf("read the cross-signing keys: %w", err)
+	}
+	if text == "" {
+		return nil, nil
+	}
+	known := new(identity)
+	if err := json.Unmarshal([]byte(text), known); err != nil {
+		return nil, errors.New("read the cross-signing keys: what is stored is not JSON") // err could tell of them
+	}
+	return known, nil
+}
+
+func (c *crossSigner) write(ctx context.Context, known *identity) error {
+	text, err := json.Marshal(known)
+	if err != nil {
+		return fmt.Errorf("store the cross-signing keys: %w", err)
+	}
+	if err := c.secrets.PutSecret(ctx, identitySecret, string(text)); err != nil {
+		return fmt.Errorf("store the cross-signing keys: %w", err)
+	}
+	return nil
+}
+
+// load gives the machine the user's private keys, if there are any. mautrix then signs and trusts with them, without asking the homeserver.
+func (c *crossSigner) load(ctx context.Context) (*identity, error) {
+	known, err := c.read(ctx)
+	if err != nil || known == nil {
+		return nil, err
+	}
+	if err := c.mach.ImportCrossSigningKeys(known.Seeds); err != nil {
+		return nil, fmt.Errorf("use the cross-signing keys that are stored: %w", err)
+	}
+	return known, nil
+}
+
+// ensure makes the user have cross-signing keys, known to the homeserver and to the machine. It does not replace keys that the homeserver has and
+// this store has not: that is [ErrOtherIdentity].
+func (c *crossSigner) ensure(ctx context.Context) error {
+	known, err := c.load(ctx)
+	if err != nil {
+		return c.named(err)
+	}
+	var there *crypto.CrossSigningPublicKeysCache
+	if known == nil || !known.Published {
+		// The device signs the master key: the next process must sign as the same.
+		if err := c.mach.CryptoStore.PutAccount(ctx, c.mach.GetAccount()); err != nil {
+			return c.named(fmt.Errorf("store the account: %w", err))
+		}
+		if there, err = c.published(ctx); err != nil {
+			return c.named(err)
+		}
+	}
+	if known == nil {
+		if *there != (crypto.CrossSigningPublicKeysCache{}) {
+			return c.named(ErrOtherIdentity)
+		}
+		if known, err = c.make(ctx, false); err != nil {
+			return c.named(err)
+		}
+	}
+	return c.named(c.publish(ctx, known, there))
+}
+
+// reset gives the user new cross-signing keys in place of those that the homeserver has, because an administrator said so. When it fails halfway,
+// the next ensure goes on with it.
+func (c *crossSigner) reset(ctx context.Context) error {
+	known, err := c.make(ctx, true)
+	if err == nil {
+		err = c.publish(ctx, known, new(crypto.CrossSigningPublicKeysCache))
+	}
+	return c.named(err)
+}
+
+func (c *crossSigner) named(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("cross-signing of %s: %w", c.mach.Client.UserID, err)
+}
+
+func (c *crossSigner) make(ctx context.Context, replace bool) (*identity, error) {
+	keys, err := c.mach.GenerateCrossSigningKeys()
+	if err != nil {
+		return nil, fmt.Errorf("make the keys: %w", err)
+	}
+	known := &identity{Seeds: keys.Seeds(), Replace: replace}
+	if err := c.write(ctx, known); err != nil {
+		return nil, err
+	}
+	if err := c.mach.ImportCrossSigningKeys(known.Seeds); err != nil {
+		return nil, fmt.Errorf("use the keys that were made: %w", err)
+	}
+	return known, nil
+}
+
+// published asks which keys the homeserver has. What it does not have is empty.
+func (c *crossSigner) published(ctx context.Context) (*crypto.CrossSigningPublicKeysCache, error) {
+	user := c.mach.Client.UserID
+	resp, err := c.mach.Client.QueryKeys(ctx, &mautrix.ReqQueryKeys{DeviceKeys: mautrix.DeviceKeysRequest{user: {}}})
+	if err != nil {
+		return nil, fmt.Errorf("ask for the keys that the homeserver has: %w", err)
+	}
+	master, self, other := resp.MasterKeys[user], resp.SelfSigningKeys[user], resp.UserSigningKeys[user]
+	return &crypto.CrossSigningPublicKeysCache{MasterKey: master.FirstKey(), SelfSigningKey: self.FirstKey(), UserSigningKey: other.FirstKey()}, nil
+}
+
+// publish uploads the keys, unless that was done. there is what the homeserver has, and not looked at when it has taken the keys before.
+func (c *crossSigner) publish(ctx context.Context, known *identity, there *crypto.CrossSigningPublicKeysCache) error {
+	ours := *c.mach.CrossSigningKeys.PublicKeys()
+	if known.Published {
+		// What others of the bridge have learnt of the user in the meantime is looked at, without a question to the homeserver.
+		stored, err := c.mach.CryptoStore.GetCrossSigningKeys(ctx, c.mach.Client.UserID)
+		if err != nil {
+			return fmt.Errorf("read what is known of the user's keys: %w", err)
+		}
+		if master, ok := stored[id.XSUsageMaster]; ok && master.Key != ours.MasterKey {
+			return ErrOtherIdentity
+		}
+		return nil
+	}
+	switch {
+	case *there == ours: // the answer was lost
+	case *there != (crypto.CrossSigningPublicKeysCache{}) && !known.Replace:
+		return ErrOtherIdentity
+	default:
+		if err := c.upload(ctx); err != nil {
+			return err
+		}
+	}
+	if err := c.remember(ctx); err != nil {
+		return err
+	}
+	known.Published, known.Replace = true, false
+	return c.write(ctx, known)
+}
+
+// request makes the keys as the homeserver wants them. They come out the same each time.
+func (c *crossSigner) request() (*mautrix.UploadCrossSigningKeysReq[any], error) {
+	keys, user := c.mach.CrossSigningKeys, c.mach.Client.UserID
+	key := func(usage id.CrossSigningUsage, public id.Ed25519) mautrix.CrossSigningKeys {
+		return mautrix.CrossSigningKeys{UserID: user, Usage: []id.CrossSigningUsage{usage}, Keys: map[id.KeyID]id.Ed25519{id.NewKeyID(id.KeyAlgorithmEd25519, public.String()): public}}
+	}
+	master := key(id.XSUsageMaster, keys.MasterKey.PublicKey())
+	signature, err := c.mach.GetAccount().SignJSON(master)
+	if err != nil {
+		return nil, fmt.Errorf("sign the master key: %w", err)
+	}
+	master.Signatures = signatures.NewSingleSignature(user, id.KeyAlgorithmEd25519, c.mach.Client.DeviceID.String(), signature)
+	byMaster := [2]mautrix.CrossSigningKeys{key(id.XSUsageSelfSigning, keys.SelfSigningKey.PublicKey()), key(id.XSUsageUserSigning, keys.UserSigningKey.PublicKey())}
+	for n := range byMaster {
+		if signature, err = keys.MasterKey.SignJSON(byMaster[n]); err != nil {
+			return nil, fmt.Errorf("sign with the master key: %w", err)
+		}
+		byMaster[n].Signatures = signatures.NewSingleSignature(user, id.KeyAlgorithmEd25519, keys.MasterKey.PublicKey().String(), signature)
+	}
+	return &mautrix.UploadCrossSigningKeysReq[any]{Master: master, SelfSigning: byMaster[0], UserSigning: byMaster[1]}, nil
+}
+
+// upload sends the keys, without auth: a first upload needs none, nor does one of an appservice (MSC3967, MSC4190). Where the homeserver wants
+// somebody to approve it, and an administrator has asked for it, that is waited for.
+func (c *crossSigner) upload(ctx context.Context) error {
+	request, err := c.request()
+	if err != nil {
+		return err
+	}
+	wanted, err := c.try(ctx, request)
+	if err != nil || wanted == nil {
+		return err
+	}
+	url := wanted.approvalURL()
+	if url == "" || c.tell == nil {
+		return fmt.Errorf("%w (it offers: %s)", ErrApproval, wanted.stages())
+	}
+	c.tell(url)
+	// Nothing but the session: who the user is, they have told the homeserver (MSC4312).
+	request.Auth = map[string]string{"session": wanted.Session}
+	for until := time.Now().Add(c.patience); time.Now().Before(until); {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(c.pause):
+		}
+		if wanted, err = c.try(ctx, request); err != nil || wanted == nil {
+			return err
+		}
+	}
+	return fmt.Errorf("%w: nobody approved it within %s", ErrApproval, c.patience)
+}
+
+// userInteractive is a homeserver's answer that somebody must do something first.
+type userInteractive struct {
+	Session string `json:"session"`
+	Flows   []struct {
+		Stages []string `json:"stages"`
+	} `json:"flows"`
+	Params map[string]struct {
+		URL string `json:"url"`
+	} `json:"params"`
+}
+
+// approvalURL is where to approve it in a browser, the stable stage before the one from before MSC4312 was accepted.
+func (u *userInteractive) approvalURL() string {
+	for _, stage := range []string{"m.oauth", "org.matrix.cross_signing_reset"} {
+		for _, flow := range u.Flows {
+			if slices.Equal(flow.Stages, []string{stage}) && u.Params[stage].URL != "" {
+				return u.Params[stage].URL
+			}
+		}
+	}
+	return ""
+}
+
+func (u *userInteractive) stages() (list []string) {
+	for _, flow := range u.Flows {
+		list = append(list, flow.Stages...)
+	}
+	return list
+}
+
+// try returns what the homeserver wants first, and nil when it has taken the keys.
+func (c *crossSigner) try(ctx context.Context, request *mautrix.UploadCrossSigningKeysReq[any]) (*userInteractive, error) {
+	cli := c.mach.Client
+	content, err := cli.MakeRequest(ctx, http.MethodPost, cli.BuildClientURL("v3", "keys", "device_signing", "upload"), request, nil)
+	var refusal mautrix.HTTPError
+	if errors.As(err, &refusal) && refusal.IsStatus(http.StatusUnauthorized) {
+		wanted := new(userInteractive)
+		if json.Unmarshal(content, wanted) == nil && wanted.Flows != nil {
+			return wanted, nil
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("upload: %w", err)
+	}
+	return nil, nil
+}
+
+// remember stores the public keys and what signs them, so that all machines of the bridge trust the user's devices without a question.
+func (c *crossSigner) remember(ctx context.Context) error {
+	request, err := c.request()
+	if err != nil {
+		return err
+	}
+	user, store := c.mach.Client.UserID, c.mach.CryptoStore
+	for _, key := range []mautrix.CrossSigningKeys{request.Master, request.SelfSigning, request.UserSigning} {
+		if err := store.PutCrossSigningKey(ctx, user, key.Usage[0], key.FirstKey()); err != nil {
+			return fmt.Errorf("store a public key: %w", err)
+		}
+		for keyID, signature := range key.Signatures[user] {
+			_, by := keyID.Parse()
+			if by == c.mach.Client.DeviceID.String() {
+				by = c.mach.GetAccount().SigningKey().String()
+			}
+			if err := store.PutSignature(ctx, user, key.FirstKey(), user, id.Ed25519(by), signature); err != nil {
+				return fmt.Errorf("store a signature: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+// signDevice makes the homeserver have the self-signing key's signature of a device whose keys it has. It costs nothing when that was done.
+func (c *crossSigner) signDevice(ctx context.Context) error {
+	mach := c.mach
+	user, signing, self := mach.Client.UserID, mach.GetAccount().SigningKey(), mach.CrossSigningKeys.SelfSigningKey.PublicKey()
+	if signed, err := mach.CryptoStore.IsKeySignedBy(ctx, user, signing, user, self); err != nil {
+		return c.named(fmt.Errorf("read the device's signatures: %w", err))
+	} else if signed {
+		return nil
+	}
+	if err := mach.SignOwnDevice(ctx, mach.OwnIdentity()); err != nil { // it stores the signature, too
+		return c.named(fmt.Errorf("sign the device %s: %w", mach.Client.DeviceID, err))
+	}
+	return nil
+}

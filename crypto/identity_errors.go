@@ -1,0 +1,14 @@
+package crypto
+
+import "errors"
+
+var (
+	// ErrOtherIdentity says that the homeserver has cross-signing keys of the user that this bridge has not made, or has lost. They are never
+	// replaced silently: people may have verified them.
+	ErrOtherIdentity = errors.New("the homeserver has cross-signing keys that are not those of this bridge; " +
+		"the command reset-cross-signing replaces them, and whoever has verified the user must do so again")
+	// ErrApproval says that the homeserver wants somebody to approve the upload of cross-signing keys, which it should not ask of an appservice
+	// that manages devices (MSC4190).
+	ErrApproval = errors.New("the homeserver wants somebody to approve new cross-signing keys: " +
+		"set io.element.msc4190: true in the registration, or use the command reset-cross-signing and open the address that it shows")
+)

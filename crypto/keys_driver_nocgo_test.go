@@ -1,0 +1,5 @@
+//go:build goolm && !cgo
+
+package crypto_test
+
+const testDriver = "sqlite"
