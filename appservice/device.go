@@ -172,6 +172,12 @@ func (i *Intent) withoutDevice(s *deviceRecord) error {
 	return fmt.Errorf("device of %s: %w: %s", i.user, ErrNoDevices, s.Cause)
 }
 
+// WithDevice runs requests as the user's device, which is made if there is none: the client has its ID, or none where the homeserver has no devices.
+// A homeserver that has lost the user or the device gets a new one, once, and request runs again as that: keys belong to a device.
+func (i *Intent) WithDevice(ctx context.Context, request func(cli *mautrix.Client) error) error {
+	return i.withDevice(ctx, request)
+}
+
 // withDevice runs a request as the user's device. A homeserver that has lost the user or the device gets a new one, once.
 func (i *Intent) withDevice(ctx context.Context, request func(cli *mautrix.Client) error) error {
 	return i.registered(ctx, func() error { return i.tryDevice(ctx, request) })

@@ -93,7 +93,7 @@ func (as *AppService) takeApart(txnID string, body []byte) (*store.Transaction, 
 		t.Dead = []store.DeadLetter{{Kind: "body", Key: txnID, Cause: storable("the body of a transaction is not a JSON object: " + err.Error()), Body: body}}
 		return t, nil
 	}
-	t.Elements, t.EncryptedRooms, t.Dead = c.elements, c.encrypted, c.dead
+	t.Elements, t.EncryptedRooms, t.ChangedUsers, t.Dead = c.elements, c.encrypted, c.changed, c.dead
 	return t, c.ephemeral
 }
 

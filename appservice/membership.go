@@ -2,6 +2,7 @@ package appservice
 
 import (
 	"github.com/go-json-experiment/json"
+	"maunium.net/go/mautrix/event"
 	"maunium.net/go/mautrix/id"
 
 	"github.com/trestle-bridge/trestle/store"
@@ -29,7 +30,14 @@ func (as *AppService) roomChange(ev *Event) Effect {
 		return nil
 	}
 	typ, keep := ev.Type, append([]byte(nil), keep...)
-	return func(tx *store.Tx) error { return tx.SetRoomState(room, typ, keep) }
+	return func(tx *store.Tx) error {
+		if typ == event.StateHistoryVisibility.Type || typ == event.StateEncryption.Type {
+			if err := tx.DropRoomKeys(room); err != nil { // what is sent from now on may be for others (MSC3061)
+				return err
+			}
+		}
+		return tx.SetRoomState(room, typ, keep)
+	}
 }
 
 func (as *AppService) memberChange(ev *Event) Effect {
@@ -44,7 +52,12 @@ func (as *AppService) memberChange(ev *Event) Effect {
 	room, user := string(ev.RoomID), *ev.StateKey
 	switch own := as.isOwn(id.UserID(user)); {
 	case !own:
-		return func(tx *store.Tx) error { return tx.SetRoomMember(room, user, membership) }
+		return func(tx *store.Tx) error {
+			if err := tx.DropRoomKeysUnless(room, user, membership); err != nil {
+				return err
+			}
+			return tx.SetRoomMember(room, user, membership)
+		}
 	case as.isOwn(ev.Sender):
 		return nil
 	}

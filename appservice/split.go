@@ -25,6 +25,7 @@ type contents struct {
 	elements  []store.Element
 	ephemeral [][]byte
 	encrypted []string
+	changed   []string // users, of device lists
 	dead      []store.DeadLetter
 }
 
@@ -343,6 +344,11 @@ func (s *splitter) deviceLists(value jsontext.Value) {
 	}
 	if len(lists.Changed)+len(lists.Left) > 0 {
 		s.out.elements = append(s.out.elements, store.Element{Kind: store.KindDeviceLists, Lane: keysLane, Raw: value})
+		for _, user := range append(lists.Changed, lists.Left...) {
+			if len(user) <= maxID {
+				s.out.changed = append(s.out.changed, user)
+			}
+		}
 	}
 }
 

@@ -42,8 +42,10 @@ type identity struct {
 	Published bool `json:"published,omitempty"`
 	// Replace says that an administrator wants them in place of whatever the homeserver has.
 	Replace bool `json:"replace,omitempty"`
-	// Recovery is the ID of the key that they are stored under on the homeserver, once somebody was shown its recovery key.
-	Recovery string `json:"recovery,omitempty"`
+	// Recovery is the ID of the key that they are stored under on the homeserver. While Recovering nobody was shown its recovery key, and what
+	// secret storage there is may be replaced.
+	Recovery   string `json:"recovery,omitempty"`
+	Recovering bool   `json:"recovering,omitempty"`
 }
 
 // crossSigner gives one user its cross-signing keys.
@@ -52,6 +54,8 @@ type crossSigner struct {
 	secrets secrets
 	// tell is given the address at which somebody must approve that keys are replaced (MSC4312). nil: nobody can.
 	tell func(url string)
+	// asked is what the homeserver has of the user, once it was asked.
+	asked *mautrix.RespQueryKeys
 	// pause is how long to wait before it is tried whether somebody has approved, patience for how long.
 	pause, patience time.Duration
 }
@@ -144,7 +148,7 @@ func (c *crossSigner) make(ctx context.Context, replace bool) (*identity, error)
 	if err != nil {
 		return nil, fmt.Errorf("make the keys: %w", err)
 	}
-	known := &identity{Seeds: keys.Seeds(), Replace: replace}
+	known := &identity{Seeds: keys.Seeds(), Replace: replace, Recovering: replace}
 	if err := c.write(ctx, known); err != nil {
 		return nil, err
 	}
@@ -154,13 +158,41 @@ func (c *crossSigner) make(ctx context.Context, replace bool) (*identity, error)
 	return known, nil
 }
 
-// published asks which keys the homeserver has. What it does not have is empty.
-func (c *crossSigner) published(ctx context.Context) (*crypto.CrossSigningPublicKeysCache, error) {
+// query asks what the homeserver has of the user, once.
+func (c *crossSigner) query(ctx context.Context) (*mautrix.RespQueryKeys, error) {
+	if c.asked != nil {
+		return c.asked, nil
+	}
+	var err error
 	user := c.mach.Client.UserID
-	resp, err := c.mach.Client.QueryKeys(ctx, &mautrix.ReqQueryKeys{DeviceKeys: mautrix.DeviceKeysRequest{user: {}}})
+	c.asked, err = c.mach.Client.QueryKeys(ctx, &mautrix.ReqQueryKeys{DeviceKeys: mautrix.DeviceKeysRequest{user: {}}})
 	if err != nil {
 		return nil, fmt.Errorf("ask for the keys that the homeserver has: %w", err)
 	}
+	return c.asked, nil
+}
+
+// checkDevice is [errDeviceTaken] when the homeserver has keys of the device that are not the account's, which must be one whose keys are not known to
+// have arrived: whoever knows the device by the old keys would take the new ones for an attack.
+func (c *crossSigner) checkDevice(ctx context.Context) error {
+	resp, err := c.query(ctx)
+	if err != nil {
+		return err
+	}
+	user, device := c.mach.Client.UserID, c.mach.Client.DeviceID
+	if there, ok := resp.DeviceKeys[user][device]; ok && there.Keys.GetEd25519(device) != c.mach.GetAccount().SigningKey() {
+		return errDeviceTaken
+	}
+	return nil
+}
+
+// published is which cross-signing keys the homeserver has. What it does not have is empty.
+func (c *crossSigner) published(ctx context.Context) (*crypto.CrossSigningPublicKeysCache, error) {
+	resp, err := c.query(ctx)
+	if err != nil {
+		return nil, err
+	}
+	user := c.mach.Client.UserID
 	master, self, other := resp.MasterKeys[user], resp.SelfSigningKeys[user], resp.UserSigningKeys[user]
 	return &crypto.CrossSigningPublicKeysCache{MasterKey: master.FirstKey(), SelfSigningKey: self.FirstKey(), UserSigningKey: other.FirstKey()}, nil
 }

@@ -42,9 +42,9 @@ type Trust int
 const (
 	// TrustAny takes every device that its user has.
 	TrustAny Trust = iota
-	// TrustCrossSigned takes devices that their user has signed, with the keys that were seen first.
+	// TrustCrossSigned takes devices that their user has signed (MSC4153), as clients do since 2026. It is the default of a configuration.
 	TrustCrossSigned
-	// TrustVerified takes devices of users whom the bridge's administrator has verified.
+	// TrustVerified takes signed devices of users whom the bridge's own user has verified: nobody, unless somebody does that with its keys.
 	TrustVerified
 )
 

@@ -36,6 +36,11 @@ type Crypto struct {
 	mu       sync.Mutex
 	machines map[deviceKey]*machine
 
+	prepared sync.Map // deviceKey: what Prepare has seen to in this process
+	claims   claims
+	mends    seldom // sessions and one-time keys that were mended
+	requests seldom // keys and devices that were asked for
+
 	quit    chan struct{}
 	closing sync.Once
 	running sync.WaitGroup
@@ -58,7 +63,12 @@ func New(ctx context.Context, o Options) (*Crypto, error) {
 		return nil, fmt.Errorf("set up encryption: %w", err)
 	}
 	c.syncs = newSyncer(c)
+	// What the homeserver told of devices while the bridge was away is lost.
+	if err := c.doubtDevices(ctx); err != nil {
+		return nil, fmt.Errorf("set up encryption: %w", err)
+	}
 	c.running.Go(func() { c.unloadIdle(unloadAfter) })
+	c.running.Go(func() { c.doubtDevicesNowAndThen(doubtDevicesEvery) })
 	return c, nil
 }
 

@@ -4,9 +4,18 @@ package crypto
 
 import (
 	"context"
+	"errors"
+	"reflect"
+	"sync/atomic"
 	"time"
+	"unsafe"
 
+	"maunium.net/go/mautrix"
 	"maunium.net/go/mautrix/crypto"
+	"maunium.net/go/mautrix/crypto/goolm/account"
+	"maunium.net/go/mautrix/id"
+
+	"github.com/trestle-bridge/trestle/appservice"
 )
 
 // What tests of keys need: they use a homeserver of bridgetest, and so are outside of the package.
@@ -37,3 +46,95 @@ func NewCrossSigner(mach *crypto.OlmMachine, s Secrets, tell func(string), patie
 func (c CrossSigner) Ensure(ctx context.Context) error     { return c.c.ensure(ctx) }
 func (c CrossSigner) Reset(ctx context.Context) error      { return c.c.reset(ctx) }
 func (c CrossSigner) SignDevice(ctx context.Context) error { return c.c.signDevice(ctx) }
+
+const (
+	ClaimsAtOnce = claimsAtOnce
+	ClaimsEvery  = claimsEvery
+)
+
+// Claims are the buckets of devices.
+type Claims struct{ c claims }
+
+func (c *Claims) Take(devices []id.IdentityKey, now time.Time) time.Duration {
+	return c.c.take(devices, now)
+}
+func (c *Claims) Kept() int { return len(c.c.buckets) }
+
+// Spoil changes the account of a user's device behind everybody's back.
+func (c *Crypto) Spoil(ctx context.Context, user id.UserID, spoil func(a *account.Account)) error {
+	m, release, err := c.useOf(ctx, user)
+	if err != nil {
+		return err
+	}
+	defer release()
+	return m.olmWork(ctx, func(ctx context.Context, l *loaded) error {
+		spoil(l.GetAccount().Internal.(*account.Account))
+		return l.store.PutAccount(ctx, l.GetAccount())
+	})
+}
+
+// Devices are those of another user that get keys.
+func (c *Crypto) Devices(ctx context.Context, user, of id.UserID) (devices map[id.DeviceID]*id.Device, err error) {
+	m, release, err := c.useOf(ctx, user)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	l, err := m.load(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return l.store.GetDevices(ctx, of)
+}
+
+// Session is a room key that a user's device has.
+func (c *Crypto) Session(ctx context.Context, user id.UserID, room id.RoomID, session id.SessionID) (*crypto.InboundGroupSession, error) {
+	m, release, err := c.useOf(ctx, user)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	l, err := m.load(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return l.store.GetGroupSession(ctx, room, session)
+}
+
+// SenderKeys is what an Olm message of a user's device says of it: mautrix keeps it in the field that is read here.
+func (c *Crypto) SenderKeys(ctx context.Context, user id.UserID) (*mautrix.DeviceKeys, error) {
+	m, release, err := c.useOf(ctx, user)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	l, err := m.load(ctx)
+	if err != nil {
+		return nil, err
+	}
+	field := reflect.ValueOf(l.OlmMachine).Elem().FieldByName("ownDeviceKeysCache")
+	return (*atomic.Pointer[mautrix.DeviceKeys])(unsafe.Pointer(field.UnsafeAddr())).Load(), nil
+}
+
+// FreshenFor asks for the devices that are outdated.
+func (c *Crypto) FreshenFor(ctx context.Context, user id.UserID, room id.RoomID) error {
+	m, release, err := c.useOf(ctx, user)
+	if err != nil {
+		return err
+	}
+	defer release()
+	return c.freshen(ctx, m, room)
+}
+
+// Await waits for the key of an event.
+func (c *Crypto) Await(ctx context.Context, user id.UserID, ev *appservice.Event) error {
+	for until := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		_, err := c.Open(ctx, ev, user)
+		if !errors.Is(err, ErrNoKey) {
+			return nil
+		}
+		if time.Now().After(until) {
+			return err
+		}
+	}
+}

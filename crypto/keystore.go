@@ -252,6 +252,9 @@ func (s *keyStore) PutDevice(ctx context.Context, user id.UserID, device *id.Dev
 // PutDevices is mautrix's without the transaction that it begins, which cannot be had.
 func (s *keyStore) PutDevices(ctx context.Context, user id.UserID, devices map[id.DeviceID]*id.Device) error {
 	return s.write(ctx, func(ctx context.Context) error {
+		if err := s.dropIfOther(ctx, user, devices); err != nil {
+			return err
+		}
 		if err := store.TxOf(ctx).ForgetDevices(string(user)); err != nil {
 			return err
 		}

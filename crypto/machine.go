@@ -143,6 +143,10 @@ func (m *machine) loadOr(ctx context.Context, create bool) (*loaded, error) {
 	} else if own != nil && (own.SigningKey != signing || own.IdentityKey != identity) {
 		return nil, fmt.Errorf("load the keys of %s: %w: restore the whole database, or give the user a new device", m.account(), ErrForeign)
 	}
+	l.SendKeysMinTrust = m.c.opts.Send.least()
+	if err := m.c.loadIdentity(ctx, l); err != nil {
+		return nil, fmt.Errorf("load the keys of %s: %w", m.account(), err)
+	}
 	m.loaded = l
 	return l, nil
 }

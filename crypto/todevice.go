@@ -82,7 +82,7 @@ func (c *Crypto) toDevice(ctx context.Context, ev *appservice.Event) error {
 		err = refusal
 	}
 	if wedged {
-		c.mend(m, ev.Sender, content.SenderKey)
+		c.mend(m, ev.Sender, content.SenderKey, refusal)
 	}
 	if err != nil {
 		return fmt.Errorf("%s from %s for %s: %w", ev.Type, ev.Sender, m.account(), err)
@@ -131,6 +131,9 @@ func (m *machine) receivedRoomKey(ctx context.Context, tx *store.Tx, l *loaded, 
 		return fmt.Errorf("%w: the room key for %s is of another session than it says", ErrCorrupt, content.RoomID)
 	}
 	session.SourceUser = p.Sender
+	if err := l.rememberSender(ctx, p); err != nil {
+		return inStore(err)
+	}
 	if err := l.StoreGroupSession(ctx, session); err != nil {
 		return inStore(err)
 	}

@@ -32,6 +32,7 @@ type Transaction struct {
 	Received       time.Time
 	Elements       []Element
 	EncryptedRooms []string     // rooms whose encryption event is among the elements
+	ChangedUsers   []string     // users whose devices have changed, as the device lists among the elements say
 	Dead           []DeadLetter // parts that no handler can be given; buried in the same commit, once
 }
 

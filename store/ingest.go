@@ -7,7 +7,7 @@ import (
 // Ingest takes in a transaction: it drops the elements whose keys are known, writes the others as one row of the inbox
 // and gives them by lane, in the order of each lane's first element. It gives nothing, and writes no row, when nothing is
 // new. Dead parts are buried, those of an earlier delivery of the same transaction once: those that are new get their ID.
-// EncryptedRooms are marked as [Tx.SetEncrypted] does.
+// EncryptedRooms are marked as [Tx.SetEncrypted] does, ChangedUsers as [Tx.OutdateDevices] does.
 //
 // The element's bytes are copied.
 func (tx *Tx) Ingest(t *Transaction) ([]LaneRefs, error) {
@@ -15,6 +15,9 @@ func (tx *Tx) Ingest(t *Transaction) ([]LaneRefs, error) {
 		if err := tx.SetEncrypted(room, true); err != nil {
 			return nil, err
 		}
+	}
+	if err := tx.OutdateDevices(t.ChangedUsers...); err != nil {
+		return nil, err
 	}
 	w := tx.w
 	hashes := make([]byte, 0, hashSize*(len(t.Elements)+len(t.Dead)))

@@ -42,3 +42,62 @@ func (s *Store) EncryptedRoomsWith(ctx context.Context, user string) (rooms []st
 	}, `SELECT m.room FROM member m JOIN room r ON r.room = m.room WHERE m.user_id = $1 AND m.membership IN ('join', 'invite') AND r.encrypted = 1`, toColumn(user))
 	return rooms, doing(err, "reading the encrypted rooms of %s", user)
 }
+
+// OutdateDevices marks the devices of users as ones to be asked for again before a key is given to them. Users whose devices nobody has asked for are
+// left alone.
+func (tx *Tx) OutdateDevices(users ...string) error {
+	for _, user := range users {
+		if _, err := tx.exec(`UPDATE crypto_tracked_user SET devices_outdated = true WHERE user_id = $1`, toColumn(user)); err != nil {
+			return doing(err, "marking the devices of %s as outdated", user)
+		}
+	}
+	return nil
+}
+
+// OutdateAllDevices is OutdateDevices for all users: what the homeserver told may have been lost.
+func (tx *Tx) OutdateAllDevices() error {
+	_, err := tx.exec(`UPDATE crypto_tracked_user SET devices_outdated = true WHERE devices_outdated <> true`)
+	return doing(err, "marking the devices of all users as outdated")
+}
+
+// DropRoomKeys makes all devices of the bridge take a new key for what they send into a room next.
+func (tx *Tx) DropRoomKeys(room string) error {
+	_, err := tx.exec(`DELETE FROM crypto_megolm_outbound_session WHERE room_id = $1`, toColumn(room))
+	return doing(err, "dropping the keys of room %s", room)
+}
+
+// DropAllRoomKeys is DropRoomKeys for all rooms.
+func (tx *Tx) DropAllRoomKeys() error {
+	_, err := tx.exec(`DELETE FROM crypto_megolm_outbound_session`)
+	return doing(err, "dropping the keys of all rooms")
+}
+
+// DropRoomKeysUnless is DropRoomKeys when a user's membership changes who reads in the room: who comes needs a key, and who has left must not have the
+// next. It is called before the new membership is remembered.
+func (tx *Tx) DropRoomKeysUnless(room, user, membership string) error {
+	reads := 0
+	if membership == "join" || membership == "invite" {
+		reads = 1
+	}
+	_, err := tx.exec(`DELETE FROM crypto_megolm_outbound_session WHERE room_id = $1 AND NOT EXISTS (SELECT 1 FROM member
+		WHERE room = $2 AND user_id = $3 AND CASE WHEN membership IN ('join', 'invite') THEN 1 ELSE 0 END = $4)`, toColumn(room), toColumn(room), toColumn(user), reads)
+	return doing(err, "dropping the keys of room %s", room)
+}
+
+// DropKeysSharedWith is DropRoomKeys for all rooms that a user is known to be in or invited to: the user's devices have changed.
+func (tx *Tx) DropKeysSharedWith(user string) error {
+	_, err := tx.exec(`DELETE FROM crypto_megolm_outbound_session WHERE EXISTS
+		(SELECT 1 FROM member WHERE room = room_id AND user_id = $1 AND membership IN ('join', 'invite'))`, toColumn(user))
+	return doing(err, "dropping the keys of the rooms of %s", user)
+}
+
+// OutdatedUsers gives the users whose devices are to be asked for again. There is an index of them: it costs next to nothing when there are none.
+func (s *Store) OutdatedUsers(ctx context.Context) (users []string, err error) {
+	err = s.each(ctx, func(row *sql.Rows) error {
+		var user string
+		err := row.Scan(text{&user})
+		users = append(users, user)
+		return err
+	}, `SELECT user_id FROM crypto_tracked_user WHERE devices_outdated = true`)
+	return users, doing(err, "reading whose devices are outdated")
+}

@@ -21,6 +21,10 @@ func (tx *Tx) BeginRoom(room string, keep map[string]string) error {
 			return doing(err, "forgetting room %s", room)
 		}
 	}
+	// Who came and left while the room was not known was not told: its keys are not used again.
+	if err := tx.DropRoomKeys(room); err != nil {
+		return err
+	}
 	for user, membership := range keep {
 		if err := tx.SetMember(room, user, membership); err != nil {
 			return err

@@ -36,5 +36,13 @@ func upgrade(ctx context.Context, db *sql.DB, driver string) error {
 	if err = keys.Upgrade(ctx); err != nil {
 		return fmt.Errorf("bringing the schema of the encryption keys up to date: %w", err)
 	}
+	for _, index := range []string{
+		`CREATE INDEX IF NOT EXISTS trestle_outbound_session_room ON crypto_megolm_outbound_session (room_id)`,
+		`CREATE INDEX IF NOT EXISTS trestle_outdated_user ON crypto_tracked_user (user_id) WHERE devices_outdated = true`,
+	} {
+		if _, err = keys.Exec(ctx, index); err != nil {
+			return fmt.Errorf("making an index of the encryption keys: %w", err)
+		}
+	}
 	return nil
 }

@@ -1,0 +1,110 @@
+//go:build goolm
+
+package crypto
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"maunium.net/go/mautrix/id"
+
+	"github.com/trestle-bridge/trestle/appservice"
+)
+
+// A device is asked for no more than claimsAtOnce one-time keys at once, and then one each claimsEvery, whatever number of ghosts wants to write to it: a
+// client keeps 50 to 100 on the homeserver, and makes new ones only while it is online.
+const (
+	claimsAtOnce = 20
+	claimsEvery  = 3 * time.Second
+)
+
+// ErrClaims says that a room key has to wait until its readers' devices may be asked for one-time keys again.
+var ErrClaims = errors.New("devices in the room were asked for many keys just now; the message waits for its turn")
+
+// claims are the buckets of devices, by identity key. A full one is not kept.
+type claims struct {
+	mu      sync.Mutex
+	buckets map[id.IdentityKey]bucket
+	swept   time.Time
+}
+
+type bucket struct {
+	left float64
+	at   time.Time
+}
+
+// take takes one from each device's bucket, or none at all, and says then how long to wait.
+func (c *claims) take(devices []id.IdentityKey, now time.Time) (wait time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.buckets == nil {
+		c.buckets = make(map[id.IdentityKey]bucket)
+	}
+	for _, device := range devices {
+		if left := c.left(device, now); left < 1 {
+			wait = max(wait, time.Duration((1-left)*float64(claimsEvery)))
+		}
+	}
+	if wait > 0 {
+		return wait
+	}
+	for _, device := range devices {
+		c.buckets[device] = bucket{c.left(device, now) - 1, now}
+	}
+	if now.Sub(c.swept) > claimsAtOnce*claimsEvery {
+		c.swept = now
+		for device := range c.buckets {
+			if c.left(device, now) >= claimsAtOnce {
+				delete(c.buckets, device)
+			}
+		}
+	}
+	return 0
+}
+
+func (c *claims) left(device id.IdentityKey, now time.Time) float64 {
+	b, ok := c.buckets[device]
+	if !ok {
+		return claimsAtOnce
+	}
+	return min(b.left+float64(now.Sub(b.at))/float64(claimsEvery), claimsAtOnce)
+}
+
+// beforeShare makes sure before a room key is shared that the devices that get it are known, and that those with which there is no Olm session yet may be
+// asked for a one-time key now: an error is one of [appservice.Later], and of [ErrClaims]. It runs under the room's lock and the Olm lock.
+func (c *Crypto) beforeShare(ctx context.Context, _ *machine, l *loaded, room id.RoomID, users []id.UserID) error {
+	var unknown []id.UserID
+	var without []id.IdentityKey
+	for _, again := range []bool{false, true} {
+		unknown, without = nil, nil
+		for _, user := range users {
+			devices, err := l.store.GetDevices(ctx, user)
+			if err != nil {
+				return fmt.Errorf("read the devices of %s: %w", user, err)
+			}
+			if devices == nil {
+				unknown = append(unknown, user)
+			}
+			for _, device := range devices {
+				if trust, err := l.ResolveTrustContext(ctx, device); err != nil {
+					return fmt.Errorf("find out how far device %s of %s is trusted: %w", device.DeviceID, user, err)
+				} else if trust >= l.SendKeysMinTrust && !l.store.HasSession(ctx, device.IdentityKey) {
+					without = append(without, device.IdentityKey)
+				}
+			}
+		}
+		if len(unknown) == 0 || again {
+			break
+		}
+		if _, err := l.FetchKeys(ctx, unknown, true); err != nil {
+			return fmt.Errorf("ask for the devices of who is in %s: %w", room, err)
+		}
+	}
+	if wait := c.claims.take(without, time.Now()); wait > 0 {
+		return appservice.Later(fmt.Errorf("%w (%s)", ErrClaims, wait.Round(time.Second)))
+	}
+	return nil
+}

@@ -1,0 +1,114 @@
+//go:build goolm
+
+package crypto
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"maunium.net/go/mautrix/id"
+
+	"github.com/trestle-bridge/trestle/appservice"
+	"github.com/trestle-bridge/trestle/store"
+)
+
+// doubtDevicesEvery is how often everybody's devices are asked for anew before they get a key. A homeserver that could not reach the bridge for a while
+// has dropped what it had to tell of devices, and does not say so.
+const doubtDevicesEvery = 6 * time.Hour
+
+// deviceLists hears whose devices have changed. That they are outdated is written when the transaction is taken in, before any key is used again; it is
+// written once more here for who calls HandleKeys without it. Who has left is not told by Synapse: that comes as membership.
+func (c *Crypto) deviceLists(ctx context.Context, ev *appservice.Event) error {
+	var lists struct {
+		Changed []string `json:"changed"`
+		Left    []string `json:"left"`
+	}
+	if err := json.Unmarshal(ev.Raw, &lists); err != nil {
+		return appservice.Permanent(fmt.Errorf("device lists: %w", err))
+	}
+	users := append(lists.Changed, lists.Left...)
+	for _, user := range users {
+		if c.as.Owns(id.UserID(user)) {
+			c.doubtOwn(id.UserID(user))
+		}
+	}
+	return c.commit(ctx, func(_ context.Context, tx *store.Tx) error { return tx.OutdateDevices(users...) })
+}
+
+// doubtOwn has Prepare look at a user of the bridge again.
+func (c *Crypto) doubtOwn(user id.UserID) {
+	c.prepared.Range(func(key, _ any) bool {
+		if key.(deviceKey).user == user {
+			c.prepared.Delete(key)
+		}
+		return true
+	})
+}
+
+// doubtDevices marks the devices of all users as outdated, at start and from time to time.
+func (c *Crypto) doubtDevices(ctx context.Context) error {
+	return c.commit(ctx, func(_ context.Context, tx *store.Tx) error { return tx.OutdateAllDevices() })
+}
+
+func (c *Crypto) doubtDevicesNowAndThen(every time.Duration) {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			if err := c.doubtDevices(context.Background()); err != nil {
+				c.log.Warn().Err(err).Msg("The devices of all users could not be marked as outdated; it is tried again later")
+			}
+		case <-c.quit:
+			return
+		}
+	}
+}
+
+// freshen makes sure before a room key is used again that the devices of the room's members are known: those that are outdated are asked for, all in one
+// request, and when they have changed the keys of their rooms are dropped. The caller holds the room's lock, not the Olm lock.
+func (c *Crypto) freshen(ctx context.Context, m *machine, room id.RoomID) error {
+	outdated, err := c.store.OutdatedUsers(ctx)
+	if err != nil || len(outdated) == 0 {
+		return err
+	}
+	members, err := c.store.Members(ctx, string(room))
+	if err != nil {
+		return err
+	}
+	var users []id.UserID
+	for _, user := range outdated {
+		if membership := members[user]; membership == "join" || membership == "invite" {
+			users = append(users, id.UserID(user))
+		}
+	}
+	if len(users) == 0 {
+		return nil
+	}
+	return m.olmWork(ctx, func(ctx context.Context, l *loaded) error {
+		if _, err := l.FetchKeys(ctx, users, true); err != nil {
+			return fmt.Errorf("ask for the devices of the room's members: %w", err)
+		}
+		return nil
+	})
+}
+
+// dropIfOther drops the keys of all rooms of a user whose devices are others than before, of all devices of the bridge, in the commit that takes the new
+// ones in: mautrix does so for one of its machines only, and in a commit of its own. It runs in a job.
+func (s *keyStore) dropIfOther(ctx context.Context, user id.UserID, devices map[id.DeviceID]*id.Device) error {
+	before, err := s.GetDevices(ctx, user)
+	if err != nil || before == nil { // nobody has asked for them yet, and so no key was given to them
+		return err
+	}
+	same := len(before) == len(devices)
+	for device, known := range before {
+		now := devices[device]
+		same = same && now != nil && now.IdentityKey == known.IdentityKey && now.SigningKey == known.SigningKey && now.Trust == known.Trust
+	}
+	if same {
+		return nil
+	}
+	return store.TxOf(ctx).DropKeysSharedWith(string(user))
+}

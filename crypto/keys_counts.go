@@ -1,0 +1,98 @@
+//go:build goolm
+
+package crypto
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"maunium.net/go/mautrix/id"
+
+	"github.com/trestle-bridge/trestle/appservice"
+	"github.com/trestle-bridge/trestle/store"
+)
+
+// countsAbreast is how many devices get new keys at once.
+const countsAbreast = 8
+
+// publicKeyLength is that of a key in base64. Synapse counts a user's cross-signing keys among its devices, by that name.
+const publicKeyLength = 43
+
+// keyCounts gives the homeserver new keys of devices that have few left, or whose fallback key was handed out. A device that the homeserver counts no keys
+// of has none (MSC4225). Only devices that are the bridge's and have keys are looked at: a homeserver tells of others too.
+func (c *Crypto) keyCounts(ctx context.Context, ev *appservice.Event) error {
+	var counts struct {
+		OneTime  map[id.UserID]map[id.DeviceID]map[id.KeyAlgorithm]int `json:"device_one_time_keys_count"`
+		Fallback map[id.UserID]map[id.DeviceID][]id.KeyAlgorithm       `json:"device_unused_fallback_key_types"`
+	}
+	if err := json.Unmarshal(ev.Raw, &counts); err != nil {
+		return appservice.Permanent(fmt.Errorf("key counts: %w", err))
+	}
+	wanted := make(map[deviceKey]bool) // true: a new fallback key
+	for user, devices := range counts.OneTime {
+		for device, algorithms := range devices {
+			if algorithms[id.KeyAlgorithmSignedCurve25519] <= fewKeys {
+				wanted[deviceKey{user, device}] = false
+			}
+		}
+	}
+	for user, devices := range counts.Fallback {
+		for device, unused := range devices {
+			if !slices.Contains(unused, id.KeyAlgorithmSignedCurve25519) {
+				wanted[deviceKey{user, device}] = true
+			}
+		}
+	}
+	return c.giveKeys(ctx, wanted)
+}
+
+func (c *Crypto) giveKeys(ctx context.Context, wanted map[deviceKey]bool) error {
+	var (
+		mu      sync.Mutex
+		errs    []error
+		running sync.WaitGroup
+		turns   = make(chan struct{}, countsAbreast)
+	)
+	for key, fallback := range wanted {
+		if len(key.device) == publicKeyLength {
+			continue
+		}
+		turns <- struct{}{}
+		running.Go(func() {
+			defer func() { <-turns }()
+			if err := c.giveKeysOf(ctx, key, fallback); err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				errs = append(errs, err)
+			}
+		})
+	}
+	running.Wait()
+	return errors.Join(errs...)
+}
+
+func (c *Crypto) giveKeysOf(ctx context.Context, key deviceKey, fallback bool) error {
+	ghost, err := c.store.Ghost(ctx, string(key.user))
+	if errors.Is(err, store.ErrNotFound) || err == nil && ghost.DeviceID != string(key.device) {
+		return nil // a user or a device that is not the bridge's, or no more
+	} else if err != nil {
+		return err
+	}
+	m, release := c.use(key)
+	defer release()
+	err = m.olmWork(ctx, func(ctx context.Context, l *loaded) error {
+		if fallback {
+			return replaceFallback(ctx, l.OlmMachine, time.Now())
+		}
+		return shareKeys(ctx, l.OlmMachine)
+	})
+	if errors.Is(err, ErrNoMachine) {
+		return nil // it was not prepared
+	}
+	return err
+}

@@ -1,0 +1,169 @@
+//go:build goolm
+
+package crypto
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"maunium.net/go/mautrix/crypto"
+	"maunium.net/go/mautrix/crypto/olm"
+	"maunium.net/go/mautrix/event"
+	"maunium.net/go/mautrix/id"
+
+	"github.com/trestle-bridge/trestle/appservice"
+	"github.com/trestle-bridge/trestle/store"
+)
+
+const (
+	// requestEvery is how often the same key is asked for.
+	requestEvery = 10 * time.Minute
+	// askEvery is how often the devices of a user whose messages are not trusted are asked for.
+	askEvery = time.Minute
+)
+
+// RequestKey asks the device that has sent an event, or all of its user's when it is not named, for the event's key: the homeserver drops to-device messages
+// when it cannot reach the bridge for a while. The answer, if there is one, comes as a to-device message. The same key is asked for only once in ten minutes.
+func (c *Crypto) RequestKey(ctx context.Context, ev *appservice.Event, reader id.UserID) error {
+	var content struct {
+		Content struct {
+			Algorithm id.Algorithm `json:"algorithm"`
+			Device    id.DeviceID  `json:"device_id"`
+			Sender    id.SenderKey `json:"sender_key"`
+			Session   id.SessionID `json:"session_id"`
+		} `json:"content"`
+	}
+	if err := json.Unmarshal(ev.Raw, &content); err != nil || content.Content.Session == "" || content.Content.Algorithm != id.AlgorithmMegolmV1 {
+		return appservice.Permanent(fmt.Errorf("ask for the key of %s: %w: it does not name its session", ev.ID, ErrCorrupt))
+	}
+	wanted := content.Content
+	if c.as.Owns(ev.Sender) {
+		return nil // the bridge's own devices keep nothing back
+	}
+	m, release, err := c.useOf(ctx, reader)
+	if err != nil {
+		return fmt.Errorf("ask for the key of %s: %w", ev.ID, err)
+	}
+	defer release()
+	what := m.account() + " " + string(wanted.Session)
+	if !c.requests.may(what, requestEvery, time.Now()) {
+		return nil
+	}
+	l, err := m.load(ctx)
+	if err != nil {
+		return err
+	}
+	if wanted.Device == "" {
+		wanted.Device = "*"
+	}
+	// The same ID each time: who has several requests of one ID answers one.
+	requestID := "trestle." + string(wanted.Session)
+	if err := l.SendRoomKeyRequest(ctx, ev.RoomID, wanted.Sender, wanted.Session, requestID, map[id.UserID][]id.DeviceID{ev.Sender: {wanted.Device}}); err != nil {
+		c.requests.forget(what)
+		return fmt.Errorf("ask for the key of %s: %w", ev.ID, c.as.Explain(err))
+	}
+	return nil
+}
+
+// mayAsk says whether the devices of a user may be asked for once more.
+func (c *Crypto) mayAsk(user id.UserID) bool {
+	return c.requests.may("devices of "+string(user), askEvery, time.Now())
+}
+
+// plainToDevice takes in a to-device message that is not encrypted: somebody asks for a key, or says why there will be none.
+func (m *machine) plainToDevice(ctx context.Context, ev *appservice.Event) error {
+	var envelope struct {
+		Content json.RawMessage `json:"content"`
+	}
+	if err := json.Unmarshal(ev.Raw, &envelope); err != nil {
+		return fmt.Errorf("%s from %s: %w: %w", ev.Type, ev.Sender, ErrCorrupt, err)
+	}
+	switch ev.Type {
+	case event.ToDeviceRoomKeyRequest.Type:
+		return m.keyRequested(ctx, ev.Sender, envelope.Content)
+	case event.ToDeviceRoomKeyWithheld.Type, event.ToDeviceOrgMatrixRoomKeyWithheld.Type:
+		return m.keyWithheld(ctx, ev.Sender, envelope.Content)
+	}
+	return nil
+}
+
+// keyRequested answers to devices of the same user that its self-signing key has signed, and to nobody else: who was to have a key was given it when it was
+// made, and who comes later reads no old messages by the bridge's help (MSC3061, security considerations).
+func (m *machine) keyRequested(ctx context.Context, sender id.UserID, raw json.RawMessage) error {
+	if sender != m.user {
+		return nil
+	}
+	content := new(event.RoomKeyRequestEventContent)
+	if err := json.Unmarshal(raw, content); err != nil {
+		return fmt.Errorf("a key request from %s: %w: %w", sender, ErrCorrupt, err)
+	}
+	return m.olmWork(ctx, func(ctx context.Context, l *loaded) error {
+		l.ShareKeysMinTrust = id.TrustStateCrossSignedVerified
+		l.HandleRoomKeyRequest(ctx, sender, content)
+		return nil
+	})
+}
+
+// keyWithheld remembers that a key will not come, and why. A key that is there, or comes all the same, holds.
+func (m *machine) keyWithheld(ctx context.Context, sender id.UserID, raw json.RawMessage) error {
+	var content event.RoomKeyWithheldEventContent
+	if err := json.Unmarshal(raw, &content); err != nil {
+		return fmt.Errorf("a withheld key from %s: %w: %w", sender, ErrCorrupt, err)
+	}
+	if content.Algorithm != id.AlgorithmMegolmV1 || content.SessionID == "" || content.RoomID == "" {
+		return nil // m.no_olm is about no session: the sender's next message mends that
+	}
+	return m.olmJob(ctx, func(ctx context.Context, _ *store.Tx, l *loaded) error {
+		return inStore(l.store.PutWithheldGroupSession(ctx, content))
+	})
+}
+
+// receivedForwardedKey takes a key from the device that has made it, as an answer to [Crypto.RequestKey], or from another device of the same user that its
+// self-signing key has signed. Others could say whose it is as they like. It runs in a job.
+func (m *machine) receivedForwardedKey(ctx context.Context, tx *store.Tx, l *loaded, p *olmPayload) error {
+	var content event.ForwardedRoomKeyEventContent
+	if err := json.Unmarshal(p.Content, &content); err != nil {
+		return fmt.Errorf("%w: the forwarded key: %w", ErrCorrupt, err)
+	}
+	source := p.Sender
+	switch {
+	case content.SenderKey == p.senderKey && content.SenderClaimedKey == p.Keys.Ed25519:
+	case p.Sender == m.user:
+		device, err := l.store.FindDeviceByKey(ctx, p.Sender, p.senderKey)
+		if err != nil {
+			return inStore(err)
+		}
+		if device == nil || device.SigningKey != p.Keys.Ed25519 {
+			return fmt.Errorf("%w: a forwarded key from a device that nobody knows", ErrUntrusted)
+		}
+		if trust, err := l.ResolveTrustContext(ctx, device); err != nil {
+			return inStore(err)
+		} else if trust < id.TrustStateCrossSignedVerified {
+			return fmt.Errorf("%w: a forwarded key from device %s, which is not signed", ErrUntrusted, device.DeviceID)
+		}
+		source = ""
+	default:
+		return fmt.Errorf("%w: a forwarded key from %s, who has not made it", ErrUntrusted, p.Sender)
+	}
+	if content.Algorithm != id.AlgorithmMegolmV1 || content.RoomID == "" {
+		return fmt.Errorf("%w: a forwarded key for %q in room %q", ErrCorrupt, content.Algorithm, content.RoomID)
+	}
+	internal, err := olm.InboundGroupSessionImport([]byte(content.SessionKey))
+	if err != nil {
+		return fmt.Errorf("%w: the forwarded key for %s: %w", ErrCorrupt, content.RoomID, err)
+	}
+	if internal.ID() != content.SessionID {
+		return fmt.Errorf("%w: the forwarded key for %s is of another session than it says", ErrCorrupt, content.RoomID)
+	}
+	session := &crypto.InboundGroupSession{
+		Internal: internal, SigningKey: content.SenderClaimedKey, SenderKey: content.SenderKey, RoomID: content.RoomID,
+		ForwardingChains: append(content.ForwardingKeyChain, p.senderKey.String()), SharedHistory: content.SharedHistory,
+		ReceivedAt: time.Now().UTC(), MaxAge: content.MaxAge, MaxMessages: content.MaxMessages, KeySource: id.KeySourceForward, SourceUser: source,
+	}
+	if err := l.StoreGroupSession(ctx, session); err != nil {
+		return inStore(err)
+	}
+	return inStore(m.c.keyArrived(tx, content.RoomID, content.SessionID))
+}

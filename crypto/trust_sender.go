@@ -1,0 +1,45 @@
+//go:build goolm
+
+package crypto
+
+import (
+	"context"
+	"fmt"
+
+	"maunium.net/go/mautrix/crypto/signatures"
+	"maunium.net/go/mautrix/id"
+)
+
+// rememberSender keeps the device of an Olm message's sender_device_keys, whose own signature was checked, and its other signatures by keys of the same
+// user (MSC4147): so the messages of a device that was logged out meanwhile are still known to be its owner's, without a question to the homeserver. It is
+// kept as one that is gone, unless the homeserver has named it, and so gets no keys. It runs in a job.
+func (l *loaded) rememberSender(ctx context.Context, p *olmPayload) error {
+	if p.device == nil {
+		return nil
+	}
+	user, signing := p.Sender, p.Keys.Ed25519
+	known, err := l.store.GetDevice(ctx, user, p.device.DeviceID)
+	if err != nil {
+		return fmt.Errorf("read the sender's device: %w", err)
+	}
+	if known == nil {
+		device := &id.Device{UserID: user, DeviceID: p.device.DeviceID, IdentityKey: p.senderKey, SigningKey: signing, Deleted: true, Name: string(p.device.DeviceID)}
+		if err := l.store.PutDevice(ctx, user, device); err != nil {
+			return fmt.Errorf("store the sender's device: %w", err)
+		}
+	}
+	for keyID, signature := range p.device.Signatures[user] {
+		algorithm, by := keyID.Parse()
+		if algorithm != id.KeyAlgorithmEd25519 || by == string(p.device.DeviceID) || len(by) != len(signing) {
+			continue
+		}
+		// Whether it is the user's self-signing key is looked at when the device is to be trusted.
+		if ok, err := signatures.VerifySignatureJSON(p.DeviceKeys, user, by, id.Ed25519(by)); err != nil || !ok {
+			continue
+		}
+		if err := l.store.PutSignature(ctx, user, signing, user, id.Ed25519(by), signature); err != nil {
+			return fmt.Errorf("store a signature of the sender's device: %w", err)
+		}
+	}
+	return nil
+}
