@@ -266,7 +266,7 @@ func TestJ3_MessageForAKeyThatIsNotHere_HasTheKeysReplaced(t *testing.T) {
 	memory := w.alice.olm.CryptoStore.(*olm.MemoryStore)
 	memory.OutGroupSessions = map[id.RoomID]*olm.OutboundGroupSession{}
 	memory.Sessions = map[id.SenderKey]olm.OlmSessionList{} // this store of mautrix's would take the oldest
-	w.alice.sync(room) // hears the new Olm session
+	w.alice.sync(room)                                      // hears the new Olm session
 	w.next()
 	w.alice.say(room, "found", ghost)
 	for {
