@@ -79,10 +79,9 @@ func (c *Crypto) toDevice(ctx context.Context, ev *appservice.Event) error {
 		return nil
 	})
 	if err == nil {
-		err = refusal
-	}
-	if wedged {
-		c.mend(m, ev.Sender, content.SenderKey, refusal)
+		if err = refusal; wedged {
+			c.mend(m, ev.Sender, content.SenderKey, refusal)
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("%s from %s for %s: %w", ev.Type, ev.Sender, m.account(), err)
