@@ -46,3 +46,6 @@ func (*Crypto) Seal(context.Context, Sealing) (json.RawMessage, error) { return 
 
 // ResetCrossSigning returns [ErrNoOlm].
 func (*Crypto) ResetCrossSigning(context.Context, id.UserID) error { return ErrNoOlm }
+
+// RecoveryKey returns [ErrNoOlm].
+func (*Crypto) RecoveryKey(context.Context, id.UserID) (string, error) { return "", ErrNoOlm }
