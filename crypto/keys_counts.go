@@ -77,15 +77,14 @@ func (c *Crypto) giveKeys(ctx context.Context, wanted map[deviceKey]bool) error 
 }
 
 func (c *Crypto) giveKeysOf(ctx context.Context, key deviceKey, fallback bool) error {
-	ghost, err := c.store.Ghost(ctx, string(key.user))
-	if errors.Is(err, store.ErrNotFound) || err == nil && ghost.DeviceID != string(key.device) {
-		return nil // a user or a device that is not the bridge's, or no more
-	} else if err != nil {
-		return err
+	if _, prepared := c.prepared.Load(key); !prepared {
+		if own, err := c.isDevice(ctx, key); err != nil || !own {
+			return err
+		}
 	}
 	m, release := c.use(key)
 	defer release()
-	err = m.olmWork(ctx, func(ctx context.Context, l *loaded) error {
+	err := m.olmWork(ctx, func(ctx context.Context, l *loaded) error {
 		if fallback {
 			return replaceFallback(ctx, l.OlmMachine, time.Now())
 		}
@@ -95,4 +94,13 @@ func (c *Crypto) giveKeysOf(ctx context.Context, key deviceKey, fallback bool) e
 		return nil // it was not prepared
 	}
 	return err
+}
+
+// isDevice says whether a device is the one that a user of the bridge has now.
+func (c *Crypto) isDevice(ctx context.Context, key deviceKey) (bool, error) {
+	ghost, err := c.store.Ghost(ctx, string(key.user))
+	if errors.Is(err, store.ErrNotFound) {
+		return false, nil
+	}
+	return err == nil && ghost.DeviceID == string(key.device), err
 }

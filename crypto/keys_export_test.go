@@ -116,16 +116,6 @@ func (c *Crypto) SenderKeys(ctx context.Context, user id.UserID) (*mautrix.Devic
 	return (*atomic.Pointer[mautrix.DeviceKeys])(unsafe.Pointer(field.UnsafeAddr())).Load(), nil
 }
 
-// FreshenFor asks for the devices that are outdated.
-func (c *Crypto) FreshenFor(ctx context.Context, user id.UserID, room id.RoomID) error {
-	m, release, err := c.useOf(ctx, user)
-	if err != nil {
-		return err
-	}
-	defer release()
-	return c.freshen(ctx, m, room)
-}
-
 // Await waits for the key of an event.
 func (c *Crypto) Await(ctx context.Context, user id.UserID, ev *appservice.Event) error {
 	for until := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {

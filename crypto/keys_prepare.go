@@ -24,7 +24,7 @@ var errDeviceTaken = errors.New("the homeserver has keys of this device that are
 func (c *Crypto) Prepare(ctx context.Context, user id.UserID) error {
 	ghost := c.as.Ghost(user)
 	prepare := func() error {
-		return ghost.WithDevice(ctx, func(cli *mautrix.Client) error { return c.prepare(ctx, user, cli.DeviceID) })
+		return c.withKeyDevice(ctx, user, func(device id.DeviceID) error { return c.prepare(ctx, user, device) })
 	}
 	err := prepare()
 	if errors.Is(err, errDeviceTaken) {
@@ -39,11 +39,22 @@ func (c *Crypto) Prepare(ctx context.Context, user id.UserID) error {
 	return nil
 }
 
-func (c *Crypto) prepare(ctx context.Context, user id.UserID, device id.DeviceID) error {
-	if device == "" {
-		return fmt.Errorf("%s has no device: the homeserver must have devices of ghosts (MSC4190, MSC4326)", user)
+// withKeyDevice runs requests as the device that the user's keys belong to. One that the bridge acts as is replaced when the homeserver has lost it.
+func (c *Crypto) withKeyDevice(ctx context.Context, user id.UserID, request func(device id.DeviceID) error) error {
+	ghost := c.as.Ghost(user)
+	device, err := ghost.KeyDevice(ctx)
+	if err != nil {
+		return err
 	}
+	if !ghost.Client(device).SetAppServiceDeviceID {
+		return request(device) // it has a token of its own
+	}
+	return ghost.WithDevice(ctx, func(cli *mautrix.Client) error { return request(cli.DeviceID) })
+}
+
+func (c *Crypto) prepare(ctx context.Context, user id.UserID, device id.DeviceID) error {
 	key := deviceKey{user, device}
+	c.syncs.need(key)
 	if _, done := c.prepared.Load(key); done {
 		return nil
 	}
@@ -83,9 +94,7 @@ func (c *Crypto) prepare(ctx context.Context, user id.UserID, device id.DeviceID
 // for an administrator: whoever has verified the user must do so again. Where the homeserver wants it to be approved in a browser (MSC4312), the
 // address is logged, and the approval is waited for, up to ten minutes.
 func (c *Crypto) ResetCrossSigning(ctx context.Context, user id.UserID) error {
-	err := c.as.Ghost(user).WithDevice(ctx, func(cli *mautrix.Client) error {
-		return c.resetCrossSigning(ctx, deviceKey{user, cli.DeviceID})
-	})
+	err := c.withKeyDevice(ctx, user, func(device id.DeviceID) error { return c.resetCrossSigning(ctx, deviceKey{user, device}) })
 	if err != nil {
 		return fmt.Errorf("reset cross-signing of %s: %w", user, c.as.Explain(err))
 	}
