@@ -70,5 +70,5 @@ type Sealing struct {
 	Content json.RawMessage
 	// Record, which may be nil, writes the encrypted content in the commit that also holds the ratchet's step. It may run
 	// more than once, as jobs of [store.Store.Commit] do.
-	Record func(tx *store.Tx, sealed json.RawMessage) error
+	Record func(tx *store.Tx, sealed json.RawMessage) error `json:"-"`
 }

@@ -414,13 +414,13 @@ func TestDevices_ChangedSet_GivesAllGhostsANewKey(t *testing.T) {
 		w.no(w.crypto.Prepare(t.Context(), ghost))
 	}
 	room := w.room(ann, bob)
-	annBefore, bobBefore := w.session(ann, room), w.session(bob, room)
+	annBefore := w.session(ann, room)
 	if w.session(ann, room) != annBefore {
 		t.Fatal("the key is not used again")
 	}
 	carol := newCarol(w, room)
 	w.settle()
-	annBefore, bobBefore = w.session(ann, room), w.session(bob, room)
+	annBefore, bobBefore := w.session(ann, room), w.session(bob, room)
 	carol.gets("TWO")
 	changed := &appservice.Event{Kind: store.KindDeviceLists, Raw: json.RawMessage(fmt.Sprintf(`{"changed":[%q]}`, carol.user))}
 	w.no(w.crypto.HandleKeys(t.Context(), changed))

@@ -79,6 +79,8 @@ func withRelation(sealed *event.EncryptedEventContent, plain json.RawMessage) (j
 	if err := json.Unmarshal(plain, &relation); err != nil {
 		return nil, fmt.Errorf("the content is not a JSON object: %w", err)
 	}
+	//lint:ignore SA1019 clients of before Matrix 1.3 look for the deprecated fields
+	key, device := sealed.SenderKey, sealed.DeviceID
 	return json.Marshal(struct {
 		Algorithm  id.Algorithm    `json:"algorithm"`
 		Ciphertext string          `json:"ciphertext"`
@@ -86,5 +88,5 @@ func withRelation(sealed *event.EncryptedEventContent, plain json.RawMessage) (j
 		DeviceID   id.DeviceID     `json:"device_id"`
 		SessionID  id.SessionID    `json:"session_id"`
 		RelatesTo  json.RawMessage `json:"m.relates_to,omitempty"`
-	}{sealed.Algorithm, string(sealed.MegolmCiphertext), sealed.SenderKey, sealed.DeviceID, sealed.SessionID, relation.RelatesTo})
+	}{sealed.Algorithm, string(sealed.MegolmCiphertext), key, device, sealed.SessionID, relation.RelatesTo})
 }
