@@ -2,6 +2,7 @@ package appservice_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -104,6 +105,36 @@ func everything(ctx context.Context, bot, ghost *appservice.Intent, room id.Room
 		"Kick":   func(*appservice.Intent) error { return bot.Kick(ctx, room, ghost.UserID(), "why") },
 		"SendMessage": func(i *appservice.Intent) error {
 			_, err := i.SendMessage(ctx, room, event.EventMessage, content, "m"+string(i.UserID()))
+			return err
+		},
+		"KnowRoom": func(i *appservice.Intent) error { return i.KnowRoom(ctx, room) },
+		"Event": func(i *appservice.Intent) error {
+			sent, err := i.SendMessage(ctx, room, event.EventMessage, content, "e"+string(i.UserID()))
+			if err == nil {
+				_, err = i.Event(ctx, room, sent)
+			}
+			return err
+		},
+		"FindSent": func(i *appservice.Intent) error {
+			_, err := i.FindSent(ctx, room, time.Now().Add(-time.Minute), func(json.RawMessage) bool { return false })
+			return err
+		},
+		"KeyDevice": func(i *appservice.Intent) error { _, err := i.KeyDevice(ctx); return err },
+		"Client": func(i *appservice.Intent) error {
+			device, err := i.KeyDevice(ctx)
+			if err == nil {
+				_, err = i.Client(device).Whoami(ctx)
+			}
+			return err
+		},
+		"WithDevice": func(i *appservice.Intent) error {
+			return i.WithDevice(ctx, func(cli *mautrix.Client) error { _, err := cli.Whoami(ctx); return err })
+		},
+		"SyncKeys": func(i *appservice.Intent) error {
+			device, err := i.KeyDevice(ctx)
+			if err == nil {
+				_, err = i.SyncKeys(ctx, device, "", 0)
+			}
 			return err
 		},
 		"SendState": func(*appservice.Intent) error {

@@ -31,6 +31,7 @@ const maxBody = 200 * 65536
 // readUpload reads a body. One that is too large for Synapse to read at all ends the connection and is answered nothing.
 func (hs *Homeserver) readUpload(c *call) ([]byte, bool, error) {
 	if hs.traits.family == synapse && c.ContentLength > hs.opts.MaxUpload && c.ContentLength <= maxBody {
+		_, _ = io.Copy(io.Discard, c.Body) // a client that still writes would see its connection reset, and no answer
 		return nil, false, refuse(http.StatusRequestEntityTooLarge, "M_TOO_LARGE", "Upload request body is too large")
 	}
 	if c.ContentLength <= hs.opts.MaxUpload {
