@@ -29,6 +29,9 @@ func TestE1_E4_E10_ActingAsADevice_NamesItUnderBothNamesBesideTheUser(t *testing
 		t.Fatal(err)
 	}
 	sends := s.requests("PUT", "/send/")
+	if s.known().DeviceID == "" {
+		t.Error("the ghost has no device, although Synapse lets it act as one")
+	}
 	if len(sends) != 1 || string(sends[0].Device) != s.known().DeviceID || sends[0].User != ghost || sends[0].AppService != "irc" {
 		t.Errorf("%+v", sends)
 	}
