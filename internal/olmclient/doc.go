@@ -1,6 +1,7 @@
 // Package olmclient is a Matrix user with keys of its own, for tests: a device with mautrix's Olm machine over /sync, against bridgetest's
 // homeserver or a real one. It is as strict as clients are today that leave unverified devices out (MSC4153): it is cross-signed
-// before its first Olm message, gives room keys only to devices whose owners have cross-signed them, and accepts no words of others.
+// before its first Olm message, gives room keys only to devices whose owners have cross-signed them, and accepts no words of others:
+// those are recorded with [ErrUntrusted].
 //
 //	alice := olmclient.Start(t, olmclient.Options{URL: hs.URL(), User: "@alice:hs.test", Password: "alice"})
 //	room := alice.CreateRoom("secret", bot)

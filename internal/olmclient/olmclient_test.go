@@ -103,6 +103,9 @@ func TestClient_OfADeviceThatNobodyVouchesFor_TakesAndGivesNothing(t *testing.T)
 	alice.Say(room, "not for mallory")
 	mallory.Say(room, "let me in")
 	alice.WaitUntil("words of mallory's", func() bool { return len(alice.Untrusted(room)) == 1 })
+	if got := alice.Untrusted(room)[0]; got.Content["body"] != "let me in" || !got.Encrypted {
+		t.Errorf("the words that are not accepted are recorded as %+v", got)
+	}
 	mallory.WaitUntil("words that it cannot read", func() bool { return len(mallory.Unread(room)) == 1 })
 	if err := mallory.Unread(room)[0].Err; errors.Is(err, olmclient.ErrUntrusted) {
 		t.Fatalf("got %v", err)

@@ -27,7 +27,7 @@ type Event struct {
 	Trust     id.TrustState // in the device that has sent it, when it was encrypted
 	// InTheClear tells that it was not encrypted in a room that is. State, redactions and reactions never are.
 	InTheClear bool
-	Err        error // why it could not be read, or its sender's device is not trusted: [ErrUntrusted]
+	Err        error // why it could not be read, or [ErrUntrusted]: it could be, but its sender's device is not trusted
 
 	raw *event.Event
 }

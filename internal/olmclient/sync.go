@@ -168,14 +168,15 @@ func (c *Client) event(ctx context.Context, room id.RoomID, ev *event.Event) {
 // ErrUntrusted is why words are not accepted whose device nobody vouches for.
 var ErrUntrusted = errors.New("the device is not signed by its owner")
 
+// decrypt records what can be read also when its words are not accepted: then Err says so.
 func (c *Client) decrypt(ctx context.Context, seen *Event) {
 	plain, err := c.machine.DecryptMegolmEvent(ctx, seen.raw)
-	if err == nil && !c.opts.ShareWithAll && plain.Mautrix.TrustState < id.TrustStateCrossSignedTOFU {
-		err = ErrUntrusted
+	if seen.Err = err; err != nil {
+		return
 	}
-	seen.Err = err
-	if err == nil {
-		seen.Encrypted, seen.Trust, seen.Type, seen.Content = true, plain.Mautrix.TrustState, plain.Type.Type, plain.Content.Raw
+	seen.Encrypted, seen.Trust, seen.Type, seen.Content = true, plain.Mautrix.TrustState, plain.Type.Type, plain.Content.Raw
+	if !c.opts.ShareWithAll && seen.Trust < id.TrustStateCrossSignedTOFU {
+		seen.Err = ErrUntrusted
 	}
 }
 
