@@ -38,7 +38,7 @@ bench: modules ## the intake beside mautrix-go and the disk, the media proxy bes
 
 losses: modules ## the sink killed 50 times, its power lost 30 times with each SQLite driver, and that of the IRC bridge 10 times
 	TRESTLE_KILLS=50 TRESTLE_POWER_LOSSES=30 $(GO) test -tags '$(TAGS)' -count=1 -timeout 10m -v -run 'KilledUnderLoad|PowerLost' ./bench/sink
-	TRESTLE_POWER_LOSSES=10 $(GO) test -tags '$(TAGS)' -count=1 -timeout 10m -v -run 'PowerLost' ./bench/soak
+	SOAK_LOSSES=10 $(GO) test -tags '$(TAGS)' -count=1 -timeout 10m -v -run 'PowerLost' ./bench/soak
 
 soak: modules ## the IRC bridge killed 1,000 times under load, a quarter of an hour; SOAK_KILLS=50 for a minute
 	$(GO) test -tags '$(TAGS),failpoints' -count=1 ./internal/failpoint

@@ -20,7 +20,7 @@ import (
 func TestBridge_PowerLostAgainAndAgain_LosesAndDoublesNothing(t *testing.T) {
 	binary := filepath.Join(t.TempDir(), "trestle-irc")
 	buildBridge(t, binary, "goolm")
-	if wrong := losePower(t, binary, int(numberOf(t, "TRESTLE_POWER_LOSSES", 2))); len(wrong) > 0 {
+	if wrong := losePower(t, binary, int(numberOf(t, "SOAK_LOSSES", 2))); len(wrong) > 0 {
 		for _, text := range wrong {
 			t.Error(text)
 		}
