@@ -1,6 +1,7 @@
 package bridgetest_test
 
 import (
+	"context"
 	"io"
 	"net/http"
 	"net/url"
@@ -236,4 +237,16 @@ func TestFault_Delay_WaitsForTheClock(t *testing.T) {
 			clock.Advance(time.Hour) // whenever the request has come to its fault
 		}
 	}
+}
+
+func TestFault_Delay_OfARequestWhoseClientIsGone_EndsAndTakesEffect(t *testing.T) {
+	w := startAs(t, nil, bridgetest.NewClock())
+	alice, _, room := w.withGhost()
+	w.hs.Fault(bridgetest.Fault{Path: regexp.MustCompile("/send/"), Delay: time.Hour})
+	ctx, cancel := context.WithTimeout(w.ctx, 100*time.Millisecond)
+	defer cancel()
+	if _, err := alice.SendText(ctx, room, "told nobody"); err == nil {
+		t.Fatal("the answer came")
+	}
+	w.as.event(w, body("told nobody"))
 }

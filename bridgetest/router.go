@@ -101,6 +101,9 @@ func (hs *Homeserver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if fault.Delay > 0 {
+		// net/http notices that the other side has gone only once the body is read.
+		body, _ := io.ReadAll(r.Body)
+		r.Body = io.NopCloser(io.MultiReader(bytes.NewReader(body), r.Body))
 		_ = hs.sleep(r.Context(), fault.Delay) // cut short, the request goes its way to nobody
 	}
 	switch {

@@ -4,11 +4,14 @@ package simulation
 
 import (
 	"fmt"
+	"net/url"
+	"regexp"
 	"time"
 
 	"maunium.net/go/mautrix/id"
 
 	"github.com/trestle-bridge/trestle/bridge"
+	"github.com/trestle-bridge/trestle/bridgetest"
 )
 
 // written is something that alice wrote.
@@ -70,6 +73,18 @@ func (w *world) aliceTalks() {
 		byRoom[room] = append(byRoom[room], now)
 		w.net.change(func() { w.wrote = append(w.wrote, now) })
 	}
+}
+
+// nudge has alice say one thing more, in a transaction that fails at first. A Synapse that was restarted sends what was under
+// way, or waited for a bridge that was away, only then.
+func (w *world) nudge() {
+	w.hs.PushFault(bridgetest.PushFault{Path: regexp.MustCompile("^" + url.PathEscape("transactions") + "/"), CutRequest: true})
+	now := &written{marker: fmt.Sprintf("m0-%d", w.character.onMatrix+1)}
+	var err error
+	now.event, err = w.alice.SendText(w.ctx, w.rooms[0], now.marker)
+	w.ok(err)
+	w.note("alice writes %s", now.marker)
+	w.net.change(func() { w.wrote = append(w.wrote, now) })
 }
 
 // restartHomeserver cuts off the transaction under way, if there is one. Synapse sends that one again only when a later one has

@@ -126,6 +126,7 @@ func (w *world) live(p *process, silent <-chan struct{}, total *tally) (database
 	crashes := w.crashes
 	tick := time.Second
 	var calmSince time.Time
+	nudged := false
 	for {
 		select {
 		case <-p.died:
@@ -157,6 +158,11 @@ func (w *world) live(p *process, silent <-chan struct{}, total *tally) (database
 		what := w.open(p)
 		if what == "" {
 			break
+		}
+		if !nudged && time.Since(calmSince) > patience/4 {
+			// Synapse that was restarted while the bridge was away sends nothing before something new happens.
+			nudged = true
+			w.nudge()
 		}
 		if time.Since(calmSince) > patience {
 			w.complain("after %v %s", patience, what)
