@@ -153,6 +153,8 @@ func (b *Bridge) handleMessage(ctx context.Context, ev *appservice.Event, decode
 	case errors.Is(err, ErrOffline):
 		b.setOffline(true)
 		return nil, appservice.Later(err)
+	case IsPermanent(err) && b.guarantee() == AtLeastOnce && (ev.InDoubt || ev.Attempts > 0):
+		return nil, appservice.Permanent(InDoubt(fmt.Errorf("%w; an earlier attempt may have arrived", err)))
 	case IsPermanent(err):
 		return nil, appservice.Permanent(err)
 	case IsInDoubt(err):

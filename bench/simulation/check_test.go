@@ -200,8 +200,8 @@ func (w *world) checkNetwork(dead letters, told map[id.EventID]int, total *tally
 			w.complain("alice was told of %s, and it is no dead letter", x.marker)
 		}
 		switch {
-		case isDead && (letter.Doubt || w.character.atLeastOnce && letter.Attempts > 1):
-			total.doubt++ // at least once: an attempt before the one that was refused may have arrived
+		case isDead && letter.Doubt:
+			total.doubt++
 		case isDead && count[x.marker] > 0:
 			w.complain("%s has arrived, and its dead letter does not say that it may have: %s", x.marker, letter.Cause)
 		case isDead:
