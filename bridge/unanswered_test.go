@@ -65,6 +65,14 @@ func (c *crossing) wantOnce() {
 	}
 }
 
+// nudge has alice say something in a transaction that fails at first. A restarted Synapse sends the transaction that the restart
+// cut off only after that.
+func (c *crossing) nudge() {
+	c.Helper()
+	c.hs.PushFault(bridgetest.PushFault{CutRequest: true})
+	c.says("anybody?")
+}
+
 // holdPushes keeps echoes from coming back for as long as the test takes.
 func (c *crossing) holdPushes() {
 	c.hs.PushFault(bridgetest.PushFault{Times: -1, CutRequest: true})
@@ -83,6 +91,7 @@ func TestInDoubt_AnswerLostWithoutADevice_TheEchoSettlesIt(t *testing.T) {
 		c.ok(c.net.Say(c.ctx, lobby, "bob", "perhaps"))
 		c.sees(bridgetest.Message(c.bob(), "perhaps"))
 		c.hs.Restart()
+		c.nudge()
 		c.wantOnce()
 	})
 }
