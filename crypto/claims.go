@@ -15,10 +15,12 @@ import (
 )
 
 // A device is asked for no more than claimsAtOnce one-time keys at once, and then one each claimsEvery, whatever number of ghosts wants to write to it: a
-// client keeps 50 to 100 on the homeserver, and makes new ones only while it is online.
+// client keeps 50 to 100 on the homeserver, and one that is online fills up after each answer of /sync.
 const (
 	claimsAtOnce = 20
-	claimsEvery  = 3 * time.Second
+	claimsEvery  = 400 * time.Millisecond
+	// claimsLongest bounds the turns that are given out in advance: who is told to wait may never come back.
+	claimsLongest = time.Minute
 )
 
 // ErrClaims says that a room key has to wait until its readers' devices may be asked for one-time keys again.
@@ -34,9 +36,11 @@ type claims struct {
 type bucket struct {
 	left float64
 	at   time.Time
+	turn time.Time // of who was last told to wait
 }
 
-// take takes one from each device's bucket, or none at all, and says then how long to wait.
+// take takes one from each device's bucket, or none at all, and says then how long to wait. Those who wait are told different times, so that they do not
+// all come back for the same key.
 func (c *claims) take(devices []id.IdentityKey, now time.Time) (wait time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -45,14 +49,24 @@ func (c *claims) take(devices []id.IdentityKey, now time.Time) (wait time.Durati
 	}
 	for _, device := range devices {
 		if left := c.left(device, now); left < 1 {
-			wait = max(wait, time.Duration((1-left)*float64(claimsEvery)))
+			b := c.buckets[device]
+			turn := now.Add(time.Duration((1 - left) * float64(claimsEvery)))
+			if after := b.turn.Add(claimsEvery); after.After(turn) {
+				turn = after
+			}
+			if last := now.Add(claimsLongest); turn.After(last) {
+				turn = last
+			}
+			b.turn = turn
+			c.buckets[device] = b
+			wait = max(wait, turn.Sub(now))
 		}
 	}
 	if wait > 0 {
 		return wait
 	}
 	for _, device := range devices {
-		c.buckets[device] = bucket{c.left(device, now) - 1, now}
+		c.buckets[device] = bucket{c.left(device, now) - 1, now, c.buckets[device].turn}
 	}
 	if now.Sub(c.swept) > claimsAtOnce*claimsEvery {
 		c.swept = now
@@ -74,7 +88,7 @@ func (c *claims) left(device id.IdentityKey, now time.Time) float64 {
 }
 
 // beforeShare makes sure before a room key is shared that the devices that get it are known, and that those with which there is no Olm session yet may be
-// asked for a one-time key now: an error is one of [appservice.Later], and of [ErrClaims]. It runs under the room's lock and the Olm lock.
+// asked for a one-time key now: an error is one of [appservice.LaterIn], and of [ErrClaims]. It runs under the room's lock and the Olm lock.
 func (c *Crypto) beforeShare(ctx context.Context, _ *machine, l *loaded, room id.RoomID, users []id.UserID) error {
 	var unknown []id.UserID
 	var without []id.IdentityKey
@@ -104,7 +118,7 @@ func (c *Crypto) beforeShare(ctx context.Context, _ *machine, l *loaded, room id
 		}
 	}
 	if wait := c.claims.take(without, time.Now()); wait > 0 {
-		return appservice.Later(fmt.Errorf("%w (%s)", ErrClaims, wait.Round(time.Second)))
+		return appservice.LaterIn(wait, fmt.Errorf("%w (%s)", ErrClaims, wait.Round(time.Millisecond)))
 	}
 	return nil
 }

@@ -40,6 +40,7 @@ type Crypto struct {
 	claims   claims
 	mends    seldom // sessions and one-time keys that were mended
 	requests seldom // keys and devices that were asked for
+	witness  witness
 
 	quit    chan struct{}
 	closing sync.Once
@@ -69,6 +70,7 @@ func New(ctx context.Context, o Options) (*Crypto, error) {
 	}
 	c.running.Go(func() { c.unloadIdle(unloadAfter) })
 	c.running.Go(func() { c.doubtDevicesNowAndThen(doubtDevicesEvery) })
+	c.running.Go(func() { c.tellWordNowAndThen(witnessEvery) })
 	return c, nil
 }
 

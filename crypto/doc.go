@@ -38,5 +38,6 @@
 // machine's Olm lock (to-device messages, sharing, uploads). Encryption takes the first alone, so that rooms encrypt in parallel and share
 // commits. A job takes no lock that somebody holds while he waits for the writer, and makes no request.
 //
-// One goroutine unloads machines; it ends with [Crypto.Close]. Every method may be called from any goroutine.
+// One goroutine unloads machines, one has everybody's devices asked for again every six hours, and one changes the word that the store has in common with
+// the homeserver, by which a store that was put back to an older state is known; they end with [Crypto.Close]. Every method may be called from any goroutine.
 package crypto

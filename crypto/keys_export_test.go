@@ -48,8 +48,9 @@ func (c CrossSigner) Reset(ctx context.Context) error      { return c.c.reset(ct
 func (c CrossSigner) SignDevice(ctx context.Context) error { return c.c.signDevice(ctx) }
 
 const (
-	ClaimsAtOnce = claimsAtOnce
-	ClaimsEvery  = claimsEvery
+	ClaimsAtOnce  = claimsAtOnce
+	ClaimsEvery   = claimsEvery
+	ClaimsLongest = claimsLongest
 )
 
 // Claims are the buckets of devices.

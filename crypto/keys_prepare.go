@@ -22,6 +22,9 @@ var errDeviceTaken = errors.New("the homeserver has keys of this device that are
 // Each step is stored before the homeserver hears of it, so that whenever the process ends the next one goes on with the same identity. Keys belong
 // to a device: when the homeserver has lost it, or the store its keys, the user gets another device.
 func (c *Crypto) Prepare(ctx context.Context, user id.UserID) error {
+	if err := c.sureOfStore(ctx); err != nil {
+		return fmt.Errorf("prepare %s for encryption: %w", user, err)
+	}
 	ghost := c.as.Ghost(user)
 	prepare := func() error {
 		return c.withKeyDevice(ctx, user, func(device id.DeviceID) error { return c.prepare(ctx, user, device) })

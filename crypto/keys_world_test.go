@@ -696,6 +696,9 @@ func TestClaims_FiveHundredGhosts_DrainNobody(t *testing.T) {
 	var waits int
 	for _, ghost := range names {
 		if _, err := w.seal(ghost, room, "x"); errors.Is(err, crypto.ErrClaims) {
+			if wait := appservice.LaterWait(err); wait <= 0 || wait > crypto.ClaimsLongest {
+				t.Errorf("it says to wait %s: %v", wait, err)
+			}
 			waits++
 		} else if err != nil {
 			t.Fatal(err)
@@ -725,10 +728,38 @@ func TestClaims_Bucket_FillsWithTime(t *testing.T) {
 		t.Error(wait)
 	}
 	if wait := c.Take(devices, now.Add(crypto.ClaimsEvery)); wait == 0 {
-		t.Error("one every few seconds became two")
+		t.Error("one in a while became two")
 	}
 	if c.Take([]id.IdentityKey{"d"}, now.Add(time.Hour)); c.Kept() != 1 {
 		t.Errorf("%d full buckets are kept", c.Kept())
+	}
+}
+
+func TestClaims_ManyWait_EachHasATurnOfItsOwnAndNoneWaitsForEver(t *testing.T) {
+	var c crypto.Claims
+	now := time.Now()
+	device := []id.IdentityKey{"a"}
+	for range crypto.ClaimsAtOnce {
+		c.Take(device, now)
+	}
+	const waiting = 500
+	turns, together := map[time.Duration]int{}, 0
+	for range waiting {
+		wait := c.Take(device, now)
+		turns[wait]++
+		if wait == crypto.ClaimsLongest {
+			together++
+		}
+		if wait <= 0 || wait > crypto.ClaimsLongest {
+			t.Fatal(wait)
+		}
+	}
+	if distinct := int(crypto.ClaimsLongest / crypto.ClaimsEvery); len(turns) != distinct || together != waiting-distinct+1 {
+		t.Errorf("%d turns for %d, and %d of them together at the end", len(turns), waiting, together)
+	}
+	late := now.Add(crypto.ClaimsLongest)
+	if wait := c.Take(device, late); wait != 0 {
+		t.Errorf("nobody came back, and the next waits %s", wait)
 	}
 }
 

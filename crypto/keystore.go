@@ -110,16 +110,28 @@ func (s *keyStore) GetSessions(ctx context.Context, key id.SenderKey) (crypto.Ol
 	return s.SQLCryptoStore.GetSessions(ctx, key)
 }
 
+// GetLatestSession gives none that was retired ([Crypto.retireKeys]).
 func (s *keyStore) GetLatestSession(ctx context.Context, key id.SenderKey) (*crypto.OlmSession, error) {
 	if err := s.settle(ctx); err != nil {
 		return nil, err
 	}
-	return s.SQLCryptoStore.GetLatestSession(ctx, key)
+	latest, err := s.SQLCryptoStore.GetLatestSession(ctx, key)
+	if err != nil || latest == nil || !store.IsRetired(latest.CreationTime) {
+		return latest, err
+	}
+	sessions, err := s.SQLCryptoStore.GetSessions(ctx, key) // a retired one may have been used last, to read with
+	for _, session := range sessions {
+		if !store.IsRetired(session.CreationTime) {
+			return session, nil
+		}
+	}
+	return nil, err
 }
 
 // HasSession says no when it cannot know, as mautrix's does: the error is the operation's.
 func (s *keyStore) HasSession(ctx context.Context, key id.SenderKey) bool {
-	return s.settle(ctx) == nil && s.SQLCryptoStore.HasSession(ctx, key)
+	session, err := s.GetLatestSession(ctx, key)
+	return err == nil && session != nil
 }
 
 func (s *keyStore) UpdateSession(ctx context.Context, key id.SenderKey, o *crypto.OlmSession) error {

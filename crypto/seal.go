@@ -18,6 +18,9 @@ import (
 // returns the content of the m.room.encrypted event. The ratchet's step, the content and what Record writes are one commit.
 // The relation to another event stays readable for the homeserver, as the specification wants it.
 func (c *Crypto) Seal(ctx context.Context, s Sealing) (sealed json.RawMessage, err error) {
+	if err := c.sureOfStore(ctx); err != nil {
+		return nil, fmt.Errorf("encrypt for %s as %s: %w", s.Room, s.Machine, err)
+	}
 	m, release, err := c.useOf(ctx, s.Machine)
 	if err != nil {
 		return nil, fmt.Errorf("encrypt for %s as %s: %w", s.Room, s.Machine, err)

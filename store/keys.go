@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"time"
 
 	"maunium.net/go/mautrix/crypto/sql_store_upgrade"
 )
@@ -71,6 +72,15 @@ func (tx *Tx) DropAllRoomKeys() error {
 	_, err := tx.exec(`DELETE FROM crypto_megolm_outbound_session`)
 	return doing(err, "dropping the keys of all rooms")
 }
+
+// RetireOlmSessions makes all Olm sessions of the bridge's devices ones that [IsRetired].
+func (tx *Tx) RetireOlmSessions() error {
+	_, err := tx.exec(`UPDATE crypto_olm_session SET created_at = $1, last_decrypted = $1`, time.Unix(0, 0).UTC())
+	return doing(err, "retiring the Olm sessions")
+}
+
+// IsRetired says of an Olm session, by the time at which it was made, that nothing may be encrypted with it any more.
+func IsRetired(made time.Time) bool { return made.Before(time.Unix(0, 0).Add(48 * time.Hour)) }
 
 // DropRoomKeysUnless is DropRoomKeys when a user's membership changes who reads in the room: who comes needs a key, and who has left must not have the
 // next. It is called before the new membership is remembered.

@@ -47,5 +47,15 @@ var encrypted = []mutant{
 		`case !c.as.Owns(user):`,
 		`case true:`,
 		"crypto", "TestShare_OwnGhosts_AreLeftOutButTheReader",
+	}, {
+		"keys: a database that was put back uses no room key again", "crypto/witness.go",
+		`if err := tx.DropAllRoomKeys(); err != nil {`,
+		`if err := error(nil); err != nil {`,
+		"crypto", "TestStore_PutBackToAnOlderState_UsesNoKeyOfThenAgainAndIsRead",
+	}, {
+		"keys: nor an Olm session", "crypto/witness.go",
+		`return tx.RetireOlmSessions()`,
+		`return nil`,
+		"crypto", "TestStore_PutBackToAnOlderState_UsesNoKeyOfThenAgainAndIsRead",
 	},
 }
