@@ -3,16 +3,10 @@
 package crypto_test
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
 	"fmt"
-	"io"
-	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/rs/zerolog"
@@ -23,6 +17,7 @@ import (
 	"github.com/trestle-bridge/trestle/appservice"
 	"github.com/trestle-bridge/trestle/bridgetest"
 	"github.com/trestle-bridge/trestle/crypto"
+	"github.com/trestle-bridge/trestle/internal/killat"
 	"github.com/trestle-bridge/trestle/store"
 )
 
@@ -41,7 +36,7 @@ func preparerRegistration() *appservice.Registration {
 	}
 }
 
-// TestPreparer is no test, but the child process of the one below: it prepares the ghost, and says so on its standard output.
+// TestPreparer is no test, but the child process of the one below: it prepares the ghost.
 func TestPreparer(t *testing.T) {
 	if os.Getenv(preparerVariable) == "" {
 		return
@@ -68,94 +63,30 @@ func TestPreparer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fmt.Println("prepared")
-	_, _ = os.Stdin.Read(make([]byte, 1)) // until it is killed
+	killat.Done()
 }
 
-// prepareUntil runs a process that prepares the ghost, and kills it as kill -9 does: when a request has come and was not done (before), or was done and its
-// answer is on the way, or when it says that it is done.
-func prepareUntil(t *testing.T, hs *bridgetest.Homeserver, p preparation, method, path string, before bool) (prepared bool) {
+// prepareUntil runs a process that prepares the ghost, until it has or is killed. It says which.
+func prepareUntil(t *testing.T, hs *bridgetest.Homeserver, what preparation, p killat.Point) (prepared bool) {
 	t.Helper()
-	p.Homeserver = hs.URL()
-	env, err := json.Marshal(p)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(os.Args[0], "-test.run=^TestPreparer$")
-	cmd.Env, cmd.Stderr = append(os.Environ(), preparerVariable+"="+string(env)), os.Stderr
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	reached := make(chan struct{}, 1)
-	if method != "" {
-		remove := hs.Intercept(func(_ http.ResponseWriter, r *http.Request) bool {
-			if r.Method != method || !strings.Contains(r.URL.Path, path) || r.Header.Get("Inner") != "" {
-				return false
-			}
-			body, _ := io.ReadAll(r.Body)
-			if !before {
-				inner, err := http.NewRequest(r.Method, hs.URL()+r.URL.RequestURI(), strings.NewReader(string(body)))
-				if err != nil {
-					t.Error(err)
-					return false
-				}
-				inner.Header = http.Header{"Authorization": r.Header["Authorization"], "Inner": {"1"}}
-				if resp, err := http.DefaultClient.Do(inner); err != nil {
-					t.Error(err)
-				} else {
-					_ = resp.Body.Close()
-				}
-				http.DefaultClient.CloseIdleConnections()
-			}
-			select {
-			case reached <- struct{}{}:
-			default:
-			}
-			<-r.Context().Done() // the process is dead, and its connection with it
-			return true
-		})
-		defer remove()
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	said := make(chan bool, 1)
-	go func() {
-		line, _ := bufio.NewReader(out).ReadString('\n')
-		said <- strings.TrimSpace(line) == "prepared"
-	}()
-	select {
-	case <-reached:
-		_ = cmd.Process.Kill()
-		<-said
-	case prepared = <-said:
-		_ = cmd.Process.Kill()
-	}
-	_ = in.Close()
-	_ = cmd.Wait()
-	return prepared
+	what.Homeserver = hs.URL()
+	return killat.Test(t, "TestPreparer", preparerVariable, what, hs, p)
 }
 
 // A process dies between any two steps of the preparation, and the next one there too. What is stored between two requests is there with the second one:
 // before it the step is stored, and after it its answer is not. Whatever they leave, the third ends with one device and one identity, which is whole.
 func TestJ2_L3_KilledAnywhere_TheGhostHasOneIdentityAndNeverTwo(t *testing.T) {
 	for _, p := range []struct {
-		method, path string
-		before       bool
-		reset        bool
+		killat.Point
+		reset bool
 	}{
-		{"PUT", "/devices/", true, false}, {"PUT", "/devices/", false, false},
-		{"POST", "/keys/query", true, false}, {"POST", "/keys/query", false, false},
-		{"POST", "/keys/device_signing/upload", true, false}, {"POST", "/keys/device_signing/upload", false, false},
-		{"POST", "/keys/upload", true, false}, {"POST", "/keys/upload", false, false},
-		{"POST", "/keys/signatures/upload", true, true}, {"POST", "/keys/signatures/upload", false, true},
+		{killat.Before("PUT", "/devices/"), false}, {killat.After("PUT", "/devices/"), false},
+		{killat.Before("POST", "/keys/query"), false}, {killat.After("POST", "/keys/query"), false},
+		{killat.Before("POST", "/keys/device_signing/upload"), false}, {killat.After("POST", "/keys/device_signing/upload"), false},
+		{killat.Before("POST", "/keys/upload"), false}, {killat.After("POST", "/keys/upload"), false},
+		{killat.Before("POST", "/keys/signatures/upload"), true}, {killat.After("POST", "/keys/signatures/upload"), true},
 	} {
-		t.Run(fmt.Sprint(p.method, p.path, " ", p.before), func(t *testing.T) {
+		t.Run(p.String(), func(t *testing.T) {
 			t.Parallel()
 			hs := bridgetest.NewHomeserver(t)
 			reg := preparerRegistration()
@@ -189,13 +120,13 @@ func TestJ2_L3_KilledAnywhere_TheGhostHasOneIdentityAndNeverTwo(t *testing.T) {
 				return resp
 			}
 			for n := range 2 {
-				if prepareUntil(t, hs, job, p.method, p.path, p.before) && n == 0 {
+				if prepareUntil(t, hs, job, p.Point) && n == 0 {
 					t.Error("the first process was not killed")
 				}
 				look(fmt.Sprint("process ", n+1))
 			}
 			job.Reset = false
-			if !prepareUntil(t, hs, job, "", "", false) {
+			if !prepareUntil(t, hs, job, killat.Point{}) {
 				t.Fatal("the last process did not end its work")
 			}
 			resp := look("the last")
