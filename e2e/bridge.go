@@ -178,17 +178,26 @@ func (b *Bridge) Ghost(nick string) id.UserID {
 // Token is the appservice's token from the registration, for asking the homeserver what the bridge did there.
 func (b *Bridge) Token() string {
 	b.tb.Helper()
-	data, err := os.ReadFile(b.Registration)
+	token, err := tokenOf(b.Registration)
 	if err != nil {
-		b.tb.Fatalf("reading the registration: %v", err)
+		b.tb.Fatal(err)
+	}
+	return token
+}
+
+// tokenOf reads the appservice's token from a registration file.
+func tokenOf(path string) (string, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return "", fmt.Errorf("reading the registration: %w", err)
 	}
 	var registration struct {
 		Token string `yaml:"as_token"`
 	}
 	if err := yaml.Unmarshal(data, &registration); err != nil || registration.Token == "" {
-		b.tb.Fatalf("the registration has no as_token: %v", err)
+		return "", fmt.Errorf("the registration %s has no as_token: %w", path, err)
 	}
-	return registration.Token
+	return registration.Token, nil
 }
 
 // DeadLetters says what the bridge has given up, by cause. The bridge must not be running.
@@ -220,14 +229,19 @@ func buildBridge(tb testing.TB) string {
 	tb.Helper()
 	buildOnce.Do(func() {
 		builtBridge = filepath.Join(os.TempDir(), fmt.Sprintf("trestle-irc-%d", os.Getpid()))
-		cmd := exec.Command("go", "build", "-tags", "goolm", "-o", builtBridge, "./example-ircbridge")
-		cmd.Dir = ".."
-		if output, err := cmd.CombinedOutput(); err != nil {
-			buildError = fmt.Errorf("%w\n%s", err, output)
-		}
+		buildError = compileBridge(builtBridge, "goolm")
 	})
 	if buildError != nil {
 		tb.Fatalf("building the bridge: %v", buildError)
 	}
 	return builtBridge
+}
+
+func compileBridge(binary, tags string) error {
+	cmd := exec.Command("go", "build", "-tags", tags, "-o", binary, "./example-ircbridge")
+	cmd.Dir = ".."
+	if output, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%w\n%s", err, output)
+	}
+	return nil
 }

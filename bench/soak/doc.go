@@ -1,6 +1,7 @@
-// Package soak has a test that runs the IRC bridge, as it is shipped but for its failpoints, between a homeserver and an IRC
+// Package soak runs the IRC bridge, as it is shipped but for its failpoints, between a homeserver and an IRC
 // server, and ends it with kill -9 again and again: at named steps of an event's journey (internal/failpoint) and at any time.
-// What was sent, what arrived and what is in the store must agree in the end.
+// What was sent, what arrived and what is in the store must agree in the end. [Run] is given the servers: the tests of this package
+// have bridgetest's homeserver and the test IRC server, and module e2e has real ones.
 //
 //	SOAK_KILLS=1000 go test -tags goolm -count=1 -timeout 3h -v ./bench/soak
 //

@@ -26,21 +26,18 @@ func TestBridge_UnderLoadForLong_GrowsNeitherInMemoryNorInGoroutines(t *testing.
 	}
 	binary := t.TempDir() + "/trestle-irc"
 	buildBridge(t, binary, "goolm")
-	s := newSoak(t, binary, atMostOnce, uint64(numberOf(t, "SOAK_SEED", 1)), sqliteFile)
+	s := newSoak(t, testWorld(t, binary, atMostOnce, uint64(numberOf(t, "SOAK_SEED", 1)), sqliteFile))
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("the end of the bridge's log:\n%s", tail(s.log, 40))
 		}
 	})
-	l := &load{soak: s, byRoom: make([][]*written, rooms), carolIn: map[int]bool{}, guestNames: 30}
-	for _, nick := range []string{"ann", "bob", "cid", "dee"} {
-		l.enters(nick, s.channels)
-		l.regulars = append(l.regulars, nick)
-	}
+	l := s.people()
+	l.guestNames = 30
 	s.begin("")
 	s.entered()
 	samples := l.talk(long, every)
-	for room := range rooms {
+	for room := range s.rooms {
 		l.writes(room, "m", func(marker string) (id.EventID, error) { return s.alice.SendText(s.ctx, s.rooms[room], marker) })
 	}
 	s.calm()
@@ -49,7 +46,7 @@ func TestBridge_UnderLoadForLong_GrowsNeitherInMemoryNorInGoroutines(t *testing.
 	s.last = len(s.wire.links) - 1
 	s.wire.mu.Unlock()
 	s.stop()
-	left, err := look(s.ctx, s.database, s.dir)
+	left, err := look(s.ctx, s.Database, s.dir)
 	s.ok(err)
 	s.begin("") // for the links
 	s.entered()

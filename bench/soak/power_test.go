@@ -46,7 +46,7 @@ func TestBridge_PowerLostWithoutSyncs_IsNoticed(t *testing.T) {
 
 // losePower gives what was wrong in the end.
 func losePower(t *testing.T, binary string, losses int) []string {
-	s := newSoak(t, binary, atMostOnce, uint64(numberOf(t, "SOAK_SEED", time.Now().UnixNano())), "sqlite:disk/bridge.db")
+	s := newSoak(t, testWorld(t, binary, atMostOnce, uint64(numberOf(t, "SOAK_SEED", time.Now().UnixNano())), "sqlite:disk/bridge.db"))
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("what was done: %v\nthe end of the bridge's log:\n%s", s.schedule, tail(s.log, 40))
@@ -70,11 +70,7 @@ func losePower(t *testing.T, binary string, losses int) []string {
 		s.ok(err)
 		forgotten += n
 	}
-	l := &load{soak: s, byRoom: make([][]*written, rooms), carolIn: map[int]bool{}}
-	for _, nick := range []string{"ann", "bob", "cid", "dee"} {
-		l.enters(nick, s.channels)
-		l.regulars = append(l.regulars, nick)
-	}
+	l := s.people()
 	s.begin("")
 	s.entered()
 	s.stop()
@@ -102,7 +98,7 @@ func losePower(t *testing.T, binary string, losses int) []string {
 		s.process.kill()
 		s.dead()
 		disk.CutBefore(nil)
-		c, err := look(s.ctx, s.database, s.dir)
+		c, err := look(s.ctx, s.Database, s.dir)
 		if err != nil {
 			return []string{err.Error()}
 		}

@@ -8,14 +8,11 @@ import (
 	"regexp"
 	"sync"
 	"testing"
-
-	"github.com/trestle-bridge/trestle/example-ircbridge/ircd"
 )
 
 // wire is the cable between the bridge and the IRC server: every line on it is written down.
 type wire struct {
 	listener net.Listener
-	server   *ircd.Server
 	running  sync.WaitGroup
 
 	mu      sync.Mutex
@@ -50,12 +47,13 @@ var (
 	fromMatrix = regexp.MustCompile(`PRIVMSG (#\S+) :<alice> (?:\* |\S+: )?([mp]\d+-\d+(?:/\d)?)(?:\.png .*?(http\S+))?$`)
 )
 
-func newWire(t *testing.T, server *ircd.Server) *wire {
+// newWire has serve take each connection of the bridge.
+func newWire(t *testing.T, serve func(net.Conn)) *wire {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &wire{listener: listener, server: server, changed: make(chan struct{})}
+	w := &wire{listener: listener, changed: make(chan struct{})}
 	w.running.Go(func() {
 		for {
 			conn, err := listener.Accept()
@@ -66,7 +64,7 @@ func newWire(t *testing.T, server *ircd.Server) *wire {
 			w.mu.Lock()
 			w.links = append(w.links, l)
 			w.mu.Unlock()
-			server.Serve(l)
+			serve(l)
 		}
 	})
 	t.Cleanup(func() {

@@ -19,6 +19,8 @@ type plan struct {
 	wait  time.Duration // without a failpoint: so long after the start, or after the channels were entered
 	late  bool          // the latter
 	clean bool          // no kill, but SIGTERM
+
+	restart bool // of the homeserver, meanwhile
 }
 
 func (p plan) String() string {

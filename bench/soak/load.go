@@ -1,15 +1,10 @@
 package soak
 
 import (
-	"bufio"
 	"fmt"
-	"net"
 	"slices"
-	"strings"
 
 	"maunium.net/go/mautrix/id"
-
-	"github.com/trestle-bridge/trestle/bridgetest"
 )
 
 // written is something that alice wrote.
@@ -19,6 +14,7 @@ type written struct {
 	room     int
 	lines    int // more than one, if it is not 0
 	redacted bool
+	reacted  bool
 }
 
 // load is what people do on both sides. All of it happens on the test's goroutine.
@@ -35,6 +31,16 @@ type load struct {
 	said       int // on IRC, whether or not the bridge was there
 	reactions  int
 	joins      int
+}
+
+// people are those who do it; on IRC they are there from the start.
+func (s *soak) people() *load {
+	l := &load{soak: s, byRoom: make([][]*written, s.Rooms), carolIn: map[int]bool{}}
+	for _, nick := range []string{"ann", "bob", "cid", "dee"} {
+		l.enters(nick, s.channels)
+		l.regulars = append(l.regulars, nick)
+	}
+	return l
 }
 
 // photo is a PNG of one pixel.
@@ -69,6 +75,10 @@ func (l *load) onMatrix() {
 			return l.alice.SendImage(l.ctx, l.rooms[room], marker+".png", "image/png", photo)
 		})
 	case dice < 89:
+		if earlier.reacted { // a homeserver takes each once
+			return
+		}
+		earlier.reacted = true
 		_, err := l.alice.Send(l.ctx, l.rooms[room], "m.reaction", map[string]any{
 			"m.relates_to": map[string]any{"rel_type": "m.annotation", "event_id": earlier.event, "key": "👍"},
 		})
@@ -76,16 +86,14 @@ func (l *load) onMatrix() {
 		l.reactions++
 	case dice < 95:
 		if !earlier.redacted {
-			_, err := l.alice.Redact(l.ctx, l.rooms[room], earlier.event, "")
-			l.ok(err)
+			l.ok(l.alice.Redact(l.ctx, l.rooms[room], earlier.event))
 			earlier.redacted = true
 		}
 	default:
 		if l.carolIn[room] {
-			l.ok(l.carol.Leave(l.ctx, l.rooms[room], ""))
+			l.ok(l.carol.Leave(l.ctx, l.rooms[room]))
 		} else {
-			_, err := l.carol.Join(l.ctx, string(l.rooms[room]))
-			l.ok(err)
+			l.ok(l.carol.Join(l.ctx, l.rooms[room]))
 		}
 		l.carolIn[room] = !l.carolIn[room]
 		l.joins++
@@ -117,7 +125,7 @@ func (l *load) onIRC() {
 		}
 		guest := fmt.Sprintf("guest%d", number)
 		if slices.Contains(l.guests, guest) { // all names are taken: the oldest makes room
-			l.irc.Do(l.guests[0], "QUIT :enough")
+			l.ok(l.irc.Quit(l.guests[0]))
 			l.guests = l.guests[1:]
 			l.joins++
 			return
@@ -127,7 +135,7 @@ func (l *load) onIRC() {
 		l.guests = append(l.guests, guest)
 		l.joins++
 	default:
-		l.irc.Do(l.guests[0], "QUIT :enough")
+		l.ok(l.irc.Quit(l.guests[0]))
 		l.guests = l.guests[1:]
 		l.joins++
 	}
@@ -136,41 +144,16 @@ func (l *load) onIRC() {
 func (l *load) says(nick string, room int) string {
 	l.counter++
 	marker := fmt.Sprintf("i%d-%d", room, l.counter)
-	if !l.irc.Do(nick, "PRIVMSG "+l.channels[room]+" :"+marker) {
-		l.Fatalf("%s is not on IRC", nick)
-	}
+	l.ok(l.irc.Say(nick, l.channels[room], marker))
 	l.said++
 	return marker
 }
 
-// enters connects somebody to the IRC server and returns once it is in the channels.
-func (l *load) enters(nick string, channels []string) {
-	client, server := net.Pipe()
-	l.irc.Serve(server)
-	in := make(chan struct{})
-	l.people.Go(func() {
-		defer client.Close()
-		left := len(channels)
-		for lines := bufio.NewScanner(client); lines.Scan(); {
-			if strings.Contains(lines.Text(), " 366 ") {
-				if left--; left == 0 {
-					close(in)
-				}
-			}
-		}
-	})
-	if _, err := fmt.Fprintf(client, "NICK %s\r\nUSER %[1]s 0 * :%[1]s\r\nJOIN %s\r\n", nick, strings.Join(channels, ",")); err != nil {
-		l.Fatal(err)
-	}
-	select {
-	case <-in:
-	case <-l.ctx.Done():
-		l.Fatalf("%s does not come into %v: %v", nick, channels, l.ctx.Err())
-	}
-}
+// enters has somebody come to the IRC server, into these channels.
+func (l *load) enters(nick string, channels []string) { l.ok(l.irc.Enter(l.ctx, nick, channels)) }
 
 // markerOf says which of ours an event of Matrix is.
-func markerOf(ev bridgetest.Event) string {
+func markerOf(ev Event) string {
 	if ev.Type != "m.room.message" || !isMarker.MatchString(ev.Body()) {
 		return ""
 	}

@@ -10,7 +10,6 @@ import (
 
 	"maunium.net/go/mautrix/id"
 
-	"github.com/trestle-bridge/trestle/bridgetest"
 	"github.com/trestle-bridge/trestle/store"
 )
 
@@ -18,20 +17,20 @@ var isMarker = regexp.MustCompile(`^[imp]\d+-\d+$`)
 
 // tally is what became of everything in one direction.
 type tally struct {
-	sent, delivered, dead, doubt, again, redacted, missed int
-	lost, doubled, reordered                              []string
+	sent, delivered, dead, doubt, again, redacted, missed, loose int
+	lost, doubled, reordered                                     []string
 }
 
 func (t *tally) String() string {
-	return fmt.Sprintf("sent %d, delivered %d, dead %d, in doubt %d, sent again %d, redacted before %d, not taken in %d, lost %d, doubled %d, reordered %d",
-		t.sent, t.delivered, t.dead, t.doubt, t.again, t.redacted, t.missed, len(t.lost), len(t.doubled), len(t.reordered))
+	return fmt.Sprintf("sent %d, delivered %d, dead %d, in doubt %d, sent again %d, redacted before %d, not taken in %d, not judged by order %d, lost %d, doubled %d, reordered %d",
+		t.sent, t.delivered, t.dead, t.doubt, t.again, t.redacted, t.missed, t.loose, len(t.lost), len(t.doubled), len(t.reordered))
 }
 
 // checker compares both ends with the store, once nothing is under way any more.
 type checker struct {
 	*load
 	store    *contents
-	timeline [][]bridgetest.Event
+	timeline [][]Event
 	letters  map[string]store.DeadLetter // by the event, or by the marker of what came from IRC
 	wrong    []string
 }
@@ -57,7 +56,7 @@ func (s *soak) check(l *load, left *contents) []string {
 	}
 	toMatrix, toIRC := c.toMatrix(), c.toIRC()
 	s.Logf("IRC to Matrix: %s", toMatrix)
-	s.Logf("Matrix to IRC (%s): %s", s.delivery, toIRC)
+	s.Logf("Matrix to IRC (%s): %s", s.Delivery, toIRC)
 	for direction, t := range map[string]*tally{"to Matrix": toMatrix, "to IRC": toIRC} {
 		for what, markers := range map[string][]string{"lost": t.lost, "doubled": t.doubled, "reordered": t.reordered} {
 			if len(markers) > 0 {
@@ -162,7 +161,9 @@ func (c *checker) toIRC() *tally {
 	by := map[string]*link{}
 	loose := map[string]bool{}
 	for _, w := range c.wrote {
-		loose[w.marker] = c.relay.isLoose(w.event)
+		if loose[w.marker] = c.relay.isLoose(w.event); loose[w.marker] {
+			t.loose++
+		}
 		for i := 2; i <= w.lines; i++ {
 			loose[fmt.Sprintf("%s/%d", w.marker, i)] = loose[w.marker]
 		}
@@ -171,7 +172,7 @@ func (c *checker) toIRC() *tally {
 	for _, l := range c.wire.arrived {
 		if count[l.marker]++; count[l.marker] > 1 {
 			t.again++
-			if c.delivery == atMostOnce || by[l.marker] == l.link {
+			if c.Delivery == atMostOnce || by[l.marker] == l.link {
 				t.doubled = append(t.doubled, l.marker)
 			}
 		}
@@ -234,7 +235,9 @@ func untouchable(cause string) bool {
 func (c *checker) members() {
 	for i, room := range c.rooms {
 		var want []string
-		for _, nick := range c.irc.Members(c.channels[i]) {
+		there, err := c.irc.Members(c.ctx, c.channels[i])
+		c.ok(err)
+		for _, nick := range there {
 			if nick != botNick {
 				want = append(want, nick)
 			}
@@ -243,11 +246,15 @@ func (c *checker) members() {
 		c.ok(err)
 		var got []string
 		for user, membership := range members {
-			if nick, ghost := strings.CutPrefix(user.Localpart(), "irc_"); ghost && membership == "join" {
+			nick, ghost := strings.CutPrefix(user.Localpart(), "irc_")
+			if ghost && membership == "join" {
 				got = append(got, nick)
 			}
-			if devices := c.hs.Devices(user); len(devices) > 1 {
-				c.complain("%s has %d devices", user, len(devices))
+			if !ghost && user != c.bot {
+				continue
+			}
+			if devices, err := c.hs.Devices(c.ctx, user); err != nil || devices > 1 {
+				c.complain("%s has %d devices (%v)", user, devices, err)
 			}
 		}
 		slices.Sort(got)

@@ -18,12 +18,10 @@ import (
 
 	"maunium.net/go/mautrix/id"
 
-	"github.com/trestle-bridge/trestle/bridgetest"
-	"github.com/trestle-bridge/trestle/example-ircbridge/ircd"
 	"github.com/trestle-bridge/trestle/internal/ports"
 )
 
-func newSoak(t *testing.T, binary, delivery string, seed uint64, database string) *soak {
+func newSoak(t *testing.T, opts Options) *soak {
 	deadline, ok := t.Deadline()
 	if !ok {
 		deadline = time.Now().Add(3 * time.Hour)
@@ -31,33 +29,28 @@ func newSoak(t *testing.T, binary, delivery string, seed uint64, database string
 	ctx, cancel := context.WithDeadline(context.Background(), deadline.Add(-20*time.Second))
 	t.Cleanup(cancel)
 	s := &soak{
-		T: t, ctx: ctx, rng: rand.New(rand.NewPCG(seed, 0)), delivery: delivery, dir: t.TempDir(), binary: binary,
+		T: t, Options: opts, ctx: ctx, rng: rand.New(rand.NewPCG(opts.Seed, 0)), hs: opts.Homeserver, irc: opts.IRC, dir: t.TempDir(),
 		start: (*exec.Cmd).Start, afterwards: func() {}, http: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}, reached: map[string]int{}, taken: map[string]bool{},
 	}
-	s.config, s.database, s.log = filepath.Join(s.dir, "config.yaml"), database, filepath.Join(s.dir, "bridge.log")
-	s.hs = bridgetest.NewHomeserver(t, bridgetest.Options{RestartSequence: true})
-	s.alice, s.carol = s.hs.User("alice"), s.hs.User("carol")
+	s.config, s.log = filepath.Join(s.dir, "config.yaml"), filepath.Join(s.dir, "bridge.log")
 	s.bot = id.NewUserID("ircbot", s.hs.Domain())
-	var err error
-	s.irc, err = ircd.Start(ircd.Options{Listen: []string{}, PingInterval: 24 * time.Hour}) // people answer no PING
-	s.ok(err)
-	t.Cleanup(func() {
-		_ = s.irc.Close()
-		s.people.Wait()
-	})
-	s.wire = newWire(t, s.irc)
+	s.wire = newWire(t, s.irc.Serve)
 	listen, media, metrics := reserve(t), reserve(t), reserve(t)
 	s.metrics = "http://" + metrics + "/metrics"
 	s.relay = newRelay(t, listen)
 	s.configure("\n", listen, media, metrics)
-	out, err := exec.Command(binary, "registration", "-config", s.config).CombinedOutput()
+	out, err := exec.Command(s.Binary, "registration", "-config", s.config).CombinedOutput()
 	if err != nil {
 		t.Fatalf("making the registration: %v\n%s", err, out)
 	}
-	s.ok(s.hs.AddAppService(filepath.Join(s.dir, "registration.yaml")))
+	s.ok(s.hs.Register(filepath.Join(s.dir, "registration.yaml")))
+	s.alice, err = s.hs.Person("alice")
+	s.ok(err)
+	s.carol, err = s.hs.Person("carol")
+	s.ok(err)
 	plumb := ""
-	for i := range rooms {
-		room, err := s.alice.CreateRoom(s.ctx, bridgetest.RoomOptions{Preset: "public_chat", Invite: []id.UserID{s.bot}})
+	for i := range s.Rooms {
+		room, err := s.alice.CreateRoom(s.ctx, s.bot)
 		s.ok(err)
 		channel := fmt.Sprintf("#room%d", i)
 		s.rooms, s.channels = append(s.rooms, room), append(s.channels, channel)
@@ -89,7 +82,7 @@ network:
   tls: {enabled: false}
   flood: {burst: 1000, interval: 1ms}
   reconnect: {first: 100ms, max: 1s}
-`, s.hs.URL(), s.hs.Domain(), listen, s.relay.server.URL, s.database, media, metrics, plumb, s.wire.listener.Addr(), botNick, s.delivery)), 0o600))
+`, s.hs.URL(), s.hs.Domain(), listen, s.relay.server.URL, s.Database, media, metrics, plumb, s.wire.listener.Addr(), botNick, s.Delivery)), 0o600))
 }
 
 // reserve keeps a port for the test.
@@ -113,14 +106,14 @@ func (s *soak) ok(err error) {
 func (s *soak) begin(failpoint string) {
 	s.Helper()
 	var err error
-	s.process, err = startBridge(s.binary, s.config, s.log, failpoint, s.start)
+	s.process, err = startBridge(s.Binary, s.config, s.log, failpoint, s.start)
 	s.ok(err)
 }
 
 // entered waits until the bridge is in every channel.
 func (s *soak) entered() {
 	s.Helper()
-	s.ok(s.wire.wait(s.ctx, s.process.ended, "the bridge is in its channels", s.wire.inChannels(rooms)))
+	s.ok(s.wire.wait(s.ctx, s.process.ended, "the bridge is in its channels", s.wire.inChannels(s.Rooms)))
 }
 
 // dead waits until the process was killed, and the IRC server knows.
@@ -174,12 +167,11 @@ func (s *soak) calm() {
 	s.Helper()
 	s.entered()
 	s.until(func() string {
-		as := s.hs.AppServiceState(appService)
-		outbox, events := s.figure("trestle_store_outbox_rows"), s.figure("trestle_appservice_backlog_events")
-		if as.Pending == 0 && as.Queued == 0 && outbox == 0 && events == 0 {
+		waiting, outbox, events := s.hs.Waiting(), s.figure("trestle_store_outbox_rows"), s.figure("trestle_appservice_backlog_events")
+		if waiting == "" && outbox == 0 && events == 0 {
 			return ""
 		}
-		return fmt.Sprintf("there wait %d transactions, %d events in none, %v rows of the outbox, %v events in the bridge", as.Pending, as.Queued, outbox, events)
+		return fmt.Sprintf("there wait on the homeserver: %s; %v rows of the outbox, %v events in the bridge", waiting, outbox, events)
 	})
 }
 
@@ -203,8 +195,9 @@ func (s *soak) figure(name string) float64 {
 // end lets everything that waits go its way, and gives what is in the store then.
 func (s *soak) end(l *load) *contents {
 	// What a restart of the homeserver has cut off goes again when a later transaction has failed.
+	missed := s.relay.missing()
 	l.writes(0, "m", func(marker string) (id.EventID, error) { return s.alice.SendText(s.ctx, s.rooms[0], marker) })
-	for s.hs.AppServiceState(appService).Up {
+	for s.relay.missing() == missed {
 		select {
 		case <-time.After(5 * time.Millisecond):
 		case <-s.ctx.Done():
@@ -216,15 +209,14 @@ func (s *soak) end(l *load) *contents {
 	for room := range s.rooms {
 		l.onMatrixLast(room)
 		marker := l.says(l.regulars[0], room)
-		_, err := s.alice.WaitFor(s.ctx, s.rooms[room], bridgetest.Text(marker))
-		s.ok(err)
+		s.ok(s.alice.Sees(s.ctx, s.rooms[room], marker))
 	}
 	s.calm()
 	s.wire.mu.Lock()
 	s.last = len(s.wire.links) - 1
 	s.wire.mu.Unlock()
 	s.stop()
-	left, err := look(s.ctx, s.database, s.dir)
+	left, err := look(s.ctx, s.Database, s.dir)
 	s.ok(err)
 	return left
 }
