@@ -221,7 +221,8 @@ func (p *program) mediaRevoke(f *flag.FlagSet) func() int {
 			if err != nil {
 				return 0, err
 			}
-			fmt.Fprintf(p.stdout, "Revoked %s. Running proxies obey within a second.\n", count(int(total), "link"))
+			time.Sleep(proxy.ObeyedWithin)
+			fmt.Fprintf(p.stdout, "Revoked %s: no proxy answers them any more.\n", count(int(total), "link"))
 			return exitOK, nil
 		})
 	}

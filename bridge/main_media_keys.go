@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strconv"
 	"text/tabwriter"
+	"time"
 
 	"github.com/trestle-bridge/trestle/proxy"
 	"github.com/trestle-bridge/trestle/store"
@@ -94,6 +95,7 @@ func (p *program) mediaKeysRetire(*flag.FlagSet) func() int {
 				return 0, err
 			}
 			status := exitOK
+			var retired []uint8
 			for _, key := range ids {
 				switch err := ring.Retire(ctx, key); {
 				case errors.Is(err, store.ErrNotFound):
@@ -102,9 +104,15 @@ func (p *program) mediaKeysRetire(*flag.FlagSet) func() int {
 				case err != nil:
 					return 0, err
 				default:
-					_, signing := ring.IDs()
-					fmt.Fprintf(p.stdout, "Key %d is retired, and its links are dead within a second. Key %d signs.\n", key, signing)
+					retired = append(retired, key)
 				}
+			}
+			if len(retired) > 0 {
+				time.Sleep(proxy.ObeyedWithin)
+			}
+			_, signing := ring.IDs()
+			for _, key := range retired {
+				fmt.Fprintf(p.stdout, "Key %d is retired, and its links are dead. Key %d signs.\n", key, signing)
 			}
 			return status, nil
 		})

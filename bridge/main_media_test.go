@@ -54,24 +54,6 @@ func (c *crossing) answers(url string, want int) {
 	}
 }
 
-// obeysSoon waits a second for what another process did, which is how long it may take until that is obeyed.
-func (c *crossing) obeysSoon(url string, want int) {
-	c.Helper()
-	asked := time.Now()
-	for {
-		began := time.Now()
-		status, _ := get(c.T, url)
-		if status == want {
-			return
-		}
-		if began.Sub(asked) > time.Second {
-			c.Errorf("the link answers %d after a second, want %d", status, want)
-			return
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-}
-
 // becomes waits for what another process did to be obeyed.
 func (c *crossing) becomes(url string, want int) {
 	c.Helper()
@@ -103,7 +85,7 @@ func TestMedia_LinksBesideARunningBridge_AreListedRevokedAndMadeAgain(t *testing
 			c.Error("the list has the links themselves")
 		}
 		c.media(0, "revoke", fmt.Sprint(listed.ID))
-		c.obeysSoon(link, http.StatusGone)
+		c.answers(link, http.StatusGone)
 		c.answers(other, http.StatusOK)
 		again := regexp.MustCompile(`http\S+`).FindString(c.media(0, "sign", fmt.Sprint(listed.ID)))
 		c.answers(again, http.StatusOK)
@@ -113,7 +95,7 @@ func TestMedia_LinksBesideARunningBridge_AreListedRevokedAndMadeAgain(t *testing
 			c.answers(again, http.StatusOK)
 			time.Sleep(2 * time.Millisecond) // times are kept in milliseconds
 			c.media(0, append([]string{"revoke"}, by...)...)
-			c.obeysSoon(again, http.StatusGone)
+			c.answers(again, http.StatusGone)
 		}
 		// The bridge was not fenced.
 		c.says("still there")
@@ -143,8 +125,8 @@ func TestMedia_KeysBesideARunningBridge_AreRotatedAndRetired(t *testing.T) {
 		c.answers(link, http.StatusOK)
 		_, second := c.photo("second.png") // by key 1 still: key 2 is too young
 		c.media(0, "keys", "retire", "1")
-		c.becomes(link, http.StatusNotFound)
-		c.becomes(second, http.StatusNotFound)
+		c.answers(link, http.StatusNotFound)
+		c.answers(second, http.StatusNotFound)
 		_, third := c.photo("third.png")
 		c.answers(third, http.StatusOK)
 		if out := c.media(1, "keys", "retire", "1"); !strings.Contains(out, "no key 1 that is not retired") {

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"crypto/tls"
 	"net/http"
 	"net/netip"
 	"strconv"
@@ -19,6 +20,7 @@ type exchange struct {
 	given   time.Time     // when it was last given time
 
 	link   claims        // of a link whose MAC holds
+	cuts   uint64        // revocations carried out before it was looked up
 	status int           // 0: nothing was answered
 	wait   time.Duration // of 429 and 503: when to come back; 0: retryAfter
 	bytes  int64
@@ -116,6 +118,23 @@ func (x *exchange) release() error {
 		return nil
 	}
 	return x.conn.release()
+}
+
+// abort ends an answer of which the reader was promised more. Only a broken connection tells it that this is not the whole file; and where it was told no length
+// and gets no chunks (HTTP/1.0), only one that is reset rather than closed.
+func (x *exchange) abort() {
+	if !x.r.ProtoAtLeast(1, 1) && x.w.Header().Get("Content-Length") == "" {
+		if c, _, err := x.control.Hijack(); err == nil {
+			if secure, ok := c.(*tls.Conn); ok {
+				c = secure.NetConn() // whose own end is an end in good order
+			}
+			if tcp, ok := c.(interface{ SetLinger(seconds int) error }); ok {
+				_ = tcp.SetLinger(0)
+			}
+			_ = c.Close()
+		}
+	}
+	panic(http.ErrAbortHandler)
 }
 
 func (x *exchange) answerOptions() {

@@ -64,6 +64,10 @@ func (c *cache) peek(ctx context.Context, key cacheKey) content {
 // open opens a file that is there, follows a fetch under way, or begins one. Where the disk has no room, the homeserver's answer comes as it is.
 func (c *cache) open(ctx context.Context, key cacheKey, fetch fetcher) (content, error) {
 	c.mu.Lock()
+	if ctx.Err() != nil { // whoever cut the answer may have emptied the cache already
+		c.mu.Unlock()
+		return nil, context.Cause(ctx)
+	}
 	if f := c.find(key); f != nil {
 		c.mu.Unlock()
 		c.metrics.cache.WithLabelValues("hit").Inc()

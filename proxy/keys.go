@@ -18,8 +18,11 @@ const (
 	// settle is how old a new key is before it signs. By then every process has read it: a server reads the ring every watchEvery.
 	settle = 30 * time.Second
 
+	// ObeyedWithin is how long it takes at most until every server that reads a database obeys what was done there: a key that was retired, a link that was revoked.
+	ObeyedWithin = time.Second
+
 	// staleAfter is how old a server's view of the ring may be when it decides that a key still lives.
-	staleAfter = time.Second
+	staleAfter = ObeyedWithin
 )
 
 // Links is where links and keys are kept: a *store.Store, or beside the process that holds it a *store.Visitor.
@@ -313,6 +316,12 @@ func (r *KeyRing) signing() (id uint8, secret []byte, ok bool) {
 func (r *KeyRing) path(c *claims, display string) (string, bool) {
 	key, secret, ok := r.signing()
 	c.key = key
+	return c.path(c.sum(secret), display), ok
+}
+
+// pathBy signs a link with the key that c names; false when that was retired.
+func (r *KeyRing) pathBy(c *claims, display string) (string, bool) {
+	secret, ok := r.keys.Load().secrets[c.key]
 	return c.path(c.sum(secret), display), ok
 }
 

@@ -26,7 +26,7 @@ type gate struct {
 	rooms   map[string]int        // served; a room leaves with its last request
 	waiting int                   // for a place among all
 
-	crowded atomic.Int64 // Unix nanoseconds at which a request last found no place among all
+	crowded atomic.Pointer[time.Time] // when a request last found no place among all; by the clock that never jumps
 }
 
 // share is what one reader has of the gate.
@@ -62,7 +62,7 @@ func (g *gate) enter(ctx context.Context, reader netip.Addr) bool {
 		if takeNow(g.places) {
 			return true
 		}
-		g.crowded.Store(time.Now().UnixNano())
+		g.isFull()
 		<-own.places
 	}
 	ctx, cancel := context.WithTimeout(ctx, g.wait)
@@ -82,7 +82,7 @@ func (g *gate) enterAll(ctx context.Context) bool {
 	if takeNow(g.places) {
 		return true
 	}
-	g.crowded.Store(time.Now().UnixNano())
+	g.isFull()
 	g.mu.Lock()
 	full := g.waiting >= cap(g.places)
 	if !full {
@@ -99,10 +99,15 @@ func (g *gate) enterAll(ctx context.Context) bool {
 	return entered
 }
 
+func (g *gate) isFull() {
+	now := time.Now()
+	g.crowded.Store(&now)
+}
+
 // isCrowded tells whether somebody found no place among all within the last d.
 func (g *gate) isCrowded(d time.Duration) bool {
 	at := g.crowded.Load()
-	return at != 0 && time.Since(time.Unix(0, at)) < d
+	return at != nil && time.Since(*at) < d
 }
 
 func takeNow(places chan struct{}) bool {

@@ -3,6 +3,7 @@ package proxy
 import (
 	"bufio"
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -103,5 +104,46 @@ func TestServe_ReaderWhoDoesNotReadARefusal_IsLetGo(t *testing.T) {
 				t.Errorf("%q still had its answer waiting after a minute: %q %v", request, answer, err)
 			}
 		})
+	}
+}
+
+// What is in the request line besides the path, and who the reader says that he speaks to, decides nothing.
+func TestProxy25_OddTargets_AreTheirPathsOrNothing(t *testing.T) {
+	s := newStoredStage(t, known)
+	addr, link := s.serve(), s.link(photo())
+	text := s.page(longText())
+	for _, c := range []struct {
+		request string
+		status  int
+	}{
+		{"GET " + link + " HTTP/1.0\r\n", 200},
+		{"GET " + link + " HTTP/1.0\r\nConnection: keep-alive\r\n", 200},
+		{"GET http://other.example" + link + " HTTP/1.1\r\nHost: other.example\r\n", 200},
+		{"GET http://other.example" + text + " HTTP/1.1\r\nHost: other.example\r\nX-Forwarded-Host: other.example\r\nAccept: text/html\r\n", 200},
+		{"GET //other.example" + link + " HTTP/1.1\r\nHost: x\r\n", 404},
+		{"GET /." + link + " HTTP/1.1\r\nHost: x\r\n", 404},
+		{"GET /m/.." + link + " HTTP/1.1\r\nHost: x\r\n", 404},
+		{"CONNECT other.example:443 HTTP/1.1\r\nHost: other.example\r\n", 404},
+		{"OPTIONS * HTTP/1.1\r\nHost: x\r\n", 404},
+		{"OPTIONS " + link + " HTTP/1.1\r\nHost: x\r\nOrigin: https://other.example\r\n", 204},
+		{"GET " + link + " HTTP/1.1\r\n", 400},
+		{"GET " + link + " HTTP/1.1\r\nHost: x\r\nX: a\rb\r\n", 400},
+		{"GET " + link + "\x00 HTTP/1.1\r\nHost: x\r\n", 400},
+	} {
+		conn, in := dial(t, addr)
+		io.WriteString(conn, c.request+"\r\n")
+		resp, err := http.ReadResponse(in, nil)
+		if err != nil {
+			t.Errorf("%q: %v", c.request, err)
+			continue
+		}
+		body, _ := io.ReadAll(resp.Body)
+		if resp.StatusCode != c.status || strings.Contains(fmt.Sprint(resp.Header, string(body)), "other.example") {
+			t.Errorf("%q is answered %d %v", c.request, resp.StatusCode, resp.Header)
+		}
+		if c.status != 400 {
+			wantHeader(t, resp, "X-Content-Type-Options", "nosniff")
+		}
+		conn.Close()
 	}
 }

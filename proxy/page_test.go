@@ -310,6 +310,30 @@ func TestProxy21_Gallery_SignedAgain_LeadsToFilesThatOpen(t *testing.T) {
 	wantStatus(t, s.get("/m/"+strings.TrimPrefix(e["a"][0]["href"], "../")), 200)
 }
 
+// Whoever has a leaked key can open any page. What it gives away must die with that key, not with the one that signs by then.
+func TestProxy04_PageOpenedWithAnOldKey_GivesLinksThatDieWithIt(t *testing.T) {
+	s := newStoredStage(t, known)
+	link := s.page(gallery())
+	if _, err := s.signer.Keys().Rotate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.clock.Advance(settle)
+	if c, _ := parse(t, s.page(longText())); c.key != 2 {
+		t.Fatalf("key %d signs", c.key)
+	}
+	opened := bodyOf(t, s.get(link, "Accept", browser)) + bodyOf(t, s.get(link))
+	given := regexp.MustCompile(`(?:/m/|"\.\./)((?:t\d+/)?[\w-]{34})`).FindAllStringSubmatch(opened, -1)
+	if len(given) < 10 {
+		t.Fatalf("the page has %d links:\n%s", len(given), opened)
+	}
+	if err := s.signer.Keys().Retire(t.Context(), 1); err != nil {
+		t.Fatal(err)
+	}
+	for _, g := range given {
+		wantStatus(t, s.get("/m/"+g[1]), 404)
+	}
+}
+
 func TestProxy21_Page_PolicyAllowsItsStyleAndNothingThatRuns(t *testing.T) {
 	s := newStoredStage(t)
 	resp := s.get(s.page(gallery()), "Accept", browser)

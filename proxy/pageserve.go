@@ -35,7 +35,7 @@ func (s *Server) servePage(ctx context.Context, x *exchange, t *target) {
 	}
 	view, ok := s.viewPage(x, t, stored, &body)
 	if !ok {
-		x.refuse(http.StatusServiceUnavailable, ErrNoKey)
+		x.refuse(http.StatusNotFound, nil)
 		return
 	}
 	var page bytes.Buffer
@@ -72,7 +72,7 @@ func (s *Server) servePage(ctx context.Context, x *exchange, t *target) {
 	for page.Len() > 0 {
 		if err := s.send(ctx, x, t, page.Next(chunk)); err != nil {
 			x.cause = x.cutAt(ctx, err, "reader", "send to the reader")
-			panic(http.ErrAbortHandler)
+			x.abort()
 		}
 	}
 }
@@ -81,7 +81,8 @@ func (s *Server) servePage(ctx context.Context, x *exchange, t *target) {
 const pageFreshness = "private, no-cache"
 
 // viewPage signs the links of a page. Those of the page itself are relative, so that they work under whatever host and path the page was opened;
-// previews need absolute ones. ok is false where there is no key to sign with.
+// previews need absolute ones. All have the key that the page was opened with: a leaked one would otherwise, until it is retired, make links that outlive it.
+// ok is false where that was retired meanwhile.
 func (s *Server) viewPage(x *exchange, t *target, stored *store.MediaPage, body *pageBody) (*pageView, bool) {
 	up := strings.Repeat("../", strings.Count(strings.TrimPrefix(x.r.URL.EscapedPath(), shortPrefix), "/"))
 	v := &pageView{
@@ -95,7 +96,7 @@ func (s *Server) viewPage(x *exchange, t *target, stored *store.MediaPage, body 
 		v.Title += ": " + strconv.Itoa(len(body.Files)) + " files"
 	}
 	link := func(p purpose, record int64, name string) (string, bool) {
-		return s.keys.path(&claims{purpose: p, record: record}, name)
+		return s.keys.pathBy(&claims{purpose: p, record: record, key: x.link.key}, name)
 	}
 	if s.public != "" {
 		address, ok := link(purposeShort, t.link.ID, t.name)

@@ -31,6 +31,8 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          stdlog.New(s.log, "", 0),
 		ConnContext:       withConn,
+
+		DisableGeneralOptionsHandler: true, // "OPTIONS *" is no link
 	}
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(newListener(l, s.trusted)) }()

@@ -31,6 +31,7 @@ type Server struct {
 
 	liveMu sync.Mutex
 	live   map[*exchange]*stream // what is being sent
+	cuts   atomic.Uint64         // revocations that were carried out
 
 	watching     context.Context // ends when the watcher does
 	stopWatching context.CancelFunc
@@ -95,7 +96,7 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 	if cfg.Store != nil {
 		s.links = cfg.Store
 		if own, ok := cfg.Store.(remembers); ok {
-			s.memo.made = own.MediaRevocationsMade
+			s.memo.made = func() uint64 { return own.MediaRevocationsMade() + s.cuts.Load() }
 		}
 	}
 	if s.metrics, err = newMetrics(cfg.Metrics); err != nil {
@@ -186,6 +187,7 @@ func (s *Server) answerLink(x *exchange, path string) {
 		x.refuse(http.StatusNotFound, nil)
 		return
 	}
+	x.cuts = s.cuts.Load()
 	t, err := s.resolve(ctx, &c)
 	if err != nil {
 		status := http.StatusServiceUnavailable

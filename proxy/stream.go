@@ -96,8 +96,7 @@ func (s *Server) serve(ctx context.Context, x *exchange, t *target) {
 	}
 	if err := s.copy(ctx, x, t, m, head, *buffer, part); err != nil {
 		x.cause = err
-		// The reader was promised more. Only a broken connection tells it that this is not the whole file.
-		panic(http.ErrAbortHandler)
+		x.abort()
 	}
 }
 

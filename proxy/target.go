@@ -114,8 +114,7 @@ func (s *Server) resolveShort(ctx context.Context, c *claims) (*target, error) {
 		return nil, errEnded
 	case err != nil:
 		return nil, fmt.Errorf("read record %d: %w", c.record, err)
-	case !record.Revoked.IsZero():
-		s.discard(record, "revoked")
+	case !record.Revoked.IsZero(): // the watcher has emptied the cache; who asks again must not do it to others' links to the same file
 		return nil, errGone
 	case record.Kind != "" && c.purpose != purposeShort:
 		return nil, failed(http.StatusNotFound, "record %d: a page has no thumbnail", c.record)

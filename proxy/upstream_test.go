@@ -1,8 +1,10 @@
 package proxy
 
 import (
+	"crypto/tls"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -286,6 +288,38 @@ func TestProxy06_Stream_ChunkedAnswerBrokenOff_BreaksTheConnection(t *testing.T)
 		panic(http.ErrAbortHandler)
 	})
 	wantBroken(t, s, s.link(photo()))
+}
+
+// A reader without chunks, as nginx is towards a server unless it is told otherwise, takes the connection's end for that of the file.
+func TestProxy06_Stream_LengthUnknownAndNoChunks_BreaksTheConnectionForAllToSee(t *testing.T) {
+	plain := func(s *stage) (net.Conn, error) { return net.Dial("tcp", s.serve()) }
+	secure := func(s *stage) (net.Conn, error) {
+		front := httptest.NewTLSServer(s.server)
+		t.Cleanup(front.Close)
+		return tls.Dial("tcp", front.Listener.Addr().String(), &tls.Config{InsecureSkipVerify: true})
+	}
+	for name, c := range map[string]struct {
+		dial   func(*stage) (net.Conn, error)
+		change func(*ServerConfig)
+	}{"no cache": {plain, func(*ServerConfig) {}}, "cache": {plain, cached(t)}, "TLS of its own": {secure, cached(t)}} {
+		t.Run(name, func(t *testing.T) {
+			s := newStoredStage(t, c.change)
+			s.hs.answerWith(func(w http.ResponseWriter, _ *http.Request) {
+				w.Write(make([]byte, 100_000))
+				w.(http.Flusher).Flush()
+				panic(http.ErrAbortHandler)
+			})
+			conn, err := c.dial(s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			io.WriteString(conn, "GET "+s.link(mediaOf("broken", "application/x-thing", ""))+" HTTP/1.0\r\n\r\n")
+			if got, err := io.ReadAll(conn); err == nil {
+				t.Errorf("%d bytes are taken for the whole file", len(got))
+			}
+		})
+	}
 }
 
 func TestStream_StallInTheMiddle_BreaksTheConnection(t *testing.T) {

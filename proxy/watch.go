@@ -30,6 +30,11 @@ func (s *Server) follow(ctx context.Context, x *exchange, t *target) (_ context.
 	s.liveMu.Lock()
 	s.live[x] = &stream{t.link, cancel}
 	s.liveMu.Unlock()
+	if s.cuts.Load() != x.cuts { // what was carried out since the link was looked up may have been meant for it
+		if revoked, err := t.revoked(ctx); err == nil && revoked {
+			cancel(errRevoked)
+		}
+	}
 	return ctx, func() {
 		s.liveMu.Lock()
 		delete(s.live, x)
@@ -42,6 +47,7 @@ func (s *Server) follow(ctx context.Context, x *exchange, t *target) (_ context.
 func (s *Server) cut(r *store.MediaRevocation) {
 	s.liveMu.Lock()
 	defer s.liveMu.Unlock()
+	s.cuts.Add(1)
 	for x, st := range s.live {
 		if r.Covers(&st.link) {
 			st.cancel(errRevoked)

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -194,33 +195,6 @@ func TestProxy04_NewKeyThatSignsAtOnce_IsKnownToEveryReplicaAtItsFirstLink(t *te
 	})
 }
 
-func TestProxy04_ReplicasThatStartTogether_MakeOneKey(t *testing.T) {
-	onBothEngines(t, func(t *testing.T, s *stage, uri string) {
-		v, err := store.Visit(t.Context(), uri)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer v.Close()
-		rings := make(chan *KeyRing, 6)
-		for range cap(rings) {
-			go func() {
-				ring, err := OpenKeyRing(t.Context(), v, nil)
-				if err != nil {
-					t.Error(err)
-				}
-				rings <- ring
-			}()
-		}
-		for range cap(rings) {
-			if ring := <-rings; ring != nil {
-				if ids, _ := ring.IDs(); len(ids) != 1 {
-					t.Errorf("keys %v", ids)
-				}
-			}
-		}
-	})
-}
-
 func TestProxy04_RotationsAtOnce_LeaveOneSigningKeyAndAllLinksAlive(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, s *stage, uri string) {
 		link := s.link(photo())
@@ -304,6 +278,95 @@ func TestProxy07_RevocationThatAppearsLate_IsSeen(t *testing.T) {
 	obey()
 	if seen.after != 5 || len(seen.done) != 0 {
 		t.Errorf("still looks after %d, and remembers %d", seen.after, len(seen.done))
+	}
+}
+
+// readingLinks has something happen just after a record was read.
+type readingLinks struct {
+	Links
+	then func()
+}
+
+func (l *readingLinks) Media(ctx context.Context, id int64) (*store.Media, error) {
+	m, err := l.Links.Media(ctx, id)
+	if then := l.then; then != nil {
+		l.then = nil
+		then()
+	}
+	return m, err
+}
+
+func TestProxy07_RevokedWhileItsRecordIsRead_IsNeitherServedNorKept(t *testing.T) {
+	for name, remembered := range map[string]bool{"read": false, "remembered": true} {
+		t.Run(name, func(t *testing.T) {
+			uri := storetest.SQLite(t)
+			s := newStageWith(t, storetest.Open(t, uri, store.Options{}), nil, newClock(), cached(t))
+			elsewhere, err := store.Visit(t.Context(), uri)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer elsewhere.Close()
+			s.server.stopWatching() // what it does is done here, at the worst moment
+			s.server.watcher.Wait()
+			link := s.link(photo())
+			var seen revocationCursor
+			obey := func() {
+				err := elsewhere.ChangeMedia(t.Context(), func(tx store.MediaTx) error { _, err := tx.RevokeMedia("!room:example.org", "$event"); return err })
+				if err = errors.Join(err, s.server.obey(t.Context(), &seen)); err != nil {
+					t.Error(err)
+				}
+			}
+			if remembered {
+				wantStatus(t, s.get(link, "If-None-Match", etagOf(photo())), 304)
+				obey() // and the watcher has not forgotten the link yet
+			} else {
+				s.server.links = &readingLinks{s.store, obey}
+			}
+			wantStatus(t, s.get(link), 410)
+			settled(s.server.cache)
+			if !s.server.cache.isEmpty() {
+				t.Error("the file is in the cache")
+			}
+			if n := len(s.hs.requests()); n != 0 {
+				t.Errorf("the homeserver was asked %d times", n)
+			}
+		})
+	}
+}
+
+func etagOf(m Media) string {
+	t := target{server: m.URI.Homeserver, mediaID: m.URI.FileID}
+	return t.tag()
+}
+
+func TestProxy07_FetchOfACutAnswer_IsNotBegun(t *testing.T) {
+	s := newStoredStage(t, cached(t))
+	ctx, cut := context.WithCancelCause(t.Context())
+	cut(errRevoked)
+	_, err := s.server.cache.open(ctx, cacheKey{}, func(ctx context.Context) (*media, error) {
+		return s.server.upstream.open(ctx, http.MethodGet, "example.org", "photo")
+	})
+	settled(s.server.cache)
+	if !errors.Is(err, errRevoked) || len(s.hs.requests()) != 0 || !s.server.cache.isEmpty() {
+		t.Errorf("%v, %d requests, empty: %v", err, len(s.hs.requests()), s.server.cache.isEmpty())
+	}
+}
+
+// A link that has ended must not let its holder empty the cache for those whose links live.
+func TestProxy20_RevokedLinkAskedAgain_LeavesTheFileOfALiveLink(t *testing.T) {
+	s := newStoredStage(t, cached(t))
+	dead := s.link(photo())
+	other := photo()
+	other.Event = "$other"
+	live := s.link(other)
+	redact(t, s)
+	until(t, "the watcher has obeyed", func() bool { return s.server.cuts.Load() > 0 })
+	wantStatus(t, s.get(live), 200)
+	settled(s.server.cache)
+	wantStatus(t, s.get(dead), 410)
+	wantStatus(t, s.get(live), 200)
+	if n := len(s.hs.requests()); n != 1 {
+		t.Errorf("the homeserver was asked %d times", n)
 	}
 }
 
