@@ -109,6 +109,11 @@ func (s *Store) loadRow(ctx context.Context, seq int64) (*cachedRow, error) {
 	if err != nil {
 		return nil, err
 	}
+	if index.packed {
+		if body, err = unpack(body, index.body); err != nil {
+			return nil, err
+		}
+	}
 	if index.body != uint64(len(body)) {
 		return nil, fmt.Errorf("%w: the body has %d bytes, the index says %d", errIndex, len(body), index.body)
 	}

@@ -28,7 +28,7 @@
 //
 // # The inbox
 //
-// One row is one transaction of the homeserver: what is left of it after de-duplication, as it came, with an index of
+// One row is one transaction of the homeserver: what is left of it after de-duplication, as it came, packed where that makes it smaller, with an index of
 // lanes. The first 16 bytes of the SHA-256 of each key (for an event, its ID) are kept for the newest 200,000 keys, in
 // memory and in the database. [Tx.Doubt], [Tx.Attempt] and [Tx.Finish] move a lane's progress, in the commit that also holds
 // the effects; a row leaves when its lanes are done. How far all lanes of a row are is one value, written once for a group;

@@ -1,11 +1,11 @@
 package store_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,9 +16,11 @@ import (
 )
 
 func take(s *store.Store, id string, size int) (n int, err error) {
+	raw := make([]byte, size) // that cannot be packed
+	_, _ = rand.NewChaCha8([32]byte{}).Read(raw)
 	err = s.Commit(context.Background(), s.Epoch(), func(tx *store.Tx) error {
 		lanes, err := tx.Ingest(&store.Transaction{Elements: []store.Element{
-			{Kind: store.KindPDU, Lane: "!a", Key: id, Raw: bytes.Repeat([]byte("x"), size)}}})
+			{Kind: store.KindPDU, Lane: "!a", Key: id, Raw: raw}}})
 		n = len(lanes)
 		return err
 	})

@@ -9,13 +9,14 @@ import (
 
 // rowIndex says what lies where in the body of an inbox row. The body is the elements' bytes, one after the other.
 //
-// Encoded (all numbers are unsigned varints): 1; the number of lanes; for each its length and bytes; the number of
+// Encoded (all numbers are unsigned varints): 1, or 2 where the body is packed; the number of lanes; for each its length and bytes; the number of
 // elements; for each its kind, lane, length, length of the key, and when that is not 0 the key's offset in the element
 // plus 1, or 0 and the key's bytes. An event carries its own ID, so that a key rarely costs more than four bytes.
 type rowIndex struct {
 	lanes    []string
 	elements []elementIndex
 	body     uint64 // length of the body
+	packed   bool   // the body is stored as writer.pack made it
 }
 
 type elementIndex struct {
@@ -28,7 +29,10 @@ type elementIndex struct {
 	key    string // when the element does not contain it
 }
 
-const indexVersion = 1
+const (
+	indexVersion = 1
+	indexPacked  = 2
+)
 
 func (x *rowIndex) add(e *Element, lane uint32) {
 	ei := elementIndex{kind: e.Kind, lane: lane, length: uint32(len(e.Raw)), offset: x.body, keyLen: uint32(len(e.Key))}
@@ -50,7 +54,11 @@ func (x *rowIndex) encode() []byte {
 	}
 	size += len(x.elements) * 12
 	b := make([]byte, 0, size)
-	b = binary.AppendUvarint(b, indexVersion)
+	if x.packed {
+		b = append(b, indexPacked)
+	} else {
+		b = append(b, indexVersion)
+	}
 	b = binary.AppendUvarint(b, uint64(len(x.lanes)))
 	for _, lane := range x.lanes {
 		b = binary.AppendUvarint(b, uint64(len(lane)))
@@ -107,11 +115,12 @@ func (r *indexReader) text(length uint64) string {
 func decodeIndex(b []byte) (*rowIndex, error) {
 	const max32 = 1<<32 - 1
 	r := indexReader{b: b}
-	if v := r.number(max32); v != indexVersion {
-		return nil, fmt.Errorf("%w: version %d", errIndex, v)
+	version := r.number(max32)
+	if version != indexVersion && version != indexPacked {
+		return nil, fmt.Errorf("%w: version %d", errIndex, version)
 	}
 	lanes := r.number(uint64(len(r.b))) // each takes a byte at least
-	x := &rowIndex{lanes: make([]string, lanes)}
+	x := &rowIndex{lanes: make([]string, lanes), packed: version == indexPacked}
 	for i := range x.lanes {
 		x.lanes[i] = r.text(r.number(max32))
 	}

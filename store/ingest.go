@@ -111,9 +111,10 @@ func (tx *Tx) insertRow(t *Transaction, index *rowIndex, body, hashes []byte) (r
 		received = w.store.opts.Now()
 	}
 	seq := w.lastSeq + 1
-	free, err = w.engine.insert(tx, &newRow{
-		seq: seq, received: toMillis(received), hashes: hashes, lanes: index.encode(), body: body, events: len(index.elements),
-	})
+	row := &newRow{seq: seq, received: toMillis(received), hashes: hashes, events: len(index.elements)}
+	row.body, index.packed = w.pack(body)
+	row.lanes = index.encode()
+	free, err = w.engine.insert(tx, row)
 	if err != nil || !free {
 		return nil, false, doing(err, "writing transaction %q", t.ID)
 	}

@@ -50,6 +50,8 @@ type writer struct {
 	dirty    map[int64]*inboxRow // rows whose progress is to be written before COMMIT
 	enqueued enqueued
 	bytes    int
+
+	packing []byte // what pack works in
 }
 
 // refusal is the error of a job. It may have failed because of what another of its group wrote, so it is answered once

@@ -57,6 +57,7 @@ func (g *Generator) Transaction(events int) *Request {
 		room := &g.rooms[g.next%uint64(len(g.rooms))]
 		room.n++
 		_ = append(t.at(slots.room), room.id...)
+		g.appendText(t.at(slots.text), g.next)
 		g.appendEventID(t.at(slots.eventID), g.next)
 		strconv.AppendInt(t.at(slots.n), room.n, 10)
 		strconv.AppendInt(t.at(slots.sentAt), now, 10)
@@ -84,14 +85,35 @@ type template struct {
 	events  []slots
 }
 
-type slots struct{ room, eventID, n, sentAt int }
+type slots struct{ room, text, eventID, n, sentAt int }
 
 // at gives an empty slice at a place: what is appended there overwrites the request.
 func (t *template) at(place int) []byte { return t.request[place:place:len(t.request)] }
 
-// text is what people say, with some of it not in ASCII: about as long as makes an event of 580 bytes, which is what
-// Synapse sends for a message of two or three lines.
-var text = strings.Repeat("Der Zug fährt um 8 Uhr 15 über die Brücke. ", 4) + `He said: \"see you there\" ☂`
+// textSize is how long a text is: as long as makes an event of 580 bytes, which is what Synapse sends for a message of two or
+// three lines.
+const textSize = 206
+
+// words are what people say. Each event says others: a store that packs what is alike must not find more of it than there is.
+var words = strings.Fields(`Abend Brücke dreißig Fähre gestern Hafen immer kommen kürzer Laterne Mühle nächste offen später Straße Treppe
+	über wieder Zug zwölf answer bridge coming during enough friend ground harbour island journey kitchen leaving message nobody
+	orange people quiet remember station tonight usually village window yesterday maybe after before because café naïve résumé
+	señor mañana días corazón château élève forêt hiver jamais leçon matin nuage peut-être quelque \"see you there\" ☂`)
+
+// appendText writes textSize bytes.
+func (g *Generator) appendText(b []byte, number uint64) {
+	end := len(b) + textSize
+	for i := uint64(0); ; i++ {
+		word := words[mix(g.seed^i<<40, number)%uint64(len(words))]
+		if len(b)+len(word) >= end {
+			break
+		}
+		b = append(append(b, word...), ' ')
+	}
+	for len(b) < end {
+		b = append(b, '.')
+	}
+}
 
 func (g *Generator) newTemplate(events int) *template {
 	t := &template{}
@@ -110,7 +132,7 @@ func (g *Generator) newTemplate(events int) *template {
 		b.WriteString(`{"type":"m.room.message","room_id":"`)
 		s.room = slot(g.rooms[0].id)
 		b.WriteString(`","sender":"@somebody:bench.example","content":{"msgtype":"m.text","body":"`)
-		b.WriteString(text)
+		s.text = slot(strings.Repeat("-", textSize))
 		b.WriteString(`","m.mentions":{},"n":`)
 		s.n = slot(strconv.Itoa(firstNumber))
 		b.WriteString(`},"origin_server_ts":`)
@@ -131,7 +153,7 @@ func (g *Generator) newTemplate(events int) *template {
 	t.txnID = len("PUT " + path)
 	for i := range t.events {
 		s := &t.events[i]
-		s.room, s.eventID, s.n, s.sentAt = s.room+t.body, s.eventID+t.body, s.n+t.body, s.sentAt+t.body
+		s.room, s.text, s.eventID, s.n, s.sentAt = s.room+t.body, s.text+t.body, s.eventID+t.body, s.n+t.body, s.sentAt+t.body
 	}
 	return t
 }
