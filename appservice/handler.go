@@ -14,8 +14,8 @@ import (
 // than once (a commit that fails is tried again), each time in a transaction where the earlier run never happened.
 type Effect = func(tx *store.Tx) error
 
-// Handler is what a bridge does with what the homeserver sends. It may also be a [BuriedHandler], a [UserQuerier], an
-// [AliasQuerier] and a [ThirdPartyHandler].
+// Handler is what a bridge does with what the homeserver sends. It may also be a [BuriedHandler], a [RedactionHandler],
+// a [UserQuerier], an [AliasQuerier] and a [ThirdPartyHandler].
 type Handler interface {
 	// HandleEvent is given every event once its transaction is safe in the store: in order within a lane, lanes in
 	// parallel, events of the bridge's own ghosts and bot as well.
@@ -47,6 +47,14 @@ type Handler interface {
 type BuriedHandler interface {
 	// Buried returns effects that are committed with the dead letter. ev may be impossible to decode.
 	Buried(ctx context.Context, ev *Event, cause error) []Effect
+}
+
+// RedactionHandler is an optional interface of a [Handler]: it is told of redactions as they come, before their turn in their lane, which may have to wait for hours
+// until the network is back.
+type RedactionHandler interface {
+	// Redacted returns effects that are committed with the transaction that brought the redaction. It must be quick, and may be called again for the same redaction,
+	// which HandleEvent is given as well, in its turn.
+	Redacted(ev *Event) []Effect
 }
 
 // UserQuerier is an optional interface of a [Handler]: the homeserver asks whether a user in the bridge's namespace

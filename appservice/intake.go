@@ -11,6 +11,7 @@ import (
 
 	"github.com/gorilla/mux"
 	"github.com/rs/zerolog"
+	"maunium.net/go/mautrix/event"
 
 	"github.com/trestle-bridge/trestle/internal/failpoint"
 	"github.com/trestle-bridge/trestle/store"
@@ -148,11 +149,17 @@ func (as *AppService) tryTakeIn(ctx context.Context, t *store.Transaction) error
 		return fmt.Errorf("%w: %d events wait", errBacklog, waiting)
 	}
 	begin := time.Now()
+	redacted := as.redacted(t)
 	err := within(ctx, func() error {
 		return as.store.Commit(ctx, as.epoch, func(tx *store.Tx) error {
 			refs, err := tx.Ingest(t)
 			if err != nil {
 				return err
+			}
+			for _, effect := range redacted {
+				if err := effect(tx); err != nil {
+					return err
+				}
 			}
 			tx.AfterCommit(func() {
 				begin := time.Now()
@@ -178,6 +185,30 @@ func (as *AppService) tryTakeIn(ctx context.Context, t *store.Transaction) error
 	}
 	as.metrics.commitSeconds.Observe(time.Since(begin).Seconds())
 	return nil
+}
+
+// redacted is what the handler wants done about the redactions of a transaction at once. One that makes it panic has its turn in the lane, where that is buried:
+// here the homeserver would send it again for ever.
+func (as *AppService) redacted(t *store.Transaction) (effects []Effect) {
+	handler, ok := as.cfg.Handler.(RedactionHandler)
+	if !ok {
+		return nil
+	}
+	defer func() {
+		if cause := recover(); cause != nil {
+			as.log.Error().Interface("cause", cause).Str("txn_id", t.ID).Msg("A redaction makes the bridge panic; it is handled in its turn")
+		}
+	}()
+	for i := range t.Elements {
+		el := &t.Elements[i]
+		if el.Kind != store.KindPDU || !bytes.Contains(el.Raw, []byte(event.EventRedaction.Type)) {
+			continue
+		}
+		if ev := newEvent(*el); ev.Type == event.EventRedaction.Type {
+			effects = append(effects, handler.Redacted(ev)...)
+		}
+	}
+	return effects
 }
 
 // within ends with ctx, whether or not do has ended. A commit that has begun cannot be called back; when it succeeds after

@@ -245,3 +245,23 @@ func TestMedia_DurationsThatCannotBe_AreLeftOut(t *testing.T) {
 		}
 	}
 }
+
+// The room's lane waits for the network; what was deleted must not wait with it.
+func TestProxy07_RedactionWhileTheNetworkIsAway_EndsTheLinkAtOnce(t *testing.T) {
+	c := newCrossing(t)
+	event, link := c.photo("photo.png")
+	c.answers(link, http.StatusOK)
+	c.net.FailSends(bridge.ErrOffline)
+	c.says("this waits until the network is back")
+	c.ok(c.net.Wait(c.ctx, "the first try", func() bool { return c.net.FaultsLeft() == 0 }))
+	must(c.alice.Redact(c.ctx, c.room, id.EventID(event), ""))(t)
+	deadline := time.Now().Add(10 * time.Second)
+	for status, _ := get(t, link); status != http.StatusGone; status, _ = get(t, link) {
+		if time.Now().After(deadline) {
+			t.Fatalf("the link answers %d", status)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	c.net.Sink().Online()
+	c.arrives("this waits until the network is back")
+}

@@ -22,6 +22,8 @@ import (
 var (
 	_ appservice.Handler       = (*Bridge)(nil)
 	_ appservice.BuriedHandler = (*Bridge)(nil)
+
+	_ appservice.RedactionHandler = (*Bridge)(nil)
 )
 
 // HandleEvent is called by the room's lane, one event at a time.
@@ -361,7 +363,20 @@ func (b *Bridge) handleTopic(ctx context.Context, ev *appservice.Event) ([]appse
 	return effects, nil
 }
 
-// handleRedaction kills the links of a redacted message, in the commit that records the redaction as handled.
+// Redacted kills the links of a redacted message in the commit that takes the redaction in: what waits in its room, for a network that is away say, does not keep
+// them alive.
+func (b *Bridge) Redacted(ev *appservice.Event) []appservice.Effect {
+	if b.as.IsGhost(ev.Sender) || ev.Sender == b.as.Bot().UserID() {
+		return nil
+	}
+	effects, err := handleRedaction(ev)
+	if err != nil {
+		return nil // it says so in its turn
+	}
+	return effects
+}
+
+// handleRedaction kills the links of a redacted message; once more, for redactions that were taken in before they were told of at once.
 func handleRedaction(ev *appservice.Event) ([]appservice.Effect, error) {
 	decoded, err := ev.Decode()
 	if err != nil {

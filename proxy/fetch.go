@@ -80,7 +80,7 @@ func (c *cache) open(ctx context.Context, key cacheKey, fetch fetcher) (content,
 			return fetch(ctx)
 		}
 		result = "miss"
-		sp = &spool{key: key, direct: make(chan *media, 1), handles: 1}
+		sp = &spool{key: key, direct: make(chan *media, 1), over: make(chan struct{}), handles: 1}
 		sp.ctx, sp.cancel = context.WithCancelCause(context.Background())
 		c.spools[key] = sp
 		c.running.Go(func() { c.fetch(sp, fetch) })

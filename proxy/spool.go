@@ -23,6 +23,7 @@ type spool struct {
 	discard bool // the cache's: the file is not to be kept
 	ended   bool // the cache's: nobody joins any more
 	direct  chan *media
+	over    chan struct{} // closed when the fetch has ended, well or not
 
 	mu      sync.Mutex
 	changed chan struct{} // closed when anything below changes; nil while nobody waits
@@ -82,6 +83,7 @@ func (sp *spool) fill(m *media) error {
 			defer sp.mu.Unlock()
 			sp.header.size, sp.header.sum, sp.done = at, sum, true
 			sp.signal()
+			close(sp.over)
 			return nil
 		}
 		if err != nil {
@@ -140,6 +142,7 @@ func (sp *spool) fail(err error) {
 	defer sp.mu.Unlock()
 	sp.err = err
 	sp.signal()
+	close(sp.over)
 }
 
 func (sp *spool) retain() {
@@ -208,10 +211,16 @@ func (f *follower) about() (int64, string) {
 	return f.spool.header.size, f.spool.header.contentType
 }
 
-// whole waits for all of the file and returns its SHA-256.
+// whole waits for all of the file and returns its SHA-256. It is not woken at each piece, as who reads is.
 func (f *follower) whole() (sum [sha256.Size]byte, err error) {
-	err = f.spool.wait(f.ctx, func() bool { sum = f.spool.header.sum; return f.spool.done })
-	return sum, err
+	select {
+	case <-f.spool.over:
+	case <-f.ctx.Done():
+		return sum, context.Cause(f.ctx)
+	}
+	f.spool.mu.Lock()
+	defer f.spool.mu.Unlock()
+	return f.spool.header.sum, f.spool.err
 }
 
 func (f *follower) Read(p []byte) (int, error) {
