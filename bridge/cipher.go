@@ -18,5 +18,6 @@ func newCipher(ctx context.Context, cfg *Config, s *store.Store, as *appservice.
 	}
 	return crypto.New(ctx, crypto.Options{
 		Store: s, AS: as, Log: log, PickleKey: key, Send: trusts[cfg.Encryption.Send], Receive: trusts[cfg.Encryption.Receive],
+		Sync: syncs[cfg.Encryption.Sync],
 	})
 }

@@ -206,6 +206,9 @@ encryption:
   #hold: 10s
   # How long it waits for its key after that, before its sender is told that it cannot be read.
   #patience: 15m
+  # Whether each device with keys asks the homeserver with /sync for what is sent to it: auto (where transactions do not
+  # bring it, which is found out), always, or never.
+  #sync: auto
   # What the keys are encrypted with in the database; at least 16 characters. Empty: with a key that is in the database
   # itself, so that who has the file has the keys. Once there are keys it cannot be changed.
   #pickle_key: ""

@@ -194,6 +194,9 @@ func (b *Bridge) becameEncrypted(ctx context.Context, room id.RoomID) ([]appserv
 
 // handleEncrypted opens an event and goes on with what is in it.
 func (b *Bridge) handleEncrypted(ctx context.Context, ev *appservice.Event) ([]appservice.Effect, error) {
+	if isEmptied(ev) {
+		return nil, nil // redacted before it came here: there is nothing to read
+	}
 	if b.mode(ev.RoomID) == modeOff {
 		return nil, appservice.Permanent(crypto.ErrEncrypted)
 	}
@@ -212,6 +215,14 @@ func (b *Bridge) handleEncrypted(ctx context.Context, ev *appservice.Event) ([]a
 	}
 	b.held.forget(ev.RoomID)
 	return b.handleContent(ctx, ev, opened)
+}
+
+// isEmptied says whether nothing is left of what was encrypted.
+func isEmptied(ev *appservice.Event) bool {
+	var left struct {
+		Content map[string]json.RawMessage `json:"content"`
+	}
+	return json.Unmarshal(ev.Raw, &left) == nil && left.Content["algorithm"] == nil && left.Content["ciphertext"] == nil
 }
 
 // takesPlain returns nil when what was written in the clear may be taken. In an encrypted room anybody on the way could have written it: it is taken

@@ -225,6 +225,28 @@ func (s *sealed) keyless() (let func()) {
 	}
 }
 
+func TestEncryption_RedactedBeforeItCame_IsPassedOver(t *testing.T) {
+	s := newSealed(t, "bot")
+	s.keys.Say(s.room, "before")
+	s.arrives("before")
+	s.b.Stop()
+	event := s.keys.Say(s.room, "a slip")
+	must(s.alice.Redact(s.ctx, s.room, event, ""))(t)
+	s.b.Start()
+	s.keys.Say(s.room, "after")
+	s.arrives("after")
+	told := s.keys.Seen(func(ev *olmclient.Event) bool {
+		body, _ := ev.Content["body"].(string)
+		return ev.Sender == s.b.BotID() && strings.Contains(body, "cannot read")
+	})
+	if len(told) > 0 {
+		t.Errorf("alice is told %v", told[0].Content)
+	}
+	if letters := must(s.b.DeadLetters(s.ctx, 0))(t); len(letters) > 0 {
+		t.Errorf("dead letters: %v", letters)
+	}
+}
+
 func TestEncryption_KeyComesLate_MessageIsDeliveredThenAndOnce(t *testing.T) {
 	for name, hold := range map[string]time.Duration{"while the room is held up": time.Minute, "when it is parked": 50 * time.Millisecond} {
 		t.Run(name, func(t *testing.T) {

@@ -68,8 +68,8 @@ func (h *homeserverProbe) await(ctx context.Context) heard {
 
 func (h *homeserverProbe) reportPush(f *findings, about string, came bool, now heard, what, key string) {
 	missing := f.warn
-	if h.cfg.encrypts() {
-		missing = f.fail // what the configuration asks for cannot work
+	if h.cfg.encrypts() && h.cfg.Encryption.Sync != "always" {
+		missing = f.fail // what the configuration asks for may not work
 	}
 	switch {
 	case came:

@@ -59,6 +59,8 @@ type Options struct {
 	Send, Receive Trust
 	// Sync says whether devices ask for their keys with /sync; it is found out when empty.
 	Sync SyncMode
+
+	probing *probing // nil: usualProbing
 }
 
 // Sealing is an event to be encrypted.

@@ -31,7 +31,9 @@ type Crypto struct {
 	opts  Options
 	keys  *dbutil.Database // mautrix's tables
 	rooms keylock.Map      // by machine and room: one encrypts or shares at a time
-	syncs *syncer
+	// asking, by user: one judges at a time who may have to ask for the user's devices. It is taken before a machine's Olm lock.
+	asking keylock.Map
+	syncs  *syncer
 
 	mu       sync.Mutex
 	machines map[deviceKey]*machine

@@ -13,3 +13,6 @@ func Machines(c *Crypto) int {
 
 // Unload forgets the machines that were not used since then.
 func Unload(c *Crypto, since time.Time) { c.unload(since) }
+
+// ProbeOften makes it be found out fast what transactions bring.
+func ProbeOften(o *Options) { o.probing = &probing{200 * time.Millisecond, time.Hour} }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"maunium.net/go/mautrix/crypto"
@@ -67,9 +68,13 @@ func (c *Crypto) RequestKey(ctx context.Context, ev *appservice.Event, reader id
 	return nil
 }
 
-// mayAsk says whether the devices of a user may be asked for once more.
-func (c *Crypto) mayAsk(user id.UserID) bool {
-	return c.requests.may("devices of "+string(user), askEvery, time.Now())
+// mayAsk says whether the devices of a user may be asked for once more: not again within a minute, unless the homeserver says that they have changed.
+func (c *Crypto) mayAsk(ctx context.Context, user id.UserID) (bool, error) {
+	if c.requests.may("devices of "+string(user), askEvery, time.Now()) {
+		return true, nil
+	}
+	outdated, err := c.store.OutdatedUsers(ctx)
+	return slices.Contains(outdated, string(user)), err
 }
 
 // plainToDevice takes in a to-device message that is not encrypted: somebody asks for a key, or says why there will be none.

@@ -37,6 +37,7 @@ type syncer struct {
 	stop    context.CancelFunc
 	running sync.WaitGroup
 	turns   chan struct{} // holds one for each request
+	times   probing
 
 	mu      sync.Mutex
 	devices map[deviceKey]*deviceSync
@@ -53,8 +54,11 @@ type deviceSync struct {
 }
 
 func newSyncer(c *Crypto) *syncer {
-	s := &syncer{c: c, turns: make(chan struct{}, appservice.MaxKeySyncs), devices: map[deviceKey]*deviceSync{}}
+	s := &syncer{c: c, turns: make(chan struct{}, appservice.MaxKeySyncs), times: usualProbing, devices: map[deviceKey]*deviceSync{}}
 	s.ctx, s.stop = context.WithCancel(context.Background())
+	if c.opts.probing != nil {
+		s.times = *c.opts.probing
+	}
 	s.known = c.opts.Sync != SyncAuto
 	s.carried = c.opts.Sync == SyncNever
 	if c.opts.Sync != SyncNever {
@@ -243,27 +247,63 @@ func (s *syncer) asks(key deviceKey) bool {
 	return d != nil && d.once
 }
 
-const (
-	// probeWait is how long a message of a device to itself may take to come with a transaction.
-	probeWait  = 15 * time.Second
-	probePause = 100 * time.Millisecond
-)
+var usualProbing = probing{15 * time.Second, time.Minute}
 
-// probe sends a device a message from itself, and looks whether a transaction brings a message, and with it key counts.
+const probePause = 100 * time.Millisecond
+
+// probe finds out what transactions bring, by a message of a device to itself, and goes on until they bring everything: a homeserver that could
+// not reach the bridge before its start may have dropped the message, and a slow one be late. Any other message and counts show it as well.
 func (s *syncer) probe(key deviceKey) {
-	carried, err := s.sendProbe(key)
-	for pause := time.Second; err != nil; pause = min(2*pause, time.Minute) {
-		s.c.log.Debug().Err(err).Msg("What transactions bring could not be tried")
+	messages, counts := s.c.as.CarriedKeys()
+	carried := func() bool {
+		nowMessages, nowCounts := s.c.as.CarriedKeys()
+		return nowMessages > messages && nowCounts > counts
+	}
+	failing := time.Second
+	for pause := s.times.again; s.ctx.Err() == nil; {
+		if err := s.sendProbe(key); err != nil {
+			s.c.log.Debug().Err(err).Msg("What transactions bring could not be tried")
+			if s.await(failing, carried) {
+				break
+			}
+			failing = min(2*failing, time.Minute)
+			continue
+		}
+		if s.await(s.times.wait, carried) {
+			break
+		}
+		s.found(false)
+		if s.await(pause, carried) {
+			break
+		}
+		pause = min(2*pause, syncSweep)
+	}
+	s.found(true)
+}
+
+// await waits until something is so, for as long as that at most.
+func (s *syncer) await(most time.Duration, is func() bool) bool {
+	for end := time.Now().Add(most); !is(); {
+		if !time.Now().Before(end) {
+			return false
+		}
 		select {
 		case <-s.ctx.Done():
-			return
-		case <-time.After(pause):
+			return false
+		case <-time.After(probePause):
 		}
-		carried, err = s.sendProbe(key)
 	}
+	return true
+}
+
+// found takes in what transactions bring.
+func (s *syncer) found(carried bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.probing = false; !s.known || s.carried != carried {
+	if s.ctx.Err() != nil {
+		return
+	}
+	if !s.known || s.carried != carried {
 		s.c.log.Info().Bool("transactions_bring_keys", carried).Msg("It was found out whether transactions bring to-device messages and key counts; without them devices ask with /sync")
 	}
 	s.known, s.carried = true, carried
@@ -272,24 +312,12 @@ func (s *syncer) probe(key deviceKey) {
 	}
 }
 
-func (s *syncer) sendProbe(key deviceKey) (carried bool, err error) {
-	messages, counts := s.c.as.CarriedKeys()
+func (s *syncer) sendProbe(key deviceKey) error {
 	cli := s.c.as.Ghost(key.user).Client(key.device)
 	url := cli.BuildClientURL("v3", "sendToDevice", appservice.KeyProbe, fmt.Sprint("probe", time.Now().UnixNano()))
 	body := map[string]any{"messages": map[id.UserID]any{key.user: map[id.DeviceID]any{key.device: struct{}{}}}}
 	if _, err := cli.MakeFullRequest(s.ctx, mautrix.FullRequest{Method: "PUT", URL: url, RequestJSON: body}); err != nil {
-		return false, s.c.as.Explain(err)
+		return s.c.as.Explain(err)
 	}
-	for end := time.Now().Add(probeWait); time.Now().Before(end); {
-		nowMessages, nowCounts := s.c.as.CarriedKeys()
-		if nowMessages > messages && nowCounts > counts {
-			return true, nil
-		}
-		select {
-		case <-s.ctx.Done():
-			return false, s.ctx.Err()
-		case <-time.After(probePause):
-		}
-	}
-	return false, nil
+	return nil
 }

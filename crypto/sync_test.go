@@ -4,6 +4,7 @@ package crypto_test
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -108,6 +109,39 @@ func TestK4_SynapseDroppedAKeyWhileTheBridgeWasDown_SyncBringsIt(t *testing.T) {
 	w.opens(ev, bot, "its key was dropped")
 	if len(w.syncs()) == 0 {
 		t.Error("the key came by another way, and this shows nothing")
+	}
+}
+
+func TestK4_TheFirstMessageToItselfWasDropped_NobodyAsksOnceTransactionsBringKeysAllTheSame(t *testing.T) {
+	w := newWorld(t)
+	w.with(func(o *crypto.Options) { o.Sync = crypto.SyncAuto; crypto.ProbeOften(o) })
+	bot := w.as.Bot().UserID()
+	w.hs.PushFault(bridgetest.PushFault{CutRequest: true, Times: 3}) // as while the bridge was off: what is for devices is dropped
+	_, err := w.alice.CreateRoom(t.Context(), bridgetest.RoomOptions{Preset: "public_chat", Invite: []id.UserID{bot}})
+	w.no(err)
+	w.no(w.crypto.Prepare(t.Context(), bot))
+	for len(w.syncs()) == 0 { // it was found that nothing comes
+		time.Sleep(10 * time.Millisecond)
+	}
+	room := w.room(bot)
+	for n := range 30 {
+		w.alice.olm.CryptoStore.RemoveOutboundGroupSession(t.Context(), room)
+		words := fmt.Sprint("for the bridge ", n)
+		w.alice.say(room, words, bot)
+		w.opens(w.next(), bot, words)
+	}
+	time.Sleep(time.Second) // what is under way ends
+	before := len(w.syncs())
+	for n := range 5 {
+		w.alice.olm.CryptoStore.RemoveOutboundGroupSession(t.Context(), room)
+		words := fmt.Sprint("once more ", n)
+		w.alice.say(room, words, bot)
+		w.opens(w.next(), bot, words)
+	}
+	for _, r := range w.syncs()[before:] {
+		if r.Query.Get("timeout") != "0" { // with 0 it asks once, for a message that was faster than its key
+			t.Errorf("the bot asks with /sync all the same: %v", r.Query)
+		}
 	}
 }
 

@@ -36,10 +36,8 @@ func (m *machine) judge(ctx context.Context, ev *event.Event, o *opening) error 
 	least := m.c.opts.Receive.least()
 	device := o.device
 	trust, err := m.trust(ctx, l, ev.Sender, o.session, device)
-	if err == nil && trust >= id.TrustStateUnset && (device == nil || trust < least) && m.c.mayAsk(ev.Sender) {
-		if device, err = m.askForDevice(ctx, ev.Sender, o.session.SenderKey); err == nil {
-			trust, err = m.trust(ctx, l, ev.Sender, o.session, device)
-		}
+	if err == nil && trust >= id.TrustStateUnset && (device == nil || trust < least) {
+		trust, device, err = m.judgeAnew(ctx, l, ev.Sender, o.session)
 	}
 	switch {
 	case err != nil:
@@ -69,14 +67,39 @@ func (m *machine) trust(ctx context.Context, l *loaded, user id.UserID, session 
 	return l.ResolveTrustContext(ctx, device)
 }
 
-// askForDevice asks the homeserver for the devices of a user, and gives the one with this key, or nil.
-func (m *machine) askForDevice(ctx context.Context, user id.UserID, key id.SenderKey) (device *id.Device, err error) {
-	err = m.olmWork(ctx, func(ctx context.Context, l *loaded) error {
-		if _, err := l.FetchKeys(ctx, []id.UserID{user}, true); err != nil {
-			return err
+// judgeAnew judges by what is known once nobody asks for the user's devices any more, who has perhaps written half of the answer, and asks unless that was
+// done a moment ago.
+func (m *machine) judgeAnew(ctx context.Context, l *loaded, user id.UserID, session *crypto.InboundGroupSession) (trust id.TrustState, device *id.Device, err error) {
+	unlock, err := m.c.asking.Lock(ctx, string(user))
+	if err != nil {
+		return trust, nil, err
+	}
+	defer unlock()
+	least := m.c.opts.Receive.least()
+	for _, ask := range []bool{false, true} {
+		if ask {
+			if may, err := m.c.mayAsk(ctx, user); err != nil || !may {
+				return trust, device, err
+			}
+			err = m.askForDevices(ctx, user)
 		}
-		device, err = l.store.FindDeviceByKey(ctx, user, key)
+		if err == nil {
+			device, err = l.store.FindDeviceByKey(ctx, user, session.SenderKey)
+		}
+		if err == nil {
+			trust, err = m.trust(ctx, l, user, session, device)
+		}
+		if err != nil || device != nil && trust >= least {
+			break
+		}
+	}
+	return trust, device, err
+}
+
+// askForDevices asks the homeserver for the devices of a user.
+func (m *machine) askForDevices(ctx context.Context, user id.UserID) error {
+	return m.olmWork(ctx, func(ctx context.Context, l *loaded) error {
+		_, err := l.FetchKeys(ctx, []id.UserID{user}, true)
 		return err
 	})
-	return device, err
 }
