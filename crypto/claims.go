@@ -18,7 +18,7 @@ import (
 // client keeps 50 to 100 on the homeserver, and one that is online fills up after each answer of /sync.
 const (
 	claimsAtOnce = 20
-	claimsEvery  = 400 * time.Millisecond
+	claimsEvery  = time.Second
 	// claimsLongest bounds the turns that are given out in advance: who is told to wait may never come back.
 	claimsLongest = time.Minute
 )

@@ -43,6 +43,9 @@ type Crypto struct {
 	mends    seldom // sessions and one-time keys that were mended
 	requests seldom // keys and devices that were asked for
 	witness  witness
+	shorts   sync.Map // by machine and room, as rooms: short
+	// shortAgain is usualShortAgain, but in tests.
+	shortAgain time.Duration
 
 	quit    chan struct{}
 	closing sync.Once
@@ -60,7 +63,7 @@ func New(ctx context.Context, o Options) (*Crypto, error) {
 	}
 	c := &Crypto{
 		store: o.Store, epoch: o.Store.Epoch(), as: o.AS, log: o.Log, opts: o, keys: keys,
-		machines: map[deviceKey]*machine{}, quit: make(chan struct{}),
+		machines: map[deviceKey]*machine{}, shortAgain: usualShortAgain, quit: make(chan struct{}),
 	}
 	if err := c.tryPickleKey(ctx); err != nil {
 		return nil, fmt.Errorf("set up encryption: %w", err)

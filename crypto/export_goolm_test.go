@@ -14,5 +14,8 @@ func Machines(c *Crypto) int {
 // Unload forgets the machines that were not used since then.
 func Unload(c *Crypto, since time.Time) { c.unload(since) }
 
+// GiveAgainAfter is after how long a room gets another key because a device had none left.
+func GiveAgainAfter(c *Crypto, wait time.Duration) { c.shortAgain = wait }
+
 // ProbeOften makes it be found out fast what transactions bring.
 func ProbeOften(o *Options) { o.probing = &probing{200 * time.Millisecond, time.Hour} }

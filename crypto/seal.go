@@ -32,6 +32,9 @@ func (c *Crypto) Seal(ctx context.Context, s Sealing) (sealed json.RawMessage, e
 	}
 	defer unlock()
 	if err = c.freshen(ctx, m, s.Room); err == nil {
+		err = c.giveAgain(ctx, m, s.Room)
+	}
+	if err == nil {
 		sealed, err = m.encrypt(ctx, s)
 	}
 	if crypto.IsShareError(err) {

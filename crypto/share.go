@@ -19,7 +19,10 @@ func (c *Crypto) share(ctx context.Context, m *machine, room id.RoomID) error {
 		if err := c.beforeShare(ctx, m, l, room, users); err != nil {
 			return err
 		}
-		return l.ShareGroupSession(ctx, room, users)
+		if err := l.ShareGroupSession(ctx, room, users); err != nil {
+			return err
+		}
+		return c.noteShort(ctx, l, m.account()+" "+string(room), users)
 	})
 }
 

@@ -1,0 +1,68 @@
+//go:build goolm
+
+package crypto_test
+
+import (
+	"testing"
+	"time"
+
+	"maunium.net/go/mautrix/event"
+
+	"github.com/trestle-bridge/trestle/crypto"
+)
+
+func TestShare_DeviceThatHadNoKeyLeft_ReadsOnceItHasSome(t *testing.T) {
+	w := newWorld(t)
+	w.with(func(*crypto.Options) {})
+	crypto.GiveAgainAfter(w.crypto, 200*time.Millisecond)
+	ghost := w.ghost("ann")
+	w.no(w.crypto.Prepare(t.Context(), ghost))
+	room := w.room(ghost)
+	for range 50 {
+		w.claim(w.alice.ID(), w.alice.DeviceID()) // by somebody else
+	}
+	says := func(what string) (read bool) {
+		t.Helper()
+		sealed, err := w.seal(ghost, room, what)
+		w.no(err)
+		_, err = w.as.Ghost(ghost).SendMessage(t.Context(), room, event.EventEncrypted, sealed, what)
+		w.no(err)
+		for _, ev := range w.alice.sync(room) {
+			opened, err := w.alice.olm.DecryptMegolmEvent(t.Context(), ev)
+			read = read || err == nil && text(opened) == what
+		}
+		return read
+	}
+	if says("one") {
+		t.Fatal("alice had a key left, and this shows nothing")
+	}
+	w.no(w.alice.olm.ShareKeys(t.Context(), 0))
+	time.Sleep(300 * time.Millisecond)
+	if !says("two") {
+		t.Error("alice has keys again, and cannot read")
+	}
+	first := w.session(ghost, room)
+	time.Sleep(500 * time.Millisecond)
+	if w.session(ghost, room) != first {
+		t.Error("everybody has the key, and the room gets another")
+	}
+}
+
+func TestShare_DeviceThatNeverHasAKey_CostsTheRoomFewKeys(t *testing.T) {
+	w := newWorld(t)
+	w.with(func(*crypto.Options) {})
+	crypto.GiveAgainAfter(w.crypto, 100*time.Millisecond)
+	ghost := w.ghost("ann")
+	w.no(w.crypto.Prepare(t.Context(), ghost))
+	room := w.room(ghost)
+	for range 50 {
+		w.claim(w.alice.ID(), w.alice.DeviceID())
+	}
+	sessions := map[string]bool{}
+	for end := time.Now().Add(time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		sessions[string(w.session(ghost, room))] = true
+	}
+	if n := len(sessions); n < 2 || n > 4 { // after 0.1, 0.3 and 0.7 s
+		t.Errorf("the room had %d keys in a second", n)
+	}
+}
