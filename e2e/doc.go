@@ -16,7 +16,7 @@
 //
 // TestKills_… is the soak of bench/soak between these servers; KILLS and SOAK_SEED are its.
 //
-// [Synapse.Strict] gives a user with keys. TRESTLE_SECRET_LINES is how many lines go each way through an encrypted room (100), 1000 for the whole.
+// [Synapse.Strict] gives a user with keys. SECRET_LINES is how many lines go each way through an encrypted room (500).
 //
 // Goroutines: a [Process] has one that waits for its end; a [MatrixUser] has one that syncs; an [IRCUser] has one that
 // reads. Each ends with the test.
