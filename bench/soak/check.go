@@ -67,6 +67,9 @@ func (s *soak) check(l *load, left *contents) []string {
 			c.complain("nothing at all was delivered %s", direction)
 		}
 	}
+	if reader, ok := s.alice.(Reader); ok {
+		c.wrong = append(c.wrong, reader.Wrong(s.rooms)...)
+	}
 	if left.waiting != 0 {
 		c.complain("%d things still wait in the store", left.waiting)
 	}

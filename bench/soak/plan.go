@@ -3,6 +3,7 @@ package soak
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 )
 
@@ -10,6 +11,16 @@ import (
 var points = []string{
 	"before commit", "after commit", "before 200", "after 200", "before PUT send", "after PUT send", "before irc write", "after irc write",
 	"before PUT devices", "after PUT devices", "before POST register", "after POST register", "before POST join", "after POST join",
+}
+
+// sealing are those of encryption.
+var sealing = []string{"before seal", "after seal"}
+
+func (o *Options) points() []string {
+	if o.Encryption == "" {
+		return points
+	}
+	return slices.Concat(sealing, points)
 }
 
 // plan says how one process of the bridge ends.
@@ -36,7 +47,7 @@ func (p plan) String() string {
 }
 
 // newPlan makes the plan of the i-th kill: each failpoint comes once in a while, and one kill of three is at any time.
-func newPlan(rng *rand.Rand, i int) plan {
+func newPlan(rng *rand.Rand, points []string, i int) plan {
 	if i%3 == 2 {
 		return plan{wait: time.Duration(rng.IntN(600)) * time.Millisecond, late: rng.IntN(3) > 0}
 	}
@@ -45,6 +56,8 @@ func newPlan(rng *rand.Rand, i int) plan {
 	switch p.point {
 	case "before commit", "after commit": // a start alone has some
 		most = 60
+	case "before seal", "after seal":
+		most = 6
 	case "before PUT devices", "after PUT devices", "before POST register", "after POST register", "before POST join", "after POST join":
 		most = 2 // only who is new is registered, joins and gets a device
 	}

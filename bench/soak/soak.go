@@ -38,6 +38,7 @@ type Options struct {
 	Rooms      int
 	Patience   time.Duration // how long it may take to come to a failpoint, once everything was said
 	Ahead      int           // how much is said on Matrix before the bridge is in its channels
+	Encryption string        // the bridge's encryption.mode, where the homeserver's people make encrypted rooms
 	Restarts   int           // of the homeserver while the bridge lives, at that many of the kills
 	Between    int           // one of so many kills is followed by another, four times as many of those at a request to send
 }
@@ -85,7 +86,7 @@ func Run(t *testing.T, opts Options) {
 	s.entered()
 	s.stop()
 	for killed := range s.Kills {
-		p := newPlan(s.rng, killed)
+		p := newPlan(s.rng, s.points(), killed)
 		p.restart = killed*s.Restarts/s.Kills != (killed+1)*s.Restarts/s.Kills
 		s.life(l, p)
 		c, err := look(s.ctx, s.Database, s.dir)
@@ -118,10 +119,15 @@ func Run(t *testing.T, opts Options) {
 		t.Error(wrong)
 	}
 	s.stop()
-	if s.Kills < 300 {
+	must := s.points()
+	switch {
+	case s.Kills >= 300:
+	case s.Encryption != "" && s.Kills >= 50:
+		must = sealing
+	default:
 		return
 	}
-	for _, point := range points {
+	for _, point := range must {
 		if s.reached[point] == 0 {
 			t.Errorf("no process came to %q: has the failpoint another name now?", point)
 		}

@@ -48,12 +48,14 @@ func TestBridge_KilledAgainAndAgain_LosesAndDoublesNothing(t *testing.T) {
 	}
 	elsewhere := os.Getenv("SOAK_STORE") == onPostgres
 	if !elsewhere {
-		own := few
+		secret := max(kills/10, 2)
+		own := few + secret
 		if os.Getenv("SOAK_STORE") == "" {
 			own += few
 		}
 		t.Run(atMostOnce, func(t *testing.T) { kill(t, binary, atMostOnce, uint64(seed), max(kills-own, 2), sqliteFile) })
 		t.Run(atLeastOnce, func(t *testing.T) { kill(t, binary, atLeastOnce, uint64(seed)+1, few, sqliteFile) })
+		t.Run("encrypted", func(t *testing.T) { killSecret(t, binary, uint64(seed)+3, secret) })
 	}
 	if os.Getenv("SOAK_STORE") != onSQLite {
 		if !elsewhere {

@@ -67,6 +67,9 @@ func newSoak(t *testing.T, opts Options) *soak {
 }
 
 func (s *soak) configure(plumb, listen, media, metrics string) {
+	if s.Encryption != "" {
+		plumb += "encryption: {mode: " + s.Encryption + "}\n"
+	}
 	s.ok(os.WriteFile(s.config, []byte(fmt.Sprintf(`homeserver: {address: %q, domain: %q}
 appservice: {listen: %q, address: %q}
 log: {level: warn}

@@ -39,6 +39,12 @@ type Person interface {
 	Members(ctx context.Context, room id.RoomID) (map[id.UserID]string, error) // and their membership
 }
 
+// Reader is a [Person] who decrypts.
+type Reader interface {
+	// Wrong tells what could not be read in rooms, was not to be trusted, or came in the clear.
+	Wrong(rooms []id.RoomID) []string
+}
+
 // Event is one of a room's timeline.
 type Event struct {
 	ID      id.EventID
