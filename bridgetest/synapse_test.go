@@ -1,7 +1,9 @@
 package bridgetest_test
 
 import (
+	"fmt"
 	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -206,6 +208,22 @@ func TestKeys_UploadedQueriedAndClaimed_FallbackLast(t *testing.T) {
 	w.is(w.expect("POST", "keys/claim", claim, 200, ""), claimed("F", map[string]any{"key": "f", "fallback": true}))
 	w.expect("POST", "keys/device_signing/upload"+as, `{"master_key":{"user_id":"@demo_g1:hs.test","usage":["master"],"keys":{"ed25519:M":"M"}}}`, 200, "")
 	w.expect("POST", "keys/device_signing/upload"+as, `{"self_signing_key":{"user_id":"@demo_g1:hs.test","usage":["self_signing"],"keys":{"ed25519:S":"S"}}}`, 400, "M_INVALID_SIGNATURE")
+}
+
+func TestJ1_OneTimeKeys_AreHandedOutInTheOrderOfTheirUploads(t *testing.T) {
+	w := start(t)
+	w.ghost("demo_g1")
+	const as = "?user_id=@demo_g1:hs.test&device_id=DEV1"
+	w.expect("PUT", "devices/DEV1?user_id=@demo_g1:hs.test", `{}`, 201, "")
+	for _, name := range []string{"C", "A", "B"} { // neither the order of the names
+		w.expect("POST", "keys/upload"+as, `{"one_time_keys":{"signed_curve25519:`+name+`":{"key":"k"}}}`, 200, "")
+	}
+	for _, name := range []string{"C", "A", "B"} {
+		answer := w.expect("POST", "keys/claim", `{"one_time_keys":{"@demo_g1:hs.test":{"DEV1":"signed_curve25519"}}}`, 200, "")
+		if got := fmt.Sprint(answer["one_time_keys"]); !strings.Contains(got, "signed_curve25519:"+name+":") {
+			t.Errorf("want %s, got %s", name, got)
+		}
+	}
 }
 
 func TestFaults_HitTheNextRequestsThatMatch(t *testing.T) {

@@ -19,3 +19,6 @@ func GiveAgainAfter(c *Crypto, wait time.Duration) { c.shortAgain = wait }
 
 // ProbeOften makes it be found out fast what transactions bring.
 func ProbeOften(o *Options) { o.probing = &probing{200 * time.Millisecond, time.Hour} }
+
+// SendInBatches is how requests of encryption leave.
+var SendInBatches = sendInBatches

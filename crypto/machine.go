@@ -266,5 +266,5 @@ func (t guardedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 			return nil, err
 		}
 	}
-	return t.base.RoundTrip(r)
+	return sendInBatches(t.base, r)
 }
