@@ -36,7 +36,9 @@ type Bridge struct {
 	held       *held
 	names      *names
 	portals    *portals
-	outbox     *lanes.Lanes[int64]
+	outbox     *lanes.Lanes[int64] // what is said and done in rooms
+	movers     *lanes.Lanes[int64] // ghosts that come and go
+	comings    *comings
 	careful    carefulOutbox
 	unanswered *unanswered
 	signer     *proxy.Signer // nil without a media proxy
@@ -189,7 +191,9 @@ func (b *Bridge) build(ctx context.Context, l *listeners) (err error) {
 		return err
 	}
 	b.names = newNames(b.as.Bot())
-	b.outbox = lanes.New(lanes.Numbers, outboxWorkers, b.carryOut)
+	b.outbox = lanes.New(lanes.Numbers, outboxWorkers, b.say)
+	b.movers = lanes.New(lanes.Numbers, comingWorkers, b.move)
+	b.comings = newComings(b.outbox, b.movers)
 	b.registerMetrics(l.metrics)
 	return b.buildProxy(ctx, registration.ASToken, l)
 }
@@ -216,10 +220,12 @@ func (b *Bridge) start(ctx context.Context, l *listeners) error {
 	}
 	// What waits comes before what the session is about to deliver.
 	waiting := map[string]struct{}{}
+	found := b.comings.begin()
 	if err := b.store.OutgoingBacklog(ctx, func(lane string, row int64) error {
-		b.outbox.Add(lane, row)
+		found(lane, row)
+		lane = laneOf(lane)
 		if _, before := waiting[lane]; !before {
-			b.unanswered.head(row)
+			b.unanswered.head(row) // a room's first one, or a ghost's, which does not ask
 		}
 		waiting[lane] = struct{}{}
 		return nil
@@ -288,7 +294,7 @@ func (b *Bridge) drain(l *listeners) error {
 	b.draining.Store(true)
 	steps := []func(ctx context.Context) error{}
 	if b.as != nil {
-		steps = append(steps, b.outbox.Drain, b.as.Stop)
+		steps = append(steps, b.drainOutbox, b.as.Stop)
 	}
 	if b.sessions.Load() != nil {
 		steps = append(steps, b.session().Close)
@@ -301,6 +307,13 @@ func (b *Bridge) drain(l *listeners) error {
 		cancel()
 	}
 	return errors.Join(errs...)
+}
+
+// drainOutbox ends the work of both kinds of lanes, within the same time.
+func (b *Bridge) drainOutbox(ctx context.Context) error {
+	said := make(chan error, 1)
+	go func() { said <- b.outbox.Drain(ctx) }()
+	return errors.Join(b.movers.Drain(ctx), <-said)
 }
 
 // session is the relay's. It is there before the first event is.
@@ -333,7 +346,7 @@ func (b *Bridge) end(stop context.CancelFunc) {
 	if b.outbox != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
 		defer cancel()
-		if err := b.outbox.Drain(ctx); err != nil {
+		if err := b.drainOutbox(ctx); err != nil {
 			b.log.Error().Err(err).Msg("Outbox workers do not end")
 		}
 	}

@@ -33,7 +33,7 @@ func (b *Bridge) DeadLetter(ctx context.Context, id int64) (*store.DeadLetter, e
 }
 
 // ReplayDeadLetter takes a dead letter up again, as if it had just come in: in one commit the letter goes, and what is in
-// it waits at the end of its room's lane. A message that may have reached the network before it died is sent again. What
+// it waits at the end of its lane. A message that may have reached the network before it died is sent again. What
 // goes to Matrix goes with the transaction ID that it had, by which the homeserver knows for a day whether it has it.
 //
 // An error that [appservice.IsPermanent] marks says that it cannot be taken up, and why; the letter stays, with that as its
@@ -79,7 +79,7 @@ func (b *Bridge) replay(ctx context.Context, id int64) error {
 		if err != nil {
 			return err
 		}
-		tx.AfterCommit(func() { b.outbox.Add(row.Lane, row.ID) })
+		b.comings.schedule(tx, row.Lane, row.ID)
 		return nil
 	})
 	if err != nil {

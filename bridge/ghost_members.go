@@ -2,8 +2,14 @@ package bridge
 
 import (
 	"context"
+	"errors"
+	"maps"
+	"slices"
 
+	"maunium.net/go/mautrix"
 	"maunium.net/go/mautrix/id"
+
+	"github.com/trestle-bridge/trestle/store"
 )
 
 // memberChanges makes the rows of ghosts that leave and join a portal's room, those that leave first.
@@ -18,48 +24,72 @@ func memberChanges(p *portal, join []RemoteUser, leave []id.UserID, reason strin
 	return rows
 }
 
-// onlyMembers makes the row that compares the whole list of a channel's users with the ghosts in the room: who is missing
-// joins, who is gone leaves. It is how the bridge finds out what happened while it was away. The comparison is made when
-// the row's turn comes, after the joins and leaves before it.
+// leave has a ghost leave a room. Who is refused that, and is not there as far as anybody knows, has left.
+func (b *Bridge) leave(ctx context.Context, o *outgoing) error {
+	err := b.as.Ghost(o.Ghost).Leave(ctx, o.Room, o.Reason)
+	if errors.Is(err, mautrix.MForbidden) {
+		membership, readErr := b.store.Member(ctx, string(o.Room), string(o.Ghost))
+		if readErr != nil {
+			return readErr
+		}
+		if membership != "join" {
+			return nil
+		}
+	}
+	return b.tolerate(o, err)
+}
+
+// onlyMembers makes the row that compares the whole list of a channel's users with the ghosts in the room: of who is missing a
+// join is wanted, of who is gone a leave. It is how the bridge finds out what happened while it was away.
 func onlyMembers(p *portal, users []RemoteUser, reason string) []*outgoing {
 	return []*outgoing{{Op: opMembers, Room: p.Room, Channel: p.Channel, Users: users, Reason: reason}}
 }
 
-// syncMembers carries out an onlyMembers row. Who is in the room is asked of the homeserver, since what came in
-// transactions may be older than what the bridge has done since. Doing it twice does no harm, and a ghost that may not
-// join (banned, perhaps) does not keep the others out.
-func (b *Bridge) syncMembers(ctx context.Context, o *outgoing) error {
+// syncMembers carries out an onlyMembers row: what it finds becomes rows of the ghosts, in the commit in which it goes. Who is in
+// the room is asked of the homeserver, since what came in transactions may be older than what the bridge has done since. Doing
+// it twice does no harm. A ghost that has a row from before the list may be in or out once that is done, and gets one in any
+// case; one that has a row from after the list has been told of since.
+func (b *Bridge) syncMembers(ctx context.Context, row *store.Outgoing, o *outgoing) (commit func(tx *store.Tx) error, err error) {
+	moving := b.comings.moving(o.Room) // first: what is done meanwhile may be in the answer or not
 	members, err := b.as.Bot().Members(ctx, o.Room)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	p := &portal{Room: o.Room, Channel: o.Channel}
+	var wanted []*outgoing
 	present := make(map[id.UserID]bool, len(o.Users))
 	for _, user := range o.Users {
-		present[b.ghostID(user)] = true
+		ghost := b.ghostID(user)
+		if _, in := members[ghost]; !present[ghost] && (!in || moving[ghost]) {
+			wanted = append(wanted, memberChanges(p, []RemoteUser{user}, nil, "")...)
+		}
+		present[ghost] = true
 	}
-	for user := range members {
-		if present[user] || !b.as.IsGhost(user) || user == b.as.Bot().UserID() {
-			continue
-		}
-		if err := b.tolerate(b.as.Ghost(user).Leave(ctx, o.Room, o.Reason)); err != nil {
-			return err
-		}
+	for ghost := range members {
+		moving[ghost] = true
 	}
-	for _, user := range o.Users {
-		if _, in := members[b.ghostID(user)]; in {
-			continue
-		}
-		_, err := b.ghostInRoom(ctx, &outgoing{Room: o.Room, User: &user})
-		if err = b.tolerate(err); err != nil {
-			return err
+	for _, ghost := range slices.Sorted(maps.Keys(moving)) {
+		if !present[ghost] && b.as.IsGhost(ghost) && ghost != b.as.Bot().UserID() {
+			wanted = append(wanted, memberChanges(p, nil, []id.UserID{ghost}, o.Reason)...)
 		}
 	}
-	return nil
+	return func(tx *store.Tx) error {
+		for _, change := range wanted {
+			if b.comings.movesAfter(o.Room, b.actor(change), row.ID) {
+				continue
+			}
+			change.Listed, change.Place = true, row.ID
+			if err := b.enqueue(tx, change); err != nil {
+				return err
+			}
+		}
+		return nil
+	}, nil
 }
 
-// tolerate logs what no repetition mends, and returns the rest.
-func (b *Bridge) tolerate(err error) error {
-	if err != nil && isPermanent(err) {
+// tolerate logs what no repetition mends and the next list brings up again, such as that a ghost is banned, and returns the rest.
+func (b *Bridge) tolerate(o *outgoing, err error) error {
+	if err != nil && o.Listed && isPermanent(err) {
 		b.log.Warn().Err(err).Msg("A ghost could not come or go")
 		return nil
 	}

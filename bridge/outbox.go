@@ -17,15 +17,15 @@ import (
 	"github.com/trestle-bridge/trestle/store"
 )
 
-// This file is the second half of the journey network → Matrix: one lane per room takes the outbox rows in order and
-// carries them out. A row leaves the store in the commit that records what it became.
+// This file is the second half of the journey network → Matrix: lanes take the outbox rows in order and carry them out (comings.go
+// says which, and in which order). A row leaves the store in the commit that records what it became.
 
 const (
 	opMessage  = "message"   // a message by a ghost, or by the bot
 	opState    = "state"     // a state event by the bot
 	opJoin     = "join"      // a ghost joins
 	opLeave    = "leave"     // a ghost leaves
-	opMembers  = "members"   // every ghost but these leaves, and these join
+	opMembers  = "members"   // of every ghost but these a leave is wanted, and of these a join
 	opBotJoin  = "bot-join"  // the bot accepts an invitation
 	opRedact   = "redact"    // a message is taken back by who wrote it, or by the bot
 	opSentence = "sentence"  // the one plain sentence in an encrypted room
@@ -49,17 +49,27 @@ type outgoing struct {
 	Timestamp int64           `json:"ts,omitempty"` // unix ms
 	// SavePortal: the portal's row (its topic) is written when this is done.
 	SavePortal bool `json:"save_portal,omitempty"`
+	// Listed: it comes of a list of members, which says it again, and not of somebody's coming or going. A refusal is no dead letter.
+	Listed bool `json:"listed,omitempty"`
+	// Place is that of another row, among what is said in the room, that this one takes.
+	Place int64 `json:"-"`
 }
 
 // enqueue writes a row, and hands it to its lane once the commit holds.
 func (b *Bridge) enqueue(tx *store.Tx, o *outgoing) error {
 	row := &store.Outgoing{Lane: string(o.Room), Key: o.Key, Op: o.Op, Payload: mustJSON(o)}
-	row.TxnID = deriveTxnID(b.cfg.Appservice.ID, string(b.actor(o)), string(o.Room), o.Op, o.RemoteID)
+	actor := b.actor(o)
+	if o.Op == opJoin || o.Op == opLeave {
+		if row.Lane = comingLane(o.Room, actor); o.Place > 0 {
+			row.Lane = listedLane(o.Room, actor, o.Place)
+		}
+	}
+	row.TxnID = deriveTxnID(b.cfg.Appservice.ID, string(actor), string(o.Room), o.Op, o.RemoteID)
 	fresh, err := tx.Enqueue(row)
 	if err != nil || !fresh {
 		return err
 	}
-	tx.AfterCommit(func() { b.outbox.Add(row.Lane, row.ID) })
+	b.comings.schedule(tx, row.Lane, row.ID)
 	return nil
 }
 
@@ -73,10 +83,30 @@ func (b *Bridge) actor(o *outgoing) id.UserID {
 	return b.as.Bot().UserID()
 }
 
+// say is the work of rooms' lanes.
+func (b *Bridge) say(ctx context.Context, lane string, row int64) (retryAfter time.Duration, done bool) {
+	if retryAfter, done = b.carryOut(ctx, lane, row); done {
+		b.comings.over(lane, row)
+	}
+	return retryAfter, done
+}
+
+// move is the work of ghosts' lanes.
+func (b *Bridge) move(ctx context.Context, lane string, row int64) (retryAfter time.Duration, done bool) {
+	if wait := b.comings.held(lane); wait > 0 {
+		return wait, false
+	}
+	if retryAfter, done = b.carryOut(ctx, lane, row); done {
+		b.comings.over(lane, row)
+	}
+	return retryAfter, done
+}
+
 // carry does what a row wants, over which so many processes have ended, and says what carryOut does.
 func (b *Bridge) carry(ctx context.Context, row *store.Outgoing, crashes int) (retryAfter time.Duration, done bool) {
 	rowID := row.ID
-	log := b.log.With().Str("room", row.Lane).Str("op", row.Op).Int64("row", rowID).Logger()
+	room, ghost, _ := ofLane(row.Lane)
+	log := b.log.With().Str("room", room).Str("op", row.Op).Int64("row", rowID).Logger()
 	b.arriving(row)
 	defer func() {
 		if done {
@@ -110,7 +140,7 @@ func (b *Bridge) carry(ctx context.Context, row *store.Outgoing, crashes int) (r
 		// What was sent stays sent: the same transaction ID asks for the same event at the next attempt.
 		err = fmt.Errorf("recording what was sent: %w", err)
 	}
-	if errors.Is(err, errTargetUnderWay) {
+	if errors.Is(err, errTargetUnderWay) || errors.Is(err, errGhostMoves) {
 		b.careful.unmark(ctx, b, row)
 		return relationPoll, false
 	}
@@ -131,6 +161,9 @@ func (b *Bridge) carry(ctx context.Context, row *store.Outgoing, crashes int) (r
 	wait := retryDelay(row.Attempts)
 	if asked := max(appservice.RetryAfter(err), appservice.LaterWait(err)); asked > 0 {
 		wait = min(asked, longestWait) // it knows better than a delay that grows
+		if ghost != "" {
+			b.comings.hold(row.Lane, wait)
+		}
 	}
 	log.Warn().Err(err).Int("attempt", row.Attempts+1).Dur("wait", wait).Msg("Could not do this on Matrix; trying again")
 	if err := b.store.Commit(ctx, b.store.Epoch(), func(tx *store.Tx) error {
@@ -176,12 +209,11 @@ func (b *Bridge) do(ctx context.Context, row *store.Outgoing, o *outgoing) (comm
 		return nil, b.redact(ctx, row, o)
 	case opJoin:
 		_, err := b.ghostInRoom(ctx, o)
-		return nil, err
+		return nil, b.tolerate(o, err)
 	case opLeave:
-		err := b.as.Ghost(o.Ghost).Leave(ctx, o.Room, o.Reason)
-		return nil, err
+		return nil, b.leave(ctx, o)
 	case opMembers:
-		return nil, b.syncMembers(ctx, o)
+		return b.syncMembers(ctx, row, o)
 	case opBotJoin:
 		if err := bot.EnsureJoined(ctx, o.Room); err != nil {
 			return nil, err
@@ -225,6 +257,9 @@ func (b *Bridge) ghostInRoom(ctx context.Context, o *outgoing) (*appservice.Inte
 }
 
 func (b *Bridge) sendMessage(ctx context.Context, row *store.Outgoing, o *outgoing) (commit func(tx *store.Tx) error, err error) {
+	if o.User != nil && b.comings.wait(o.Room, b.actor(o), row.ID) {
+		return nil, errGhostMoves
+	}
 	speaker, err := b.speaker(ctx, o.Room)
 	if err != nil {
 		return nil, err
@@ -328,7 +363,7 @@ func (b *Bridge) bury(ctx context.Context, row *store.Outgoing, o *outgoing, cau
 	if _, err := b.store.Outgoing(ctx, row.ID); errors.Is(err, store.ErrNotFound) {
 		return nil // an echo has settled it meanwhile
 	}
-	b.log.Error().Err(cause).Str("room", row.Lane).Str("op", row.Op).Msg("Giving up; it is in the dead letters")
+	b.log.Error().Err(cause).Stringer("room", o.Room).Str("op", row.Op).Msg("Giving up; it is in the dead letters")
 	err := b.store.Commit(ctx, b.store.Epoch(), func(tx *store.Tx) error {
 		if err := tx.Bury(&store.DeadLetter{
 			Kind: letterOutbox, Lane: row.Lane, Key: row.TxnID, Op: row.Op, Cause: cause.Error(), Attempts: row.Attempts + 1,

@@ -25,6 +25,7 @@ const (
 
 // carefulOutbox is what is left of the careful replay. The zero value has nothing left.
 type carefulOutbox struct {
+	alone  sync.Mutex // held while a row is carried out, as long as heads are left
 	mu     sync.Mutex
 	heads  map[string]struct{} // lanes whose head was not tried
 	marked map[int64]struct{}  // rows that this process has marked
@@ -37,11 +38,12 @@ func (c *carefulOutbox) begin(lanes map[string]struct{}) {
 	c.heads, c.marked = lanes, map[int64]struct{}{}
 }
 
-func (c *carefulOutbox) waits(lane string) bool {
+// waits says whether there is anything left to try, and whether that is the head of this lane.
+func (c *carefulOutbox) waits(lane string) (careful, head bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	_, ok := c.heads[lane]
-	return ok
+	_, head = c.heads[lane]
+	return len(c.heads) > 0, head
 }
 
 // tried says whether that was the last.
@@ -88,17 +90,20 @@ func (b *Bridge) startOutbox(lanes map[string]struct{}) {
 	events := b.as.Careful()
 	if events == nil {
 		b.outbox.Start(b.running)
+		b.movers.Start(b.running)
 		return
 	}
 	if len(lanes) > 0 {
-		b.log.Warn().Int("rooms", len(lanes)).Msg("The last starts did not end well: what waits for Matrix is tried with care, one room at a time")
+		b.log.Warn().Int("lanes", len(lanes)).Msg("The last starts did not end well: what waits for Matrix is tried with care, one thing at a time")
 		b.careful.begin(lanes)
 		b.outbox.Limit(1)
+		b.movers.Limit(1)
 	}
 	b.goroutine(func() {
 		select {
 		case <-events:
 			b.outbox.Start(b.running)
+			b.movers.Start(b.running)
 		case <-b.running.Done():
 		}
 	})
@@ -106,11 +111,16 @@ func (b *Bridge) startOutbox(lanes map[string]struct{}) {
 
 // carryOut is the outbox lanes' work: it returns done, or after how long to try the same row again.
 func (b *Bridge) carryOut(ctx context.Context, lane string, rowID int64) (retryAfter time.Duration, done bool) {
-	careful := b.careful.waits(lane)
+	alone, careful := b.careful.waits(lane)
+	if alone {
+		b.careful.alone.Lock()
+		defer b.careful.alone.Unlock()
+	}
 	if careful {
 		defer func() {
 			if b.careful.tried(lane) {
 				b.outbox.Limit(outboxWorkers)
+				b.movers.Limit(comingWorkers)
 				b.log.Info().Msg("What waited for Matrix at the start was tried with care, and goes on as usual")
 			}
 		}()

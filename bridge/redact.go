@@ -32,7 +32,8 @@ func (b *Bridge) cancel(tx *store.Tx, o *outgoing) error {
 	})
 }
 
-// redact carries a redaction out. There is nothing to do when the message never came to Matrix.
+// redact carries a redaction out. There is nothing to do when the message never came to Matrix. A ghost that has left the room
+// comes in for it and leaves again: that it does is stored first.
 func (b *Bridge) redact(ctx context.Context, row *store.Outgoing, o *outgoing) error {
 	found, err := b.store.MessagesByRemote(ctx, o.Channel, o.RemoteID)
 	if err != nil {
@@ -50,10 +51,31 @@ func (b *Bridge) redact(ctx context.Context, row *store.Outgoing, o *outgoing) e
 		actor := b.as.Bot()
 		if !m.FromMatrix {
 			actor = b.as.Ghost(id.UserID(m.Sender))
+			if b.comings.wait(id.RoomID(m.Room), actor.UserID(), row.ID) {
+				return errGhostMoves
+			}
+			if err := b.leavesAgain(ctx, row, o.Channel, m); err != nil {
+				return err
+			}
 		}
 		if _, err := actor.Redact(ctx, id.RoomID(m.Room), id.EventID(m.Event), o.Reason, row.TxnID+"-"+strconv.Itoa(m.Part)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// leavesAgain has the ghost that has sent a message leave the room after a row, if it has left it before.
+func (b *Bridge) leavesAgain(ctx context.Context, row *store.Outgoing, channel string, m store.Message) error {
+	membership, err := b.store.Member(ctx, m.Room, m.Sender)
+	if err != nil || membership != "leave" {
+		return err
+	}
+	leave := &outgoing{Op: opLeave, Room: id.RoomID(m.Room), Channel: channel, Ghost: id.UserID(m.Sender), Listed: true}
+	return b.store.Commit(ctx, b.store.Epoch(), func(tx *store.Tx) error {
+		if b.comings.movesAfter(leave.Room, leave.Ghost, row.ID) {
+			return nil // it is stored, or has come again
+		}
+		return b.enqueue(tx, leave)
+	})
 }

@@ -30,6 +30,9 @@ const (
 // errTargetUnderWay is no failure: the row is looked at again.
 var errTargetUnderWay = errors.New("the message that is answered is still under way")
 
+// errGhostMoves is none either.
+var errGhostMoves = errors.New("the ghost's coming or going before it is still under way")
+
 // underWay knows what crosses and is not committed: one message of a channel towards the network, one row of a lane towards Matrix.
 type underWay struct {
 	mu      sync.Mutex

@@ -15,8 +15,8 @@ import (
 )
 
 // This file settles what was asked of the homeserver and never answered. A row is committed before anything of it leaves, and
-// a lane has one row under way: so what may have been done before is the head of its lane at a start, and a row that was
-// tried already. With a device the same transaction ID brings the same event. Without, a homeserver forgets its transaction
+// a room's lane has one row under way: so what may have been said before is the head of its lane at a start, and a row that was
+// tried already. (Rows of ghosts' lanes need none of this: who comes in twice is in.) With a device the same transaction ID brings the same event. Without, a homeserver forgets its transaction
 // IDs when it is restarted; then the event is looked for by the row's ID, which travels in the clear part of its content:
 // among the echoes that come in, and last in the room's history.
 

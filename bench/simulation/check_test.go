@@ -11,13 +11,14 @@ import (
 	"github.com/rs/zerolog"
 	"maunium.net/go/mautrix/id"
 
+	"github.com/trestle-bridge/trestle/bridge"
 	"github.com/trestle-bridge/trestle/bridgetest"
 	"github.com/trestle-bridge/trestle/store"
 )
 
 // tally is what became of everything, over all seeds.
 type tally struct {
-	toMatrix, toNetwork, dead, doubt, again, crashes, failed int
+	toMatrix, toNetwork, comings, dead, doubt, again, crashes, failed int
 }
 
 func (w *world) complain(format string, args ...any) {
@@ -152,16 +153,90 @@ func (w *world) checkRoom(ctx context.Context, room int, events []bridgetest.Eve
 	if !slices.Equal(said, want) {
 		w.complain("reordered on Matrix: %v, and not %v", said, want)
 	}
+	w.checkComings(room, c.said, events, dead, total)
 	members, err := w.alice.Members(ctx, w.rooms[room])
 	w.ok(err)
-	for _, who := range people {
-		ghost := id.NewUserID(w.cfg.Appservice.Ghosts+who, w.hs.Domain())
+	for _, who := range append(append([]string{}, people...), guests...) {
+		ghost := w.ghost(who)
 		if is := members[ghost] == "join"; is != c.in[who] {
 			w.complain("%s is in channel%d: %v; its ghost in the room: %v", who, room, c.in[who], is)
 		}
 		if devices := w.hs.Devices(ghost); len(devices) > 1 {
 			w.complain("%s has %d devices", ghost, len(devices))
 		}
+	}
+}
+
+func (w *world) ghost(who string) id.UserID {
+	return id.NewUserID(w.cfg.Appservice.Ghosts+who, w.hs.Domain())
+}
+
+// checkComings: whoever says something on Matrix has come and gone there before as often as in the channel. What a list of members
+// says may be overtaken by what was said after it.
+func (w *world) checkComings(room int, said []*bridge.Incoming, events []bridgetest.Event, dead letters, total *tally) {
+	for _, letter := range dead {
+		if letter.Op == "join" || letter.Op == "leave" {
+			w.complain("a coming or going is a dead letter: %s", letter.Cause)
+			return
+		}
+	}
+	left := map[id.UserID]int{}
+	in := map[id.UserID]bool{}
+	before := map[string]int{} // by message
+	for _, ev := range events {
+		switch who := ev.Target(); {
+		case ev.Type == "m.room.member":
+			if now := ev.Membership() == "join"; in[who] != now {
+				if in[who] = now; !now {
+					left[who]++
+				}
+				total.comings++
+			}
+		case ev.Type == "m.room.message":
+			before[ev.Body()] = left[ev.Sender]
+		}
+	}
+	least, most := map[string]int{}, map[string]int{}
+	there, byList := map[string]bool{}, map[string]bool{}
+	goes := func(who string, listed bool) {
+		if there[who] {
+			most[who]++
+			if !listed && !byList[who] {
+				least[who]++
+			}
+		}
+		there[who] = false
+	}
+	for _, it := range said {
+		who := it.Sender.ID
+		switch {
+		case it.Join != nil:
+			there[who] = true
+		case it.Leave != nil:
+			goes(who, false)
+		case it.Rename != nil:
+			goes(it.Rename.From.ID, false)
+			there[who] = true
+		case it.Members != nil:
+			list := map[string]bool{}
+			for _, user := range it.Members.Users {
+				list[user.ID] = true
+			}
+			for _, one := range append(append([]string{}, people...), guests...) {
+				if list[one] {
+					byList[one] = byList[one] || !there[one]
+					there[one] = true
+				} else {
+					goes(one, true)
+				}
+			}
+		case it.Text != nil:
+			if n, ok := before[it.Text.Body]; ok && (n < least[who] || n > most[who]) {
+				w.complain("%s says %s in room %d after leaving it %d times, and not %d to %d times", who, it.Text.Body, room, n, least[who], most[who])
+			}
+			there[who] = true
+		}
+		delete(byList, who) // who has said or done something since
 	}
 }
 

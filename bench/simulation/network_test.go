@@ -59,7 +59,16 @@ func (n *network) change(f func()) {
 }
 
 // says is somebody on the network.
-func (n *network) says(in *bridge.Incoming) {
+func (w *world) says(in *bridge.Incoming) {
+	n := w.net
+	switch {
+	case in.Text != nil:
+		w.note("%s says %s", in.Sender.ID, in.Text.Body)
+	case in.Members != nil:
+		w.note("in %s there are %v", in.Channel, in.Members.Users)
+	default:
+		w.note("%s in %s: join %v, leave %v, another name %v", in.Sender.ID, in.Channel, in.Join != nil, in.Leave != nil, in.Rename)
+	}
 	n.change(func() {
 		c := n.channels[in.Channel]
 		c.said = append(c.said, in)
@@ -142,7 +151,7 @@ func (s *session) deliver(ctx context.Context, name string) {
 			pause(ctx, time.Second)
 			continue
 		}
-		again := s.n.about("the acknowledgement of "+in.ID).IntN(12) == 0
+		again := s.n.about("the acknowledgement of "+name).IntN(12) == 0
 		dead := false
 		s.n.change(func() {
 			if dead = s.dead; dead {

@@ -105,30 +105,104 @@ func (w *world) restartHomeserver() {
 	w.note("the homeserver is restarted")
 }
 
-var people = []string{"bob", "carl", "dora"}
+// people are who talks on the network, and guests come and go with them.
+var (
+	people = []string{"bob", "carl", "dora"}
+	guests = []string{"eve", "fred", "gina", "hugo"}
+)
+
+// talk is what people do in one channel of the network.
+type talk struct {
+	w       *world
+	channel string
+	room    int
+	in      map[string]bool
+	said    int
+	lastID  string
+}
 
 // networkTalks is what people do in one channel of the network.
 func (w *world) networkTalks(channel string, room, things int) {
-	in := map[string]bool{}
-	lastID := ""
-	for i := range things {
+	t := &talk{w: w, channel: channel, room: room, in: map[string]bool{}}
+	everybody := append(append([]string{}, people...), guests...)
+	for range things {
 		r := w.about("people in " + channel)
 		time.Sleep(upTo(r, spoken))
 		who := people[r.IntN(len(people))]
-		incoming := &bridge.Incoming{Channel: channel, ID: fmt.Sprintf("%s-%d", channel, i+1), Sender: bridge.RemoteUser{ID: who, Name: who}}
-		switch kind := r.IntN(10); {
-		case kind == 0 && in[who]:
-			incoming.Leave, in[who] = &bridge.Leave{Reason: "enough"}, false
-		case kind == 1 && !in[who]:
-			incoming.Join, in[who] = &bridge.Join{}, true
-		default:
-			incoming.Text = &bridge.Text{Kind: bridge.KindText, Body: fmt.Sprintf("n%d-%d", room, i+1)}
-			if r.IntN(4) == 0 {
-				incoming.Text.ReplyTo = lastID
+		switch r.IntN(14) {
+		case 0:
+			t.leaves(who, "enough")
+		case 1:
+			t.joins(who)
+		case 2: // a netsplit, in the middle of which somebody says something
+			r.Shuffle(len(everybody), func(i, j int) { everybody[i], everybody[j] = everybody[j], everybody[i] })
+			for n, one := range everybody {
+				if n == len(everybody)/2 {
+					t.says(who, r.IntN(4) == 0)
+				}
+				t.leaves(one, "*.net *.split")
 			}
-			in[who], lastID = true, incoming.ID
+		case 3: // everybody comes, some with a word
+			for _, one := range everybody {
+				t.joins(one)
+				if r.IntN(6) == 0 {
+					t.says(one, false)
+				}
+			}
+		case 4: // the bridge was away: who is there is not who was there
+			list := &bridge.Members{}
+			now := map[string]bool{}
+			for _, one := range everybody {
+				if now[one] = r.IntN(2) == 0; now[one] {
+					list.Users = append(list.Users, bridge.RemoteUser{ID: one, Name: one})
+				}
+			}
+			t.in = now
+			w.says(&bridge.Incoming{Channel: channel, Members: list})
+		case 5: // somebody comes and goes in no time, with words
+			guest := guests[r.IntN(len(guests))]
+			for range 2 {
+				t.leaves(guest, "flood")
+				t.joins(guest)
+				t.says(guest, false)
+			}
+		case 6: // somebody is somebody else from now on
+			to := guests[r.IntN(len(guests))]
+			if !t.in[who] || t.in[to] {
+				continue
+			}
+			t.in[who], t.in[to] = false, true
+			w.says(&bridge.Incoming{Channel: channel, Sender: bridge.RemoteUser{ID: to, Name: to}, Rename: &bridge.Rename{From: bridge.RemoteUser{ID: who, Name: who}}})
+		default:
+			t.says(who, r.IntN(4) == 0)
 		}
-		w.net.says(incoming)
 	}
-	w.net.change(func() { w.net.channels[channel].in = in })
+	w.net.change(func() { w.net.channels[channel].in = t.in })
+}
+
+func (t *talk) joins(who string) {
+	if !t.in[who] {
+		t.in[who] = true
+		t.w.says(&bridge.Incoming{Channel: t.channel, Sender: bridge.RemoteUser{ID: who, Name: who}, Join: &bridge.Join{}})
+	}
+}
+
+func (t *talk) leaves(who, why string) {
+	if t.in[who] {
+		t.in[who] = false
+		t.w.says(&bridge.Incoming{Channel: t.channel, Sender: bridge.RemoteUser{ID: who, Name: who}, Leave: &bridge.Leave{Reason: why}})
+	}
+}
+
+func (t *talk) says(who string, answers bool) {
+	t.said++
+	in := &bridge.Incoming{
+		Channel: t.channel, ID: fmt.Sprintf("%s-%d", t.channel, t.said), Sender: bridge.RemoteUser{ID: who, Name: who},
+		Text: &bridge.Text{Kind: bridge.KindText, Body: fmt.Sprintf("n%d-%d", t.room, t.said)},
+	}
+	if answers {
+		in.Text.ReplyTo = t.lastID
+	}
+	t.in[who], t.lastID = true, in.ID
+	t.w.says(in)
 }

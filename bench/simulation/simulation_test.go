@@ -63,9 +63,9 @@ func TestSimulation_WhateverGoesWrong_NothingIsLostDoubledOrReordered(t *testing
 		})
 	}
 	took := time.Since(began)
-	t.Logf("%d seeds in %v, %v each; %d messages to Matrix, %d to the network, %d dead letters (%d in doubt), %d sent again, %d crashes, %d commits that failed",
+	t.Logf("%d seeds in %v, %v each; %d messages to Matrix, %d comings and goings, %d messages to the network, %d dead letters (%d in doubt), %d sent again, %d crashes, %d commits that failed",
 		count, took.Round(time.Second), (took / time.Duration(count)).Round(time.Millisecond),
-		total.toMatrix, total.toNetwork, total.dead, total.doubt, total.again, total.crashes, total.failed)
+		total.toMatrix, total.comings, total.toNetwork, total.dead, total.doubt, total.again, total.crashes, total.failed)
 }
 
 // patience is how long everything may take to go its way once nothing goes wrong any more, in the bubble's time.

@@ -45,6 +45,7 @@ type lane struct {
 	packed []byte  // the items
 	few    [8]byte // where those of most lanes are
 	next   *lane
+	prev   *lane // in the queue
 	items  uint32
 	given  uint32 // how many of them are being worked on
 	state  state
@@ -173,6 +174,18 @@ func (l *Lanes[T]) Wake(key string) {
 	}
 }
 
+// Hurry puts a lane before all others that are ready. A lane that waits goes on waiting.
+func (l *Lanes[T]) Hurry(key string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	ln, ok := l.lanes.Get(key)
+	if !ok || ln.state != ready || l.draining || ln == l.first {
+		return
+	}
+	l.unqueue(ln)
+	ln.next, l.first.prev, l.first = l.first, ln, ln
+}
+
 // Len says how many items there are, those under way included, and in how many lanes.
 func (l *Lanes[T]) Len() (items, lanes int) {
 	l.mu.Lock()
@@ -231,9 +244,24 @@ func (l *Lanes[T]) enqueue(ln *lane) {
 	if l.last == nil {
 		l.first = ln
 	} else {
-		l.last.next = ln
+		l.last.next, ln.prev = ln, l.last
 	}
 	l.last = ln
+}
+
+// unqueue takes a lane out of the queue of those that are ready.
+func (l *Lanes[T]) unqueue(ln *lane) {
+	if ln.prev == nil {
+		l.first = ln.next
+	} else {
+		ln.prev.next = ln.next
+	}
+	if ln.next == nil {
+		l.last = ln.prev
+	} else {
+		ln.next.prev = ln.prev
+	}
+	ln.next, ln.prev = nil, nil
 }
 
 // hire starts a worker when a lane is ready and the bound allows one more. One at a time: who begins hires the next, so that
@@ -259,11 +287,7 @@ func (l *Lanes[T]) run() {
 	}
 	for l.first != nil && !l.draining && l.ctx.Err() == nil && l.running <= l.workers {
 		ln := l.first
-		l.first = ln.next
-		if l.first == nil {
-			l.last = nil
-		}
-		ln.next = nil
+		l.unqueue(ln)
 		l.turn(ln, items)
 	}
 	l.buffers = append(l.buffers, items)

@@ -401,3 +401,36 @@ func FuzzNumbers_ComeBackAsTheyWere(f *testing.F) {
 		}
 	})
 }
+
+func TestLanes_HurriedLane_ComesBeforeAllThatAreReady(t *testing.T) {
+	for _, hurried := range []string{"first", "middle", "last"} {
+		t.Run(hurried, func(t *testing.T) {
+			var order []string
+			var left sync.WaitGroup
+			left.Add(6)
+			l := lanes.New(ints, 1, func(_ context.Context, lane string, _ int) (time.Duration, bool) {
+				defer left.Done()
+				order = append(order, lane)
+				return 0, true
+			})
+			for _, lane := range []string{"first", "middle", "last"} {
+				l.Add(lane, 1, 2)
+			}
+			l.Hurry(hurried)
+			l.Hurry("nobody")
+			l.Start(t.Context())
+			left.Wait()
+			drain(t, l)
+			if order[0] != hurried || len(order) != 6 {
+				t.Errorf("the order was %v", order)
+			}
+			rest := map[string]int{}
+			for _, lane := range order {
+				rest[lane]++
+			}
+			if rest["first"] != 2 || rest["middle"] != 2 || rest["last"] != 2 {
+				t.Errorf("the order was %v", order)
+			}
+		})
+	}
+}

@@ -199,9 +199,25 @@ var simulated = []mutant{
 		"bench/simulation", simulation,
 	}, {
 		"simulation: what waits is found at the start", "bridge/bridge.go",
-		`		b.outbox.Add(lane, row)
-		if _, before`,
-		`		if _, before`,
+		`		found(lane, row)
+`,
+		`		_ = found
+`,
+		"bench/simulation", simulation,
+	}, {
+		"simulation: who leaves has spoken before", "bridge/comings.go",
+		`if last, more := c.said[room]; more && place == 0 {`,
+		`if last, more := c.said[room]; more && last < 0 {`,
+		"bench/simulation", simulation,
+	}, {
+		"simulation: who speaks has come and gone before", "bridge/outbox.go",
+		`if o.User != nil && b.comings.wait(o.Room, b.actor(o), row.ID) {`,
+		`if false && b.comings.wait(o.Room, b.actor(o), row.ID) {`,
+		"bench/simulation", simulation,
+	}, {
+		"simulation: a list undoes nothing from after it", "bridge/ghost_members.go",
+		`if b.comings.movesAfter(o.Room, b.actor(change), row.ID) {`,
+		`if false {`,
 		"bench/simulation", simulation,
 	}, {
 		"simulation: effects are committed with the progress", "appservice/worker.go",
