@@ -39,6 +39,8 @@ type Bridge struct {
 	outbox     *lanes.Lanes[int64] // what is said and done in rooms
 	movers     *lanes.Lanes[int64] // ghosts that come and go
 	comings    *comings
+	recording  recording
+	fresh      freshRows
 	careful    carefulOutbox
 	unanswered *unanswered
 	signer     *proxy.Signer // nil without a media proxy
@@ -191,8 +193,8 @@ func (b *Bridge) build(ctx context.Context, l *listeners) (err error) {
 		return err
 	}
 	b.names = newNames(b.as.Bot())
-	b.outbox = lanes.New(lanes.Numbers, outboxWorkers, b.say)
-	b.movers = lanes.New(lanes.Numbers, comingWorkers, b.move)
+	b.outbox = lanes.NewBatch(lanes.Numbers, outboxWorkers, 1, b.say)
+	b.movers = lanes.NewBatch(lanes.Numbers, comingWorkers, 1, b.move)
 	b.comings = newComings(b.outbox, b.movers)
 	b.registerMetrics(l.metrics)
 	return b.buildProxy(ctx, registration.ASToken, l)

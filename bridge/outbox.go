@@ -69,6 +69,9 @@ func (b *Bridge) enqueue(tx *store.Tx, o *outgoing) error {
 	if err != nil || !fresh {
 		return err
 	}
+	if o.Op != opMembers {
+		tx.AfterCommit(func() { b.fresh.put(row, o) }) // before its lane has it
+	}
 	b.comings.schedule(tx, row.Lane, row.ID)
 	return nil
 }
@@ -84,62 +87,50 @@ func (b *Bridge) actor(o *outgoing) id.UserID {
 }
 
 // say is the work of rooms' lanes.
-func (b *Bridge) say(ctx context.Context, lane string, row int64) (retryAfter time.Duration, done bool) {
-	if retryAfter, done = b.carryOut(ctx, lane, row); done {
-		b.comings.over(lane, row)
-	}
-	return retryAfter, done
+func (b *Bridge) say(ctx context.Context, lane string, rows []int64) (done int, retryAfter time.Duration) {
+	return b.carryOut(ctx, lane, rows[0])
 }
 
 // move is the work of ghosts' lanes.
-func (b *Bridge) move(ctx context.Context, lane string, row int64) (retryAfter time.Duration, done bool) {
+func (b *Bridge) move(ctx context.Context, lane string, rows []int64) (done int, retryAfter time.Duration) {
 	if wait := b.comings.held(lane); wait > 0 {
-		return wait, false
+		return 0, wait
 	}
-	if retryAfter, done = b.carryOut(ctx, lane, row); done {
-		b.comings.over(lane, row)
-	}
-	return retryAfter, done
+	return b.carryOut(ctx, lane, rows[0])
 }
 
-// carry does what a row wants, over which so many processes have ended, and says what carryOut does.
-func (b *Bridge) carry(ctx context.Context, row *store.Outgoing, crashes int) (retryAfter time.Duration, done bool) {
-	rowID := row.ID
+// carry does what a row wants, over which so many processes have ended. What it gives is to be committed, unless it has failed.
+func (b *Bridge) carry(ctx context.Context, lane string, fresh freshRow, crashes int) (c *carried, err error) {
+	c = &carried{ctx: ctx, lane: lane, row: fresh.row, o: fresh.o}
+	b.arriving(c.row)
+	if c.o == nil {
+		c.o = new(outgoing)
+		if err := json.Unmarshal(c.row.Payload, c.o); err != nil {
+			return c, appservice.Permanent(fmt.Errorf("reading outbox row %d: %w", c.row.ID, err))
+		}
+		c.o.Op = c.row.Op
+	}
+	c.commit, err = b.try(appservice.Impatient(ctx), c.row, c.o, crashes) // the row waits for rate limits, and the worker does not
+	return c, err
+}
+
+// notRecorded is what is said of a commit that has failed. What was sent stays sent: the same transaction ID asks for the same
+// event at the next attempt.
+func notRecorded(b *Bridge, err error) error {
+	b.failIfLost(err)
+	return fmt.Errorf("recording what was sent: %w", err)
+}
+
+// notDone sees to a row that could not be done: it is tried again later, or done with.
+func (b *Bridge) notDone(c *carried, err error) (retryAfter time.Duration, done bool) {
+	ctx, row, o := c.ctx, c.row, c.o
 	room, ghost, _ := ofLane(row.Lane)
-	log := b.log.With().Str("room", room).Str("op", row.Op).Int64("row", rowID).Logger()
-	b.arriving(row)
+	log := b.log.With().Str("room", room).Str("op", row.Op).Int64("row", row.ID).Logger()
 	defer func() {
 		if done {
 			b.arrived(row.Lane)
 		}
 	}()
-	var o outgoing
-	var commit func(tx *store.Tx) error
-	err := json.Unmarshal(row.Payload, &o)
-	if err == nil {
-		o.Op = row.Op
-		commit, err = b.try(appservice.Impatient(ctx), row, &o, crashes) // the row waits for rate limits, and the worker does not
-	} else {
-		err = appservice.Permanent(fmt.Errorf("reading outbox row %d: %w", rowID, err))
-	}
-	if err == nil {
-		err = b.store.Commit(ctx, b.store.Epoch(), func(tx *store.Tx) error {
-			if commit != nil {
-				if err := commit(tx); err != nil {
-					return err
-				}
-			}
-			return tx.OutgoingDone(rowID)
-		})
-		if err == nil {
-			b.unanswered.done(row)
-			b.metrics.attempt("done")
-			return 0, true
-		}
-		b.failIfLost(err)
-		// What was sent stays sent: the same transaction ID asks for the same event at the next attempt.
-		err = fmt.Errorf("recording what was sent: %w", err)
-	}
 	if errors.Is(err, errTargetUnderWay) || errors.Is(err, errGhostMoves) {
 		b.careful.unmark(ctx, b, row)
 		return relationPoll, false
@@ -149,7 +140,7 @@ func (b *Bridge) carry(ctx context.Context, row *store.Outgoing, crashes int) (r
 		return retryDelay(0), false // shutting down: the row stays, the attempt does not count
 	}
 	if isPermanent(err) || row.Attempts >= refusalAttempts && isRefusal(err) || time.Since(row.Created) > outboxMaxAge {
-		if err := b.bury(ctx, row, &o, err); err != nil {
+		if err := b.bury(ctx, row, o, err); err != nil {
 			log.Error().Err(err).Msg("Cannot put a row into the dead letters; trying again")
 			return retryDelay(row.Attempts), false
 		}
@@ -167,7 +158,7 @@ func (b *Bridge) carry(ctx context.Context, row *store.Outgoing, crashes int) (r
 	}
 	log.Warn().Err(err).Int("attempt", row.Attempts+1).Dur("wait", wait).Msg("Could not do this on Matrix; trying again")
 	if err := b.store.Commit(ctx, b.store.Epoch(), func(tx *store.Tx) error {
-		return tx.OutgoingAttempt(rowID, err.Error(), time.Now().Add(wait))
+		return tx.OutgoingAttempt(row.ID, err.Error(), time.Now().Add(wait))
 	}); err != nil {
 		log.Error().Err(err).Msg("Cannot record a failed attempt")
 	}
@@ -260,15 +251,16 @@ func (b *Bridge) sendMessage(ctx context.Context, row *store.Outgoing, o *outgoi
 	if o.User != nil && b.comings.wait(o.Room, b.actor(o), row.ID) {
 		return nil, errGhostMoves
 	}
-	speaker, err := b.speaker(ctx, o.Room)
+	var sender *appservice.Intent
+	if o.User != nil {
+		sender, err = b.ghostInRoom(ctx, o)
+	} else {
+		var speaker id.UserID
+		speaker, err = b.speaker(ctx, o.Room)
+		sender = b.as.Ghost(speaker)
+	}
 	if err != nil {
 		return nil, err
-	}
-	sender := b.as.Ghost(speaker)
-	if o.User != nil {
-		if sender, err = b.ghostInRoom(ctx, o); err != nil {
-			return nil, err
-		}
 	}
 	device, err := sender.EnsureDevice(ctx)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/trestle-bridge/trestle/appservice"
+	"github.com/trestle-bridge/trestle/internal/lanes"
 	"github.com/trestle-bridge/trestle/store"
 )
 
@@ -84,18 +85,18 @@ func (c *carefulOutbox) unmark(ctx context.Context, b *Bridge, row *store.Outgoi
 	}
 }
 
-// startOutbox lets the outbox's workers run. lanes are those that have rows from before. When these are to be tried with
+// startOutbox lets the outbox's workers run. waiting are the lanes that have rows from before. When these are to be tried with
 // care the events come first: nothing else may be under way while one of them is.
-func (b *Bridge) startOutbox(lanes map[string]struct{}) {
+func (b *Bridge) startOutbox(waiting map[string]struct{}) {
 	events := b.as.Careful()
 	if events == nil {
 		b.outbox.Start(b.running)
 		b.movers.Start(b.running)
 		return
 	}
-	if len(lanes) > 0 {
-		b.log.Warn().Int("lanes", len(lanes)).Msg("The last starts did not end well: what waits for Matrix is tried with care, one thing at a time")
-		b.careful.begin(lanes)
+	if len(waiting) > 0 {
+		b.log.Warn().Int("lanes", len(waiting)).Msg("The last starts did not end well: what waits for Matrix is tried with care, one thing at a time")
+		b.careful.begin(waiting)
 		b.outbox.Limit(1)
 		b.movers.Limit(1)
 	}
@@ -109,8 +110,21 @@ func (b *Bridge) startOutbox(lanes map[string]struct{}) {
 	})
 }
 
-// carryOut is the outbox lanes' work: it returns done, or after how long to try the same row again.
-func (b *Bridge) carryOut(ctx context.Context, lane string, rowID int64) (retryAfter time.Duration, done bool) {
+// carryOut is the outbox lanes' work.
+func (b *Bridge) carryOut(ctx context.Context, lane string, rowID int64) (done int, retryAfter time.Duration) {
+	retryAfter, over, handed := b.carryOne(ctx, lane, rowID)
+	switch {
+	case handed:
+		return lanes.Pending, 0
+	case over:
+		b.comings.over(lane, rowID)
+		return 1, 0
+	}
+	return 0, retryAfter
+}
+
+// carryOne says after how long to try the same row again, or that it is over, or handed to who commits what became of it.
+func (b *Bridge) carryOne(ctx context.Context, lane string, rowID int64) (retryAfter time.Duration, over, handed bool) {
 	alone, careful := b.careful.waits(lane)
 	if alone {
 		b.careful.alone.Lock()
@@ -125,20 +139,25 @@ func (b *Bridge) carryOut(ctx context.Context, lane string, rowID int64) (retryA
 			}
 		}()
 	}
-	row, err := b.store.Outgoing(ctx, rowID)
+	fresh, ok := b.fresh.take(rowID)
+	var err error
+	if !ok {
+		fresh.row, err = b.store.Outgoing(ctx, rowID)
+	}
+	row := fresh.row
 	if errors.Is(err, store.ErrNotFound) {
 		b.unanswered.gone(rowID)
 		if b.toMatrix.is(lane, rowID) {
 			b.arrived(lane)
 		}
-		return 0, true
+		return 0, true, false
 	}
 	if err != nil {
 		b.log.Error().Err(err).Int64("row", rowID).Msg("Cannot read an outbox row; trying again")
-		return retryDelay(0), false
+		return retryDelay(0), false, false
 	}
 	if wait := time.Until(row.NextAt); wait > 0 {
-		return wait, false
+		return wait, false, false
 	}
 	crashes, counted := rowCrashes(row), false
 	if row.Doubt && !b.careful.isOwn(rowID) {
@@ -159,7 +178,7 @@ func (b *Bridge) carryOut(ctx context.Context, lane string, rowID int64) (retryA
 		if err != nil {
 			b.failIfLost(err)
 			b.log.Error().Err(err).Int64("row", rowID).Msg("Cannot mark an outbox row; trying again")
-			return retryDelay(0), false
+			return retryDelay(0), false, false
 		}
 		if counted {
 			row.Attempts++
@@ -168,7 +187,17 @@ func (b *Bridge) carryOut(ctx context.Context, lane string, rowID int64) (retryA
 			b.careful.mark(rowID)
 		}
 	}
-	return b.carry(ctx, row, crashes)
+	c, err := b.carry(ctx, lane, fresh, crashes)
+	switch {
+	case err != nil:
+		retryAfter, over = b.notDone(c, err)
+	case alone:
+		retryAfter, over = b.recorded(c, b.store.Commit(ctx, b.store.Epoch(), c.record))
+	default:
+		b.hand(c)
+		return 0, false, true
+	}
+	return retryAfter, over, false
 }
 
 func rowCrashes(row *store.Outgoing) (n int) {

@@ -28,7 +28,11 @@ func redaction(p *portal, r *Redact) *outgoing {
 // cancel deletes the row of a message that nobody can have sent yet.
 func (b *Bridge) cancel(tx *store.Tx, o *outgoing) error {
 	return tx.CancelOutgoing(string(o.Room), "message\x00"+o.Channel+"\x00"+o.RemoteID, func(row int64) bool {
-		return !b.unanswered.isHead(row) && !b.toMatrix.is(string(o.Room), row)
+		if b.unanswered.isHead(row) || b.toMatrix.is(string(o.Room), row) {
+			return false
+		}
+		tx.AfterCommit(func() { b.fresh.take(row) })
+		return true
 	})
 }
 

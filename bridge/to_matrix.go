@@ -130,9 +130,10 @@ func (b *Bridge) message(p *portal, in *Incoming, content *event.MessageEventCon
 	} else {
 		key = messageKey(p, remoteID)
 	}
+	sender := in.Sender                  // the caller's may change
 	content.Mentions = &event.Mentions{} // nobody is mentioned by accident (MSC3952)
 	return &outgoing{
-		Op: opMessage, Room: p.Room, Channel: p.Channel, User: &in.Sender, Key: key,
+		Op: opMessage, Room: p.Room, Channel: p.Channel, User: &sender, Key: key,
 		RemoteID: remoteID, ReplyTo: replyTo, Type: event.EventMessage.Type, Content: mustJSON(content),
 		Timestamp: unixMilli(in.Time),
 	}
