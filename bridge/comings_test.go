@@ -151,6 +151,7 @@ func TestComings_LastWordsThatHaveToWait_ComeBeforeTheLeaving(t *testing.T) {
 func TestComings_LeavingThatHasToWait_ComesBeforeTheNextWords(t *testing.T) {
 	inBubble(t, func(c *crossing) {
 		c.joins("bob")
+		settled()
 		c.joins("carl")
 		settled()
 		c.failing(`/leave`, bridgetest.Fault{Status: http.StatusBadGateway, Times: 3})
@@ -176,6 +177,7 @@ func TestComings_JoiningThatHasToWait_IsUndoneByAListFromAfterIt(t *testing.T) {
 func TestComings_ListThatHasToWait_UndoesNothingFromAfterIt(t *testing.T) {
 	inBubble(t, func(c *crossing) {
 		c.joins("bob")
+		settled()
 		c.joins("carl")
 		settled()
 		c.failing(`/joined_members`, bridgetest.Fault{Status: http.StatusBadGateway, Times: 3})
