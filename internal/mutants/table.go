@@ -207,7 +207,7 @@ var simulated = []mutant{
 	}, {
 		"simulation: who leaves has spoken before", "bridge/comings.go",
 		`if last, more := c.said[room]; more && place == 0 {`,
-		`if last, more := c.said[room]; more && last < 0 {`,
+		`if last, more := c.said[room]; more && place == 0 && last < 0 {`,
 		"bench/simulation", simulation,
 	}, {
 		"simulation: who speaks has come and gone before", "bridge/outbox.go",
