@@ -145,7 +145,7 @@ func (i *Intent) Leave(ctx context.Context, room id.RoomID, reason string) error
 	return i.setMember(ctx, room, i.user, "leave")
 }
 
-// CreateRoom creates a room with the user in it. It is not idempotent: after an error the room may be there.
+// CreateRoom creates a room with the user in it. It is not idempotent: after an error the room may be there. [Intent.CreateRoomOnce] is.
 func (i *Intent) CreateRoom(ctx context.Context, req *mautrix.ReqCreateRoom) (id.RoomID, error) {
 	if err := i.EnsureRegistered(ctx); err != nil {
 		return "", err

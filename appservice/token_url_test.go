@@ -152,6 +152,10 @@ func everything(ctx context.Context, bot, ghost *appservice.Intent, room id.Room
 		"SetDisplayName": func(i *appservice.Intent) error { return i.SetDisplayName(ctx, "A name") },
 		"Profile":        func(i *appservice.Intent) error { _, err := i.Profile(ctx, bot.UserID()); return err },
 		"CreateRoom":     func(i *appservice.Intent) error { _, err := i.CreateRoom(ctx, &mautrix.ReqCreateRoom{}); return err },
+		"CreateRoomOnce": func(i *appservice.Intent) error {
+			_, err := i.CreateRoomOnce(ctx, &appservice.Creation{Purpose: string(i.UserID()), Again: true})
+			return err
+		},
 		"State": func(i *appservice.Intent) error {
 			var out map[string]any
 			return i.State(ctx, room, event.StateCreate, "", &out)

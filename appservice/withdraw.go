@@ -89,11 +89,10 @@ func (i *Intent) RemoveAliases(ctx context.Context, room id.RoomID) (removed int
 		if !i.as.ownsAlias(alias) {
 			continue
 		}
-		_, err := cli.MakeRequest(ctx, http.MethodDelete, cli.BuildClientURL("v3", "directory", "room", alias), nil, nil)
-		if err == nil {
+		gone, err := i.deleteAlias(ctx, alias)
+		errs = append(errs, err)
+		if gone {
 			removed++
-		} else if errorCode(err) != codeNotFound {
-			errs = append(errs, fmt.Errorf("delete the alias %s: %w", alias, i.as.explain(err)))
 		}
 	}
 	return removed, errors.Join(errs...)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/trestle-bridge/trestle/appservice"
 	"github.com/trestle-bridge/trestle/crypto"
+	"github.com/trestle-bridge/trestle/internal/keylock"
 	"github.com/trestle-bridge/trestle/internal/lanes"
 	"github.com/trestle-bridge/trestle/proxy"
 	"github.com/trestle-bridge/trestle/store"
@@ -56,6 +57,10 @@ type Bridge struct {
 	retried             retried
 	toNetwork, toMatrix *underWay
 
+	making   keylock.Map // by channel
+	unmadeMu sync.Mutex
+	unmade   map[string]*portal // by channel: those whose room may have been made, which the store does not know
+
 	tasksMu sync.Mutex
 	tasks   map[string]bool // what runs once at a time
 
@@ -95,7 +100,7 @@ func New(cfg *Config, network Network, log zerolog.Logger) (*Bridge, error) {
 	b := &Bridge{
 		cfg: cfg, network: network, info: info, log: log, command: cfg.Bridge.Command,
 		portals: newPortals(), held: newHeld(), unanswered: newUnanswered(), toNetwork: newUnderWay(), toMatrix: newUnderWay(), typing: make(chan typingNotice, typingQueue), typers: map[id.RoomID][]id.UserID{},
-		told: map[string]time.Time{}, tasks: map[string]bool{}, abandoned: map[id.RoomID]string{},
+		told: map[string]time.Time{}, tasks: map[string]bool{}, unmade: map[string]*portal{}, abandoned: map[id.RoomID]string{},
 		metrics: newBridgeMetrics(), writeTest: trial{patience: writeTimeout}, now: time.Now,
 		started: time.Now(), ready: make(chan struct{}), failed: make(chan error, 1),
 	}
@@ -249,6 +254,7 @@ func (b *Bridge) start(ctx context.Context, l *listeners) error {
 	b.goroutine(func() { b.buryOverdue(b.running) })
 	b.enterStored(b.running)
 	b.plumbConfigured(b.running)
+	b.makeUnmade(b.running)
 	return nil
 }
 

@@ -38,6 +38,7 @@ func init() {
 	commands = []command{
 		{name: "help", help: "this list", run: (*Bridge).commandHelp},
 		{name: "plumb", args: "CHANNEL", help: "connect this room to a channel", power: true, run: (*Bridge).commandPlumb},
+		{name: "create", args: "CHANNEL", help: "make a room for a channel, and invite you", power: true, run: (*Bridge).commandCreate},
 		{name: "unplumb", help: "disconnect this room from its channel", power: true, run: (*Bridge).commandUnplumb},
 		{name: "retry", args: "[NUMBER]", help: "send again what was not delivered: the message that you answer with this, or a dead letter by its number", run: (*Bridge).commandRetry},
 		{name: "status", help: "what this room is connected to", run: (*Bridge).commandStatus},
@@ -165,7 +166,7 @@ func (b *Bridge) commandUnplumb(ctx context.Context, call *call) (string, []apps
 	switch {
 	case p == nil:
 		return "This room is connected to nothing.", nil, nil
-	case p.Source == sourceConfig:
+	case p.Source == sourceConfig || b.configuredChannel(p.Channel):
 		return "This room is connected by the bridge's configuration; its administrator has to take it out there.", nil, nil
 	}
 	if err := b.leaveChannel(ctx, p); err != nil {

@@ -106,8 +106,9 @@ type MetricsConfig struct {
 
 // BridgeConfig says what is bridged, and who may change that.
 type BridgeConfig struct {
-	Command      string           `yaml:"command"`       // the word that starts a command in a room
-	Plumb        []Plumb          `yaml:"plumb"`         // portals that always are
+	Command      string           `yaml:"command"` // the word that starts a command in a room
+	Plumb        []Plumb          `yaml:"plumb"`   // portals that always are
+	Rooms        RoomsConfig      `yaml:"rooms"`
 	Admins       []id.UserID      `yaml:"admins"`        // may give every command in every room
 	CommandPower int              `yaml:"command_power"` // power level that others need in a room to plumb it
 	Undelivered  string           `yaml:"undelivered"`   // how a sender is told: "both", "notice" or "event"
@@ -116,10 +117,16 @@ type BridgeConfig struct {
 
 // Plumb connects a room to a channel.
 type Plumb struct {
-	Room    string `yaml:"room"`    // "!id:domain" or "#alias:domain"
+	Room    string `yaml:"room"`    // "!id:domain" or "#alias:domain"; empty: one that the bridge makes
 	Channel string `yaml:"channel"` // as the network writes it
 	// Encryption is the room's own [EncryptionConfig] mode. Empty: that of all rooms.
 	Encryption string `yaml:"encryption"`
+}
+
+// RoomsConfig says when the bridge makes rooms, besides those that the configuration and commands ask for. Their addresses are
+// those of [Bridge.QueryAlias].
+type RoomsConfig struct {
+	OnAlias bool `yaml:"on_alias"` // whoever asks for the address of a channel's room has it made, and connected
 }
 
 // MembershipConfig says which joins and leaves cross.

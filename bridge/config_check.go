@@ -27,7 +27,7 @@ func (d *decoder) check(cfg *Config, n Network) {
 	d.checkDatabase(cfg.Database)
 	d.checkMedia(&cfg.Media)
 	d.checkListeners(cfg)
-	d.checkBridge(&cfg.Bridge, n)
+	d.checkBridge(cfg, n)
 	d.checkEncryption(cfg)
 	oneOf(d, "log.level", cfg.Log.Level, "trace", "debug", "info", "warn", "error")
 	oneOf(d, "log.format", cfg.Log.Format, "pretty", "json")
@@ -301,7 +301,8 @@ func (d *decoder) later(a, b string) string {
 	return b
 }
 
-func (d *decoder) checkBridge(c *BridgeConfig, n Network) {
+func (d *decoder) checkBridge(cfg *Config, n Network) {
+	c := &cfg.Bridge
 	if d.required("bridge.command", c.Command, "write a word, such as !irc") {
 		switch {
 		case strings.ContainsFunc(c.Command, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) }):
@@ -318,18 +319,18 @@ func (d *decoder) checkBridge(c *BridgeConfig, n Network) {
 	}
 	within(d, "bridge.command_power", c.CommandPower, 0, maxPower)
 	oneOf(d, "bridge.undelivered", c.Undelivered, undeliveredBoth, undeliveredNotice, undeliveredEvent)
-	d.checkPlumbs(c.Plumb, n)
+	d.checkPlumbs(cfg, n)
 }
 
-func (d *decoder) checkPlumbs(plumbs []Plumb, n Network) {
+func (d *decoder) checkPlumbs(cfg *Config, n Network) {
 	rooms, channels := map[string]string{}, map[string]string{}
-	for i, p := range plumbs {
+	for i, p := range cfg.Bridge.Plumb {
 		entry := join("bridge.plumb", strconv.Itoa(i))
 		if d.isBad(entry) {
 			continue
 		}
 		room, channel := join(entry, "room"), join(entry, "channel")
-		if d.required(room, p.Room, "write a room's ID or alias, in quotes") {
+		if p.Room != "" {
 			if !validRoom(p.Room) {
 				d.wrong(room, d.quote(room)+" is neither the ID nor the alias of a room", "write \"!id:server\" or \"#alias:server\", in quotes")
 			} else if other := rooms[p.Room]; other != "" {
@@ -348,6 +349,9 @@ func (d *decoder) checkPlumbs(plumbs []Plumb, n Network) {
 				continue
 			}
 			name = canonical
+		}
+		if _, ok := aliasLocalpart(cfg, name); p.Room == "" && !ok {
+			d.wrong(channel, d.quote(channel)+" has a colon or is too long, so that the room that the bridge would make can have no address", "write which room to connect, as room: \"!id:server\"")
 		}
 		if other := channels[name]; other != "" {
 			d.wrong(channel, d.quote(channel)+" is connected already, by "+other, "remove one of the two: a channel has one room")

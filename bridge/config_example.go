@@ -173,11 +173,16 @@ metrics:
 bridge:
   # The word that commands in a room begin with.
   #command: {COMMAND}
-  # Rooms that are always connected to a channel. The bot joins them, so invite it to rooms that are not public. One entry:
+  # Rooms that are always connected to a channel. The bot joins them, so invite it to rooms that are not public. Without a room
+  # the bridge makes one that anybody may join, with the address #{GHOSTS}CHANNEL:your.domain. One entry:
   #   - room: "!id:your.domain" (or its alias, "#name:your.domain")
   #     channel: "the channel's name"
   #     encryption: ghosts (as encryption.mode, for this room alone; left out: as all)
   #plumb: []
+  rooms:
+    # Whoever asks for the address #{GHOSTS}CHANNEL:your.domain, on any homeserver, has the channel's room made and connected.
+    # Have the consent of those whose channels they are.
+    #on_alias: false
   # Users who may give the bot every command in every room: ["@you:your.domain"].
   #admins: []
   # The power level that others need in a room to connect it to a channel and to disconnect it.

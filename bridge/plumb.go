@@ -90,6 +90,12 @@ func (b *Bridge) loadPortals(ctx context.Context) error {
 	}
 	for _, row := range rows {
 		p := &portal{Channel: row.Channel, Room: id.RoomID(row.Room), Source: row.Source, Created: row.Created, topic: row.Topic}
+		if p.Room == "" {
+			if err := b.loadUnmade(ctx, p); err != nil {
+				return err
+			}
+			continue
+		}
 		if p.Source == sourceConfig && !b.configured(p) {
 			if err := b.apply(ctx, b.unplumb(p)...); err != nil {
 				return err
@@ -110,7 +116,7 @@ func (b *Bridge) loadPortals(ctx context.Context) error {
 func (b *Bridge) configured(p *portal) bool {
 	for _, plumb := range b.cfg.Bridge.Plumb {
 		if name, err := b.channelName(plumb.Channel); err == nil && name == p.Channel {
-			return plumb.Room == string(p.Room) || plumb.Room[0] == '#'
+			return plumb.Room == string(p.Room) || plumb.Room == "" || plumb.Room[0] == '#'
 		}
 	}
 	return false

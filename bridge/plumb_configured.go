@@ -1,6 +1,7 @@
 package bridge
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,7 +21,7 @@ func (b *Bridge) plumbConfigured(ctx context.Context) {
 			continue
 		}
 		b.once("plumb "+name, func() {
-			b.untilDone(ctx, "connecting "+plumb.Room+" to "+name, func() error { return b.plumbOne(ctx, plumb.Room, name) })
+			b.untilDone(ctx, "connecting "+cmp.Or(plumb.Room, "a room of the bridge's")+" to "+name, func() error { return b.plumbOne(ctx, plumb.Room, name) })
 		})
 	}
 }
@@ -55,6 +56,13 @@ func (b *Bridge) once(name string, f func()) {
 
 // plumbOne connects one room of the configuration, which has the last word: a portal that stands in the way is taken away.
 func (b *Bridge) plumbOne(ctx context.Context, roomOrAlias, channel string) error {
+	if roomOrAlias == "" {
+		p, err := b.makePortal(ctx, channel, sourceConfig)
+		if err != nil {
+			return err
+		}
+		return b.enter(ctx, p)
+	}
 	room, err := b.as.Bot().JoinByIDOrAlias(ctx, roomOrAlias)
 	if err != nil {
 		return fmt.Errorf("joining %s: %w", roomOrAlias, err)

@@ -14,7 +14,7 @@ import (
 type portal struct {
 	Channel string
 	Room    id.RoomID
-	Source  string // sourceConfig or sourceCommand
+	Source  string // sourceConfig, sourceCommand or sourceAlias
 	Created time.Time
 
 	mu    sync.Mutex
@@ -24,6 +24,7 @@ type portal struct {
 const (
 	sourceConfig  = "config"
 	sourceCommand = "command"
+	sourceAlias   = "alias" // somebody has asked for the room by its address
 )
 
 // currentTopic is the channel's topic as the network has it, so that a topic does not travel in circles.

@@ -51,7 +51,7 @@ func StartBridge(tb testing.TB, hs *Homeserver, network bridge.Network, change .
 	}
 	opts := appservice.GenerateOptions{
 		ID: cfg.Appservice.ID, URL: cfg.Appservice.Address, Domain: cfg.Homeserver.Domain,
-		SenderLocalpart: cfg.Appservice.Bot, GhostPrefix: cfg.Appservice.Ghosts,
+		SenderLocalpart: cfg.Appservice.Bot, GhostPrefix: cfg.Appservice.Ghosts, AliasPrefix: cfg.Appservice.Ghosts,
 	}
 	if _, ok := network.(bridge.Directory); ok {
 		opts.Protocols = []string{network.Info().ID}

@@ -107,7 +107,7 @@ type Ghost struct {
 type Portal struct {
 	Channel string
 	Room    string
-	Source  string // "config" or "command"
+	Source  string // "config", "command" or "alias"
 	Topic   string
 	Name    string
 	Created time.Time // zero: now

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// points are the failpoints at which the bridge is killed. POST createRoom is not among them: the IRC bridge makes no rooms.
+// points are the failpoints at which the bridge is killed. POST createRoom is not among them: rooms_test.go kills there.
 var points = []string{
 	"before commit", "after commit", "before 200", "after 200", "before PUT send", "after PUT send", "before irc write", "after irc write",
 	"before PUT devices", "after PUT devices", "before POST register", "after POST register", "before POST join", "after POST join",
