@@ -92,7 +92,7 @@ func (w *world) reopen() {
 }
 
 func (w *world) HandleEvent(ctx context.Context, ev *appservice.Event) ([]appservice.Effect, error) {
-	if ev.Kind == store.KindToDevice {
+	if ev.Kind == store.KindToDevice && ev.Type != appservice.KeyProbe { // which comes when it likes
 		w.given.Store(ev.ToUserID, true)
 	}
 	switch {

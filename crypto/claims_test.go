@@ -1,0 +1,107 @@
+//go:build goolm
+
+package crypto_test
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"maunium.net/go/mautrix"
+	"maunium.net/go/mautrix/id"
+
+	"github.com/trestle-bridge/trestle/appservice"
+	"github.com/trestle-bridge/trestle/crypto"
+)
+
+func TestClaims_FiveHundredGhosts_DrainNobody(t *testing.T) {
+	w := newWorld(t)
+	w.with(func(*crypto.Options) {})
+	const ghosts = 60 // each as good as the next; 500 take their time on a small machine
+	var names []id.UserID
+	for n := range ghosts {
+		names = append(names, w.ghost(fmt.Sprintf("g%d", n)))
+	}
+	room := w.room(names...)
+	for _, ghost := range names {
+		w.no(w.crypto.Prepare(t.Context(), ghost))
+	}
+	left := func() int {
+		resp, err := w.alice.client.UploadKeys(t.Context(), &mautrix.ReqUploadKeys{})
+		w.no(err)
+		return resp.OneTimeKeyCounts.SignedCurve25519
+	}
+	full := left()
+	if full != 50 {
+		t.Errorf("preparing has cost %d keys", 50-full)
+	}
+	var waits int
+	for _, ghost := range names {
+		if _, err := w.seal(ghost, room, "x"); errors.Is(err, crypto.ErrClaims) {
+			if wait := appservice.LaterWait(err); wait <= 0 || wait > crypto.ClaimsLongest {
+				t.Errorf("it says to wait %s: %v", wait, err)
+			}
+			waits++
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if taken := full - left(); taken > crypto.ClaimsAtOnce+5 || waits < ghosts-crypto.ClaimsAtOnce-5 || taken+waits != ghosts {
+		t.Errorf("%d keys were taken, %d messages wait", taken, waits)
+	}
+}
+
+func TestClaims_Bucket_FillsWithTime(t *testing.T) {
+	var c crypto.Claims
+	now := time.Now()
+	devices := []id.IdentityKey{"a", "b"}
+	for range crypto.ClaimsAtOnce {
+		if wait := c.Take(devices, now); wait != 0 {
+			t.Fatal(wait)
+		}
+	}
+	if wait := c.Take([]id.IdentityKey{"c", "b"}, now); wait <= 0 || wait > crypto.ClaimsEvery {
+		t.Error(wait)
+	}
+	if wait := c.Take([]id.IdentityKey{"c"}, now); wait != 0 {
+		t.Error("a refusal has cost another device a key")
+	}
+	if wait := c.Take(devices, now.Add(crypto.ClaimsEvery)); wait != 0 {
+		t.Error(wait)
+	}
+	if wait := c.Take(devices, now.Add(crypto.ClaimsEvery)); wait == 0 {
+		t.Error("one in a while became two")
+	}
+	if c.Take([]id.IdentityKey{"d"}, now.Add(time.Hour)); c.Kept() != 1 {
+		t.Errorf("%d full buckets are kept", c.Kept())
+	}
+}
+
+func TestClaims_ManyWait_EachHasATurnOfItsOwnAndNoneWaitsForEver(t *testing.T) {
+	var c crypto.Claims
+	now := time.Now()
+	device := []id.IdentityKey{"a"}
+	for range crypto.ClaimsAtOnce {
+		c.Take(device, now)
+	}
+	const waiting = 500
+	turns, together := map[time.Duration]int{}, 0
+	for range waiting {
+		wait := c.Take(device, now)
+		turns[wait]++
+		if wait == crypto.ClaimsLongest {
+			together++
+		}
+		if wait <= 0 || wait > crypto.ClaimsLongest {
+			t.Fatal(wait)
+		}
+	}
+	if distinct := int(crypto.ClaimsLongest / crypto.ClaimsEvery); len(turns) != distinct || together != waiting-distinct+1 {
+		t.Errorf("%d turns for %d, and %d of them together at the end", len(turns), waiting, together)
+	}
+	late := now.Add(crypto.ClaimsLongest)
+	if wait := c.Take(device, late); wait != 0 {
+		t.Errorf("nobody came back, and the next waits %s", wait)
+	}
+}
