@@ -20,11 +20,10 @@ import (
 
 // mortalSynapse is a Synapse that package soak kills.
 type mortalSynapse struct {
-	tb           testing.TB
-	port         int
-	registration string
-	synapse      *Synapse
-	token        string
+	tb      testing.TB
+	port    int
+	synapse *Synapse
+	token   string
 }
 
 func newMortalSynapse(tb testing.TB) *mortalSynapse {
