@@ -30,7 +30,7 @@ test: modules ## every test that needs no service, with the race detector where 
 
 e2e: modules ## the bridge between a real Synapse and real IRC servers, which e2e/install.sh installs; as root
 	e2e/install.sh all
-	cd e2e && $(GO) test -tags '$(TAGS)' -count=1 -timeout 30m -v ./...
+	cd e2e && $(GO) test -tags '$(TAGS)' -count=1 -timeout 45m -v ./...
 
 bench: modules ## the intake beside mautrix-go and the disk, the media proxy beside nginx, encryption beside mautrix-go, and whole journeys, as ratios
 	$(GO) run -tags '$(TAGS)' ./bench
