@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -58,7 +60,7 @@ func parseConfig(path string, data []byte, environ []string, n Network) (*Config
 
 	root := d.parse(data)
 	if root == nil {
-		return cfg, &ConfigError{d.mistakes}
+		return cfg, &ConfigError{Mistakes: d.mistakes}
 	}
 	d.applyEnv(root, value, environ)
 	d.decode(root, value, "", false)
@@ -74,7 +76,7 @@ func parseConfig(path string, data []byte, environ []string, n Network) (*Config
 	}
 	if len(d.mistakes) > 0 {
 		sortMistakes(d.mistakes)
-		return cfg, &ConfigError{d.mistakes}
+		return cfg, &ConfigError{Mistakes: d.mistakes, misspelt: slices.Collect(maps.Keys(d.typo))}
 	}
 	sortMistakes(d.warnings)
 	cfg.warnings = d.warnings

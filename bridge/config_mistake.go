@@ -39,7 +39,11 @@ func (m Mistake) String() string {
 }
 
 // ConfigError is everything that is wrong with a configuration, in the order of the file's lines, the environment last.
-type ConfigError struct{ Mistakes []Mistake }
+type ConfigError struct {
+	Mistakes []Mistake
+
+	misspelt []string // paths that are probably meant by keys that do not exist
+}
 
 // Error gives one mistake on each line.
 func (e *ConfigError) Error() string {
@@ -50,11 +54,14 @@ func (e *ConfigError) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// concerns says whether a setting has a mistake, or is part of a section that has.
+// concerns says whether a setting has a mistake, is misspelt, or is part of a section that has or is.
 func (e *ConfigError) concerns(path string) bool {
+	within := func(section string) bool {
+		return path == section || section != "" && strings.HasPrefix(path, section+".")
+	}
 	return slices.ContainsFunc(e.Mistakes, func(m Mistake) bool {
-		return m.Path == "" && m.Env == "" || m.Path == path || m.Path != "" && strings.HasPrefix(path, m.Path+".")
-	})
+		return m.Path == "" && m.Env == "" || within(m.Path)
+	}) || slices.ContainsFunc(e.misspelt, within)
 }
 
 func sortMistakes(list []Mistake) {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/trestle-bridge/trestle/appservice"
+	"github.com/trestle-bridge/trestle/crypto"
 	"github.com/trestle-bridge/trestle/store"
 )
 
@@ -41,7 +42,8 @@ func (p *program) checkCommand(flags *flag.FlagSet) func() int {
 		}
 		f.ok("configuration", "%s", p.config)
 		for _, w := range cfg.Warnings() {
-			f.warn("configuration", "", "%s", w)
+			text, _ := strings.CutSuffix(w.String(), "; "+w.Mend)
+			f.warn("configuration", w.Mend, "%s", text)
 		}
 		if mistakes := registrationMistakes(cfg, nil); len(mistakes) > 0 {
 			for _, m := range mistakes {
@@ -65,6 +67,7 @@ func (p *program) checkCommand(flags *flag.FlagSet) func() int {
 		defer stop()
 		checkModes(f, p.config, cfg)
 		checkDatabase(f, cfg)
+		checkPickleKey(ctx, f, cfg)
 		checkMediaURL(f, cfg)
 		p.checkHomeserver(ctx, f, cfg, registration)
 		if ctx.Err() != nil {
@@ -146,6 +149,33 @@ func checkDatabase(f *findings, cfg *Config) {
 		f.fail("database", "look at the setting database, and whether the database is there", "%s", withoutPassword(err.Error(), cfg.Database))
 	default:
 		f.ok("database", "%s opens", shown)
+	}
+}
+
+// checkPickleKey tries the key on what the database has, if it has anything and can be read. It works beside a running bridge.
+func checkPickleKey(ctx context.Context, f *findings, cfg *Config) {
+	if !cfg.encrypts() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	v, err := store.Visit(ctx, cfg.Database)
+	if err != nil {
+		return // there is none yet, or checkDatabase has said why
+	}
+	defer v.Close()
+	account, err := v.AnyKeyAccount(ctx)
+	if err != nil {
+		return
+	}
+	key := []byte(cfg.Encryption.PickleKey)
+	if len(key) == 0 {
+		if key, err = v.Setting(ctx, pickleKeySetting); err != nil && !errors.Is(err, store.ErrNotFound) {
+			return
+		}
+	}
+	if errors.Is(crypto.TryPickleKey(account, key), crypto.ErrPickleKey) {
+		f.fail("encryption", pickleMend, "%v", crypto.ErrPickleKey)
 	}
 }
 

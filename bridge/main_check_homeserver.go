@@ -286,7 +286,7 @@ func (h *homeserverProbe) alias(ctx context.Context, f *findings, pinged bool) {
 	case claimed:
 		f.fail("ping", "look whether "+address+" leads from the homeserver's machine to "+h.cfg.Appservice.Listen+"; "+h.brand.register(h.path()),
 			"%v has no ping, and did not ask at %s for an alias of the bridge's", h.brand, address)
-	default:
+	case !pinged:
 		f.warn("ping", "write a message in a connected room to see whether it reaches "+address, "%v has no ping", h.brand)
 	}
 }

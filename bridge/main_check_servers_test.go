@@ -234,6 +234,21 @@ func TestCheck_CopyThatIsOlder_IsFoundOutWithoutMakingAnything(t *testing.T) {
 }
 
 // Whoever is tired of waiting leaves nothing behind either.
+// A registration that was written by hand may claim no aliases.
+func TestCheck_RegistrationWithoutAliases_IsNotSaidToLackThePing(t *testing.T) {
+	s := newSite(t, bridgetest.Synapse)
+	text, err := os.ReadFile(s.registration)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.write(s.registration, regexp.MustCompile(`(?m)^  aliases:\n(    .*\n)+`).ReplaceAllString(string(text), "  aliases: []\n"))
+	s.tell()
+	s.patience = time.Second
+	if status, out := s.run("check"); status != 0 || !strings.Contains(out, "OK    ping") || strings.Contains(out, "has no ping") {
+		t.Errorf("status %d:\n%s", status, out)
+	}
+}
+
 func TestCheck_Interrupted_DeletesItsDevice(t *testing.T) {
 	s := newSite(t, bridgetest.Options{NoToDevice: true, NoDeviceExtensions: true})
 	s.tell()

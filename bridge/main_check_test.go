@@ -140,6 +140,7 @@ func (c *checked) check(t *testing.T, env ...string) called {
 func TestCheck_MediaLinks_SaysWhoAnswersThem(t *testing.T) {
 	c := newChecked(t, "media: {public_url: https://media.trestle.test}\n")
 	c.check(t).want(t, exitOK, "links begin with https://media.trestle.test/m/; media.listen is empty, so the subcommand proxy must answer them", "")
+	c.check(t).want(t, exitOK, "because media.listen is empty\n                    → write media.listen: 127.0.0.1:29401, unless", "")
 	newChecked(t, "").check(t).want(t, exitOK, "there are no media links, because media.public_url is empty", "")
 }
 

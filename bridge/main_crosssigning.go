@@ -41,6 +41,8 @@ func (p *program) crossSigningCommand(f *flag.FlagSet) func() int {
 			return p.wrong(crypto.ErrNoOlm.Error())
 		case !cfg.encrypts():
 			return p.wrong("encryption.mode is off: nobody has keys")
+		case whose[0] != '@':
+			return p.wrong("-user %q is not the ID of a user: write it as @name:server", *user)
 		case !*yes && !*recovery:
 			fmt.Fprintf(p.stdout, "%s gets new cross-signing keys, in place of those that it has on the homeserver. Whoever has verified it must do so\n"+
 				"again. Stop the bridge before, and write -yes.\n\nNothing was done.\n", whose)

@@ -29,6 +29,9 @@ func TestResetCrossSigning_NewKeysAndTheirRecoveryKey_AreShownOnce(t *testing.T)
 		t.Errorf("beside a running bridge: %d %s", status, out)
 	}
 	r.b.Stop()
+	if status, out := reset("-user", "bob"); status != 2 || !strings.Contains(out, `-user "bob" is not the ID of a user`) {
+		t.Errorf("of what is no user ID: %d %s", status, out)
+	}
 	if status, out := reset(); status != 0 || !strings.Contains(out, "Nothing was done") {
 		t.Errorf("without -yes: %d %s", status, out)
 	}
@@ -48,4 +51,31 @@ func TestResetCrossSigning_NewKeysAndTheirRecoveryKey_AreShownOnce(t *testing.T)
 		t.Errorf("once more: %d %s", status, out)
 	}
 	r.b.Start() // with the new keys
+}
+
+func TestCheck_AnotherPickleKey_IsFound(t *testing.T) {
+	const key, another = "the pickle key of the tests", "quite another pickle key"
+	r := newRemoval(t, 0, func(cfg *bridge.Config) { cfg.Encryption.Mode, cfg.Encryption.PickleKey = "bot", key })
+	r.b.Stop()
+	text := must(os.ReadFile(r.config))(t)
+	check := func(encryption string) (int, string) {
+		r.ok(os.WriteFile(r.config, append(bytes.Clone(text), encryption...), 0o600))
+		var both bytes.Buffer
+		status := bridge.RunCommand(r.net, []string{"check", "-config", r.config}, nil, nil, &both, &both)
+		return status, both.String()
+	}
+	const finding = "FAIL  encryption"
+	if _, out := check("encryption: {mode: bot, pickle_key: " + key + "}\n"); strings.Contains(out, finding) {
+		t.Errorf("with the key of the bridge:\n%s", out)
+	}
+	for _, wrong := range []string{"encryption: {mode: bot, pickle_key: " + another + "}\n", "encryption: {mode: bot}\n"} {
+		if status, out := check(wrong); status != 1 || !strings.Contains(out, finding) || !strings.Contains(out, "encryption.pickle_key") || strings.Contains(out, another) {
+			t.Errorf("%s: %d\n%s", wrong, status, out)
+		}
+	}
+	var both bytes.Buffer
+	r.ok(os.WriteFile(r.config, append(bytes.Clone(text), "encryption: {mode: bot, pickle_key: "+another+"}\n"...), 0o600))
+	if status := bridge.RunCommand(r.net, []string{"reset-cross-signing", "-config", r.config, "-yes"}, nil, nil, &both, &both); status != 1 || !strings.Contains(both.String(), "encryption.pickle_key") {
+		t.Errorf("%d: the setting is not named:\n%s", status, both.String())
+	}
 }

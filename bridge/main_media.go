@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"text/tabwriter"
 	"time"
@@ -201,11 +202,23 @@ func (p *program) mediaRevoke(f *flag.FlagSet) func() int {
 		scopes := []store.MediaScope{sc}
 		if len(ids) > 0 {
 			scopes = nil
-			for _, n := range ids {
-				scopes = append(scopes, store.MediaScope{Record: n})
-			}
 		}
 		return p.visit(func(ctx context.Context, v *store.Visitor) (int, error) {
+			scopes, status := slices.Clone(scopes), exitOK
+			for _, n := range ids {
+				switch _, err := v.Media(ctx, n); {
+				case errors.Is(err, store.ErrNotFound):
+					fmt.Fprintf(p.stderr, "there is no link %d; see media list\n", n)
+					status = exitFailed
+				case err != nil:
+					return 0, err
+				default:
+					scopes = append(scopes, store.MediaScope{Record: n})
+				}
+			}
+			if len(scopes) == 0 {
+				return status, nil
+			}
 			var total int64
 			err := v.ChangeMedia(ctx, func(tx store.MediaTx) error {
 				total = 0
@@ -222,8 +235,12 @@ func (p *program) mediaRevoke(f *flag.FlagSet) func() int {
 				return 0, err
 			}
 			time.Sleep(proxy.ObeyedWithin)
-			fmt.Fprintf(p.stdout, "Revoked %s: no proxy answers them any more.\n", count(int(total), "link"))
-			return exitOK, nil
+			if total == 0 {
+				fmt.Fprintln(p.stdout, "Revoked 0 links: there was no such link that works.")
+			} else {
+				fmt.Fprintf(p.stdout, "Revoked %s: no proxy answers them any more.\n", count(int(total), "link"))
+			}
+			return status, nil
 		})
 	}
 }

@@ -48,3 +48,21 @@ func TestRegistration_NetworkThatCanBeSearched_ListsItsProtocol(t *testing.T) {
 	}
 	invoke(listed{&settledNetwork{}}, nil, "check", "-config", path).want(t, exitFailed, "WARN  registration", "") // nobody listens there
 }
+
+func TestCheck_MisspeltSetting_IsNotComparedWithTheRegistration(t *testing.T) {
+	path := writeConfig(t, "")
+	invoke(&settledNetwork{}, nil, "registration", "-config", path).want(t, exitOK, "", "")
+	text, _ := os.ReadFile(path)
+	misspelt := strings.Replace(string(text), "domain:", "domian:", 1)
+	if misspelt == string(text) {
+		t.Fatal("the configuration has no domain")
+	}
+	if err := os.WriteFile(path, []byte(misspelt), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got := invoke(&settledNetwork{}, nil, "check", "-config", path)
+	got.want(t, exitWrong, "write domain instead", "")
+	if strings.Contains(got.stdout, "registration") {
+		t.Errorf("the registration is blamed for what the configuration does not say:\n%s", got.stdout)
+	}
+}

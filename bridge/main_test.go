@@ -78,7 +78,7 @@ func TestMain_Help_NamesEverySubcommandAndStatus(t *testing.T) {
 func TestMain_Version_SaysWhatItIsMadeOf(t *testing.T) {
 	got := invoke(plainNetwork{}, nil, "version")
 	got.want(t, exitOK, "Tin Can bridge 1.2.3\n", "")
-	for _, line := range []string{"framework ", "commit ", "Go          go1.", "SQLite      " + sqliteDriver, "encryption  "} {
+	for _, line := range []string{"framework ", "commit ", "Go          go1.", "SQLite      " + sqliteDriver, map[bool]string{true: "encryption  built in\n", false: "encryption  not built in: "}[hasOlm]} {
 		if !strings.Contains(got.stdout, line) {
 			t.Errorf("%q is not in\n%s", line, got.stdout)
 		}

@@ -15,13 +15,18 @@ func (p *program) versionCommand(*flag.FlagSet) func() int {
 		fmt.Fprintf(p.stdout, "%s bridge %s\n", info.Name, cmp.Or(info.Version, "(no version)"))
 		framework, commit := buildOf(debug.ReadBuildInfo())
 		fmt.Fprintf(p.stdout, "framework   %s\ncommit      %s\nGo          %s %s/%s\nSQLite      %s\nencryption  %s\n",
-			framework, commit, runtime.Version(), runtime.GOOS, runtime.GOARCH, sqliteDriver, encryption)
+			framework, commit, runtime.Version(), runtime.GOOS, runtime.GOARCH, sqliteDriver, encryption())
 		return exitOK
 	}
 }
 
 // encryption says what this build does with encrypted rooms; see package crypto.
-const encryption = "not built in: the bot says so in encrypted rooms"
+func encryption() string {
+	if hasOlm {
+		return "built in"
+	}
+	return "not built in: the bot says so in encrypted rooms"
+}
 
 const frameworkModule = "github.com/trestle-bridge/trestle"
 

@@ -333,8 +333,14 @@ func (c *Crypto) tryPickleKey(ctx context.Context) error {
 	if errors.Is(err, store.ErrNotFound) {
 		return nil
 	}
-	if err == nil {
-		_, err = olm.AccountFromPickled(pickled, c.opts.PickleKey)
+	if err != nil {
+		return err
 	}
+	return TryPickleKey(pickled, c.opts.PickleKey)
+}
+
+// TryPickleKey says whether a key opens an account as [store.Store.AnyKeyAccount] gives it; [ErrPickleKey] when it is another one.
+func TryPickleKey(account, key []byte) error {
+	_, err := olm.AccountFromPickled(account, key)
 	return pickleError(err)
 }

@@ -49,3 +49,6 @@ func (*Crypto) ResetCrossSigning(context.Context, id.UserID) error { return ErrN
 
 // RecoveryKey returns [ErrNoOlm].
 func (*Crypto) RecoveryKey(context.Context, id.UserID) (string, error) { return "", ErrNoOlm }
+
+// TryPickleKey returns [ErrNoOlm].
+func TryPickleKey(account, key []byte) error { return ErrNoOlm }

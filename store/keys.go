@@ -29,7 +29,17 @@ func (tx *Tx) ForgetDevices(user string) error {
 
 // AnyKeyAccount gives the pickled account of any device; ErrNotFound when there is none.
 func (s *Store) AnyKeyAccount(ctx context.Context) (pickled []byte, err error) {
-	err = s.one(ctx, []any{&pickled}, `SELECT account FROM crypto_account LIMIT 1`)
+	return s.read.anyKeyAccount(ctx)
+}
+
+// AnyKeyAccount is [Store.AnyKeyAccount].
+func (v *Visitor) AnyKeyAccount(ctx context.Context) (pickled []byte, err error) {
+	pickled, err = v.read.anyKeyAccount(ctx)
+	return pickled, v.telling(err)
+}
+
+func (r *reader) anyKeyAccount(ctx context.Context) (pickled []byte, err error) {
+	err = r.one(ctx, []any{&pickled}, `SELECT account FROM crypto_account LIMIT 1`)
 	return pickled, doing(err, "reading an account of keys")
 }
 

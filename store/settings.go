@@ -15,8 +15,18 @@ func (tx *Tx) PutSetting(key string, value []byte) error {
 
 // Setting reads a value; ErrNotFound when there is none.
 func (s *Store) Setting(ctx context.Context, key string) ([]byte, error) {
+	return s.read.setting(ctx, key)
+}
+
+// Setting is [Store.Setting].
+func (v *Visitor) Setting(ctx context.Context, key string) ([]byte, error) {
+	value, err := v.read.setting(ctx, key)
+	return value, v.telling(err)
+}
+
+func (r *reader) setting(ctx context.Context, key string) ([]byte, error) {
 	var value []byte
-	if err := s.one(ctx, []any{blob{&value}}, `SELECT value FROM setting WHERE key = $1`, toColumn(key)); err != nil {
+	if err := r.one(ctx, []any{blob{&value}}, `SELECT value FROM setting WHERE key = $1`, toColumn(key)); err != nil {
 		return nil, doing(err, "reading setting %q", key)
 	}
 	return value, nil

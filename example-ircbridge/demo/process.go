@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
 	"time"
 
 	"maunium.net/go/mautrix/id"
@@ -24,11 +25,25 @@ type process struct {
 	ended   chan error
 }
 
+// tags are those that the demo was built with: the bridge gets them too, and so has encryption if the demo has it.
+func tags() string {
+	build, ok := debug.ReadBuildInfo()
+	if !ok {
+		return ""
+	}
+	for _, setting := range build.Settings {
+		if setting.Key == "-tags" {
+			return setting.Value
+		}
+	}
+	return ""
+}
+
 // startBridge builds the bridge, writes its configuration, makes its registration with its own command, tells the
 // homeserver of it, and runs it.
 func startBridge(ctx context.Context, dir string, hs *bridgetest.Homeserver, irc string) (*process, error) {
 	binary := filepath.Join(dir, "trestle-irc")
-	if out, err := exec.CommandContext(ctx, "go", "build", "-o", binary, "./example-ircbridge").CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(ctx, "go", "build", "-tags", tags(), "-o", binary, "./example-ircbridge").CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("building the bridge: %w\n%s", err, out)
 	}
 	// Both stay reserved until the demo ends.
