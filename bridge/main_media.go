@@ -236,7 +236,7 @@ func (p *program) mediaRevoke(f *flag.FlagSet) func() int {
 			}
 			time.Sleep(proxy.ObeyedWithin)
 			if total == 0 {
-				fmt.Fprintln(p.stdout, "Revoked 0 links: there was no such link that works.")
+				fmt.Fprintln(p.stdout, "Revoked 0 links: no such link in the store works.")
 			} else {
 				fmt.Fprintf(p.stdout, "Revoked %s: no proxy answers them any more.\n", count(int(total), "link"))
 			}

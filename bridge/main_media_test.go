@@ -159,7 +159,7 @@ func TestMedia_MistakesInTheCommandLine_AreNamed(t *testing.T) {
 	if out := c.media(1, "revoke", "999"); !strings.Contains(out, "no link 999") {
 		t.Error(out)
 	}
-	if out := c.media(0, "revoke", "-room", "!nowhere:x"); !strings.Contains(out, "no such link that works") {
+	if out := c.media(0, "revoke", "-room", "!nowhere:x"); !strings.Contains(out, "no such link in the store works") {
 		t.Error(out)
 	}
 	if out := c.media(0, "list", "-room", "!nowhere:x"); !strings.Contains(out, "no such links") {
