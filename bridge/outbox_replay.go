@@ -26,7 +26,7 @@ const (
 
 // carefulOutbox is what is left of the careful replay. The zero value has nothing left.
 type carefulOutbox struct {
-	alone  sync.Mutex // held while a row is carried out, as long as heads are left
+	turn   chan struct{} // has one who carries a row out, as long as heads are left
 	mu     sync.Mutex
 	heads  map[string]struct{} // lanes whose head was not tried
 	marked map[int64]struct{}  // rows that this process has marked
@@ -36,7 +36,7 @@ type carefulOutbox struct {
 func (c *carefulOutbox) begin(lanes map[string]struct{}) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.heads, c.marked = lanes, map[int64]struct{}{}
+	c.heads, c.marked, c.turn = lanes, map[int64]struct{}{}, make(chan struct{}, 1)
 }
 
 // waits says whether there is anything left to try, and whether that is the head of this lane.
@@ -127,8 +127,12 @@ func (b *Bridge) carryOut(ctx context.Context, lane string, rowID int64) (done i
 func (b *Bridge) carryOne(ctx context.Context, lane string, rowID int64) (retryAfter time.Duration, over, handed bool) {
 	alone, careful := b.careful.waits(lane)
 	if alone {
-		b.careful.alone.Lock()
-		defer b.careful.alone.Unlock()
+		select {
+		case b.careful.turn <- struct{}{}:
+			defer func() { <-b.careful.turn }()
+		case <-ctx.Done():
+			return retryDelay(0), false, false
+		}
 	}
 	if careful {
 		defer func() {
