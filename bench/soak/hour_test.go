@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -37,7 +38,7 @@ func TestBridge_UnderLoadForLong_GrowsNeitherInMemoryNorInGoroutines(t *testing.
 			t.Logf("the end of the bridge's log:\n%s", tail(s.log, 40))
 		}
 	})
-	s.ok(rememberMuch(s.ctx, s.Database))
+	s.ok(rememberMuch(s.ctx, "sqlite:"+filepath.Join(s.dir, strings.TrimPrefix(s.Database, "sqlite:"))))
 	l := s.people()
 	l.guestNames = 30
 	s.begin("")
