@@ -92,6 +92,19 @@ func (b *Bridge) admits(ctx context.Context, room id.RoomID) error {
 	return err
 }
 
+// keepsWords takes the network's words out of what goes into an encrypted room in the clear: why somebody leaves, say.
+func (b *Bridge) keepsWords(ctx context.Context, o *outgoing) error {
+	if o.Reason == "" {
+		return nil
+	}
+	err := b.guard.Check(ctx, o.Room)
+	if isEncrypted(err) {
+		o.Reason = ""
+		return nil
+	}
+	return err
+}
+
 // speaker is who speaks for the bridge in a room, and whose device reads there: the bot; in a room without it, such as a direct chat, the first of the
 // ghosts that are there.
 func (b *Bridge) speaker(ctx context.Context, room id.RoomID) (id.UserID, error) {

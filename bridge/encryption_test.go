@@ -388,6 +388,19 @@ func TestEncryption_RoomsOwnMode_HasTheLastWord(t *testing.T) {
 	s.seesNotice("This room is encrypted, and I cannot read encrypted messages.")
 }
 
+func TestEncryption_WhyTheyLeave_StaysOutOfTheClear(t *testing.T) {
+	s := newSealed(t, "ghosts")
+	s.networkSays("hello")
+	s.reads(s.bob(), "hello")
+	s.ok(s.net.Deliver(s.ctx, &bridge.Incoming{
+		Channel: lobby, Sender: bridge.RemoteUser{ID: "bob"}, Leave: &bridge.Leave{Reason: "a word of the channel"},
+	}))
+	left := s.sees(bridgetest.Member(s.bob(), "leave"))
+	if why := left.Content["reason"]; why != nil {
+		t.Errorf("the homeserver reads %v", why)
+	}
+}
+
 // A direct chat: the bot is not in the room, and the ghost alone reads and speaks there.
 func TestEncryption_RoomWithAGhostAlone_IsReadAndWrittenByTheGhost(t *testing.T) {
 	s := newSealed(t, "ghosts")

@@ -171,8 +171,10 @@ func (b *Bridge) do(ctx context.Context, row *store.Outgoing, o *outgoing) (comm
 	switch o.Op {
 	case opSentence, opBotJoin, opBotLeave, opRedact, opMessage: // opMessage looks last of all before it sends
 	default:
+		if err := b.keepsWords(ctx, o); err != nil {
+			return nil, err
+		}
 		if err := b.admits(ctx, o.Room); isEncrypted(err) && o.Op != opState {
-			o.Reason = ""
 			if o.Op != opLeave && o.Op != opMembers {
 				return nil, nil // nobody comes into a room in which nothing can be said
 			}

@@ -46,9 +46,7 @@ func (b *Bridge) redact(ctx context.Context, row *store.Outgoing, o *outgoing) e
 	if len(found) == 0 {
 		return b.awaitsEvent(o.Channel, row)
 	}
-	if err := b.guard.Check(ctx, o.Room); isEncrypted(err) {
-		o.Reason = "" // words of the network, in the clear
-	} else if err != nil {
+	if err := b.keepsWords(ctx, o); err != nil {
 		return err
 	}
 	for _, m := range found {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"maunium.net/go/mautrix/event"
 	"maunium.net/go/mautrix/id"
 
 	"github.com/trestle-bridge/trestle/appservice"
@@ -345,4 +346,34 @@ func TestStore_KeysOfAnotherAccount_AreRefused_AndNothingIsLost(t *testing.T) {
 	}
 	swap()
 	w.no(w.crypto.HandleKeys(t.Context(), ev))
+}
+
+// Every member of the room has the key. The store has one row for it.
+func TestBad_KeyThatComesAgainForAnotherRoom_IsRefusedAndStaysWhereItWas(t *testing.T) {
+	w := newWorld(t)
+	w.with(func(*crypto.Options) {})
+	ghost := w.ghost("ann")
+	w.no(w.crypto.Prepare(t.Context(), ghost))
+	room := w.room(ghost)
+	bob := newPerson(w, "bob")
+	if _, err := bob.Join(t.Context(), string(room)); err != nil {
+		t.Fatal(err)
+	}
+	w.alice.say(room, "one", ghost, bob.ID())
+	w.settle()
+	if _, err := w.crypto.Open(t.Context(), w.next(), ghost); err != nil {
+		t.Fatal(err)
+	}
+	session, err := w.alice.olm.CryptoStore.GetOutboundGroupSession(t.Context(), room)
+	w.no(err)
+	device, err := bob.olm.GetOrFetchDevice(t.Context(), ghost, w.device(ghost))
+	w.no(err)
+	w.no(bob.olm.SendEncryptedToDevice(t.Context(), device, event.ToDeviceRoomKey, event.Content{Parsed: &event.RoomKeyEventContent{
+		Algorithm: id.AlgorithmMegolmV1, RoomID: "!elsewhere:hs.test", SessionID: session.ID(), SessionKey: session.Internal.Key(),
+	}}))
+	w.settle()
+	w.alice.say(room, "two", ghost, bob.ID())
+	if opened, err := w.crypto.Open(t.Context(), w.next(), ghost); err != nil || text(opened) != "two" {
+		t.Errorf("%v %v", opened, err)
+	}
 }

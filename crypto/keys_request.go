@@ -162,6 +162,9 @@ func (m *machine) receivedForwardedKey(ctx context.Context, tx *store.Tx, l *loa
 	if internal.ID() != content.SessionID {
 		return fmt.Errorf("%w: the forwarded key for %s is of another session than it says", ErrCorrupt, content.RoomID)
 	}
+	if err := m.staysInItsRoom(ctx, content.RoomID, content.SessionID); err != nil {
+		return err
+	}
 	session := &crypto.InboundGroupSession{
 		Internal: internal, SigningKey: content.SenderClaimedKey, SenderKey: content.SenderKey, RoomID: content.RoomID,
 		ForwardingChains: append(content.ForwardingKeyChain, p.senderKey.String()), SharedHistory: content.SharedHistory,

@@ -4,6 +4,7 @@ package crypto
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -112,6 +113,23 @@ func (m *machine) received(ctx context.Context, tx *store.Tx, l *loaded, p *olmP
 	return nil // m.dummy, or nothing that a bridge needs
 }
 
+// staysInItsRoom refuses a key under another room than it has come for: the store has one row for a session, so whoever has the key, as
+// every member of the room has, could take it away by giving it back under another room.
+func (m *machine) staysInItsRoom(ctx context.Context, room id.RoomID, session id.SessionID) error {
+	var of id.RoomID
+	err := m.c.keys.QueryRow(ctx, `SELECT room_id FROM crypto_megolm_inbound_session WHERE session_id = $1 AND account_id = $2 AND session IS NOT NULL`,
+		session, m.account()).Scan(&of)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return nil
+	case err != nil:
+		return inStore(err)
+	case of != room:
+		return fmt.Errorf("%w: a key for %s, which is one of %s", ErrMismatch, room, of)
+	}
+	return nil
+}
+
 func (m *machine) receivedRoomKey(ctx context.Context, tx *store.Tx, l *loaded, p *olmPayload) error {
 	var content event.RoomKeyEventContent
 	if err := json.Unmarshal(p.Content, &content); err != nil {
@@ -130,6 +148,9 @@ func (m *machine) receivedRoomKey(ctx context.Context, tx *store.Tx, l *loaded, 
 		return fmt.Errorf("%w: the room key for %s is of another session than it says", ErrCorrupt, content.RoomID)
 	}
 	session.SourceUser = p.Sender
+	if err := m.staysInItsRoom(ctx, content.RoomID, content.SessionID); err != nil {
+		return err
+	}
 	if err := l.rememberSender(ctx, p); err != nil {
 		return inStore(err)
 	}
