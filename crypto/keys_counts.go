@@ -33,39 +33,42 @@ func (c *Crypto) keyCounts(ctx context.Context, ev *appservice.Event) error {
 	if err := json.Unmarshal(ev.Raw, &counts); err != nil {
 		return appservice.Permanent(fmt.Errorf("key counts: %w", err))
 	}
-	wanted := make(map[deviceKey]bool) // true: a new fallback key
+	wanted := make(map[deviceKey]lacking)
 	for user, devices := range counts.OneTime {
 		for device, algorithms := range devices {
 			if algorithms[id.KeyAlgorithmSignedCurve25519] <= fewKeys {
-				wanted[deviceKey{user, device}] = false
+				wanted[deviceKey{user, device}] = lacking{few: true}
 			}
 		}
 	}
 	for user, devices := range counts.Fallback {
 		for device, unused := range devices {
 			if !slices.Contains(unused, id.KeyAlgorithmSignedCurve25519) {
-				wanted[deviceKey{user, device}] = true
+				wanted[deviceKey{user, device}] = lacking{wanted[deviceKey{user, device}].few, true}
 			}
 		}
 	}
 	return c.giveKeys(ctx, wanted)
 }
 
-func (c *Crypto) giveKeys(ctx context.Context, wanted map[deviceKey]bool) error {
+// lacking is what a homeserver has too little of, of a device: one-time keys, a fallback key that nobody has used.
+type lacking struct{ few, fallback bool }
+
+func (c *Crypto) giveKeys(ctx context.Context, wanted map[deviceKey]lacking) error {
 	var (
 		mu      sync.Mutex
 		errs    []error
 		running sync.WaitGroup
 		turns   = make(chan struct{}, countsAbreast)
 	)
-	for key, fallback := range wanted {
+	for key, what := range wanted {
 		if len(key.device) == publicKeyLength {
 			continue
 		}
 		turns <- struct{}{}
 		running.Go(func() {
 			defer func() { <-turns }()
-			if err := c.giveKeysOf(ctx, key, fallback); err != nil {
+			if err := c.giveKeysOf(ctx, key, what); err != nil {
 				mu.Lock()
 				defer mu.Unlock()
 				errs = append(errs, err)
@@ -76,7 +79,7 @@ func (c *Crypto) giveKeys(ctx context.Context, wanted map[deviceKey]bool) error 
 	return errors.Join(errs...)
 }
 
-func (c *Crypto) giveKeysOf(ctx context.Context, key deviceKey, fallback bool) error {
+func (c *Crypto) giveKeysOf(ctx context.Context, key deviceKey, what lacking) error {
 	if _, prepared := c.prepared.Load(key); !prepared {
 		if own, err := c.isDevice(ctx, key); err != nil || !own {
 			return err
@@ -85,8 +88,8 @@ func (c *Crypto) giveKeysOf(ctx context.Context, key deviceKey, fallback bool) e
 	m, release := c.use(key)
 	defer release()
 	err := m.olmWork(ctx, func(ctx context.Context, l *loaded) error {
-		if fallback {
-			return replaceFallback(ctx, l.OlmMachine, time.Now())
+		if what.fallback {
+			return replaceFallback(ctx, l.OlmMachine, what.few, time.Now())
 		}
 		return shareKeys(ctx, l.OlmMachine)
 	})

@@ -19,8 +19,8 @@ const fallbackFor = time.Hour
 const fallbackSecret id.Secret = "trestle.fallback_replaced"
 
 // replaceFallback makes a new fallback key after the homeserver has handed out the present one (MSC2732). The one before is kept, for messages that
-// are still to come.
-func replaceFallback(ctx context.Context, mach *crypto.OlmMachine, now time.Time) error {
+// are still to come. few: the homeserver has few one-time keys as well.
+func replaceFallback(ctx context.Context, mach *crypto.OlmMachine, few bool, now time.Time) error {
 	k, err := keysOf(mach)
 	if err != nil {
 		return err
@@ -31,6 +31,9 @@ func replaceFallback(ctx context.Context, mach *crypto.OlmMachine, now time.Time
 			return k.named(fmt.Errorf("read when the fallback key was replaced: %w", err))
 		}
 		if at, err := time.Parse(time.RFC3339, last); err == nil && now.Sub(at).Abs() < fallbackFor {
+			if few {
+				return shareKeys(ctx, mach)
+			}
 			return nil
 		}
 		// First the time: a process that ends between the two must not replace the key twice in a row.

@@ -223,12 +223,12 @@ func TestJ5_NoOneTimeKeyLeft_TheFallbackKeyIsHandedOutAndUnderstood(t *testing.T
 		}
 	}
 	now := time.Now()
-	if err := trestle.ReplaceFallback(t.Context(), mach, now); err != nil {
+	if err := trestle.ReplaceFallback(t.Context(), mach, false, now); err != nil {
 		t.Fatal(err)
 	}
 	// What was said of the old key comes late, in this process and the next.
 	for _, m := range []*crypto.OlmMachine{mach, s.load(mach.Client)} {
-		if err := trestle.ReplaceFallback(t.Context(), m, now.Add(trestle.FallbackFor-time.Minute)); err != nil {
+		if err := trestle.ReplaceFallback(t.Context(), m, false, now.Add(trestle.FallbackFor-time.Minute)); err != nil {
 			t.Fatal(err)
 		}
 		mach = m
@@ -243,7 +243,7 @@ func TestJ5_NoOneTimeKeyLeft_TheFallbackKeyIsHandedOutAndUnderstood(t *testing.T
 	if !s.canRead(mach, fallback) || !s.canRead(mach, newer) {
 		t.Error("the old key and the new are not both understood")
 	}
-	if err := trestle.ReplaceFallback(t.Context(), mach, now.Add(trestle.FallbackFor)); err != nil {
+	if err := trestle.ReplaceFallback(t.Context(), mach, false, now.Add(trestle.FallbackFor)); err != nil {
 		t.Fatal(err)
 	}
 	if third, _ := s.claim(mach); third == newID && s.left(mach) == 0 {

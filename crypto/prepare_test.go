@@ -194,3 +194,22 @@ func TestJ3_MessageForAKeyThatIsNotHere_HasTheKeysReplaced(t *testing.T) {
 		w.events <- ev
 	}
 }
+
+// The fallback key was replaced within the hour, and is not replaced again.
+func TestJ4_NoneLeftSoonAfterANewFallbackKey_IsToppedUpAllTheSame(t *testing.T) {
+	w := newWorld(t)
+	w.with(func(*crypto.Options) {})
+	ghost := w.ghost("ann")
+	w.no(w.crypto.Prepare(t.Context(), ghost))
+	device := w.device(ghost)
+	none := fmt.Sprintf(`{"device_one_time_keys_count":{%q:{%q:{"signed_curve25519":0}}},"device_unused_fallback_key_types":{%q:{%q:[]}}}`, ghost, device, ghost, device)
+	for range 2 {
+		for range w.keysLeft(ghost) + 1 {
+			w.claim(ghost, device)
+		}
+		w.no(w.counts(none))
+		if left := w.keysLeft(ghost); left != crypto.OutstandingKeys {
+			t.Errorf("%d keys are left", left)
+		}
+	}
+}
