@@ -155,8 +155,11 @@ func slowly(data []byte, first int, goOn <-chan struct{}) http.HandlerFunc {
 		w.Header().Set("Content-Length", fmt.Sprint(len(data)))
 		w.Write(data[:first])
 		w.(http.Flusher).Flush()
-		<-goOn
-		w.Write(data[first:])
+		select {
+		case <-goOn:
+			w.Write(data[first:])
+		case <-r.Context().Done(): // the test has failed
+		}
 	}
 }
 
