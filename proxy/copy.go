@@ -61,6 +61,9 @@ func (s *Server) copy(ctx context.Context, x *exchange, t *target, m content, he
 		if sk, ok := m.(skipper); ok && skip > 0 && sk.skip(skip) == nil {
 			skip = 0
 		}
+		if len(data) > 0 && got < len(buffer) { // nothing more has come yet, and net/http keeps a short write back until something does
+			_ = x.control.Flush() // who has gone is noticed at the next write
+		}
 		got, err = m.Read(buffer)
 	}
 }

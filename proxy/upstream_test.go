@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"bytes"
+	"context"
 	"crypto/tls"
 	"fmt"
 	"io"
@@ -389,4 +391,46 @@ func wantBroken(t *testing.T, s *stage, link string) int {
 		t.Errorf("the reader takes %d bytes for the whole file", len(b))
 	}
 	return len(b)
+}
+
+func TestProxy08_ShortPiece_ReachesTheReaderBeforeTheNextComes(t *testing.T) {
+	for name, s := range map[string]*stage{"as it comes": newStage(t), "through the cache": newStage(t, cached(t))} {
+		t.Run(name, func(t *testing.T) {
+			data := bytes.Repeat([]byte("0123456789"), 20_000)
+			pieces := [][]byte{data[:100_000], data[100_000:100_100], data[100_100:]}
+			s.hs.put("blob", "application/x-thing", string(data))
+			more := make(chan struct{})
+			s.hs.answerWith(func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Content-Length", fmt.Sprint(len(data)))
+				for _, piece := range pieces {
+					w.Write(piece)
+					w.(http.Flusher).Flush()
+					select {
+					case <-more:
+					case <-r.Context().Done(): // the test has failed
+						return
+					}
+				}
+			})
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.listen()+s.link(mediaOf("blob", "application/x-thing", "a.thing")), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp, err := http.DefaultClient.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer http.DefaultClient.CloseIdleConnections()
+			defer resp.Body.Close()
+			for n, piece := range pieces {
+				got := make([]byte, len(piece))
+				if _, err := io.ReadFull(resp.Body, got); err != nil || !bytes.Equal(got, piece) {
+					t.Fatalf("piece %d: %v", n, err)
+				}
+				more <- struct{}{}
+			}
+		})
+	}
 }
