@@ -15,6 +15,7 @@ import (
 
 	"github.com/trestle-bridge/trestle/bench/internal/load"
 	"github.com/trestle-bridge/trestle/bench/internal/slowdisk"
+	"github.com/trestle-bridge/trestle/internal/notrun"
 )
 
 // fileVariable makes this test binary a target, which syncs that file and says how long it took instead of an address.
@@ -39,7 +40,7 @@ func syncOnce(path string) error {
 func skipUnsupported(t *testing.T, err error) {
 	t.Helper()
 	if errors.Is(err, slowdisk.ErrUnsupported) {
-		t.Skip("NOT RUN: ", err)
+		notrun.Skip(t, err)
 	}
 	if err != nil {
 		t.Fatal(err)

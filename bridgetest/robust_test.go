@@ -36,7 +36,7 @@ func FuzzServeHTTP(f *testing.F) {
 	f.Fuzz(func(t *testing.T, method, target, body string) {
 		req, err := http.NewRequestWithContext(t.Context(), method, "http://hs.test"+target, strings.NewReader(body))
 		if err != nil || strings.Contains(target, "timeout") {
-			t.Skip() // not a request, or one that waits
+			return // not a request, or one that waits
 		}
 		req.Header.Set("Authorization", "Bearer as-token")
 		rec := httptest.NewRecorder()

@@ -23,7 +23,7 @@ import (
 
 const (
 	// witnessType is the type of the bot's account data.
-	witnessType = "dev.trestle.store"
+	witnessType = "io.github.trestle-bridge.store"
 	// witnessSetting holds the same in the store, as JSON of words.
 	witnessSetting = "crypto.witness"
 	// witnessEvery is how often the word changes. A copy that was made and put back between two changes is not noticed.

@@ -1,12 +1,12 @@
 package store_test
 
 import (
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
 
+	"github.com/trestle-bridge/trestle/internal/notrun"
 	"github.com/trestle-bridge/trestle/store"
 	"github.com/trestle-bridge/trestle/store/storetest"
 )
@@ -43,9 +43,7 @@ func otherDriver(t *testing.T) string {
 		cc = "gcc"
 	}
 	if _, err := exec.LookPath(cc); cgo == "1" && err != nil {
-		const why = "the drivers were not tested on each other's files: there is no C compiler"
-		fmt.Fprintln(os.Stderr, why)
-		t.Skip(why)
+		notrun.Skip(t, "there is no C compiler, so the drivers were not tested on each other's files")
 	}
 	binary := filepath.Join(t.TempDir(), "other.test")
 	cmd := exec.Command("go", "test", "-c", "-o", binary, ".")

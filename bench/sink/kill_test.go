@@ -134,13 +134,6 @@ func times(t *testing.T, variable string, usual int) int {
 	return n
 }
 
-// notRun leaves a test out and says so, where standard output is shown.
-func notRun(t *testing.T, why any) {
-	t.Helper()
-	fmt.Printf("NOT RUN: %s: %v\n", t.Name(), why)
-	t.Skip(why)
-}
-
 // A homeserver sends; the sink is killed again and again; what was not acknowledged is sent again. In the end every
 // acknowledged event was handled once, in the order of its room. Everything that was sent is acknowledged in the end, so
 // the figures must be equal.

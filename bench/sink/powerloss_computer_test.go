@@ -19,6 +19,7 @@ import (
 	"github.com/trestle-bridge/trestle/bench/internal/load"
 	"github.com/trestle-bridge/trestle/bench/internal/powerloss"
 	"github.com/trestle-bridge/trestle/bench/internal/seccomp"
+	"github.com/trestle-bridge/trestle/internal/notrun"
 )
 
 // databaseName is that of the file, in a folder of its own.
@@ -51,7 +52,7 @@ func newComputer(t *testing.T, binary string) *computer {
 	folder := t.TempDir()
 	disk, err := powerloss.New(folder)
 	if errors.Is(err, seccomp.ErrUnsupported) {
-		notRun(t, err)
+		notrun.Skip(t, err)
 	} else if err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +75,7 @@ func (c *computer) boot(t *testing.T) error {
 		t.Fatal(err)
 	}
 	if err = c.disk.Start(p.cmd); errors.Is(err, seccomp.ErrUnsupported) {
-		notRun(t, err)
+		notrun.Skip(t, err)
 	} else if err != nil {
 		t.Fatal(err)
 	}
@@ -272,7 +273,7 @@ func (c *computer) restore(t *testing.T, loss powerloss.Loss) {
 	c.off()
 	n, err := c.disk.Restore(loss)
 	if errors.Is(err, seccomp.ErrUnsupported) {
-		notRun(t, err)
+		notrun.Skip(t, err)
 	} else if err != nil {
 		t.Fatal(err)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/trestle-bridge/trestle/bench/internal/overlay"
 	"github.com/trestle-bridge/trestle/bench/internal/powerloss"
+	"github.com/trestle-bridge/trestle/internal/notrun"
 )
 
 // sqliteDriver is one of the two ways in which the store comes to SQLite.
@@ -37,7 +38,7 @@ func (d sqliteDriver) build(t *testing.T, replaced map[string][2]string) string 
 			_, err = exec.LookPath(strings.Fields(string(cc))[0])
 		}
 		if err != nil {
-			notRun(t, "there is no C compiler")
+			notrun.Skip(t, "there is no C compiler")
 		}
 	}
 	binary := filepath.Join(t.TempDir(), "sink")

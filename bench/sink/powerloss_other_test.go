@@ -2,8 +2,12 @@
 
 package main
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/trestle-bridge/trestle/internal/notrun"
+)
 
 func TestSink_PowerLost_LosesNothing(t *testing.T) {
-	notRun(t, "a loss of power is simulated on Linux only, with amd64 or arm64")
+	notrun.Skip(t, "a loss of power is simulated on Linux only, with amd64 or arm64")
 }

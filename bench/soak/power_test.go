@@ -13,6 +13,7 @@ import (
 	"github.com/trestle-bridge/trestle/bench/internal/overlay"
 	"github.com/trestle-bridge/trestle/bench/internal/powerloss"
 	"github.com/trestle-bridge/trestle/bench/internal/seccomp"
+	"github.com/trestle-bridge/trestle/internal/notrun"
 )
 
 // What a kill cannot show: after a loss of power only what was synced is there. It is lost at a call of the bridge to its disk,
@@ -56,7 +57,7 @@ func losePower(t *testing.T, binary string, losses int) []string {
 	s.ok(os.Mkdir(folder, 0o700))
 	disk, err := powerloss.New(folder)
 	if errors.Is(err, seccomp.ErrUnsupported) {
-		notRun(t, err)
+		notrun.Skip(t, err)
 	}
 	s.ok(err)
 	t.Cleanup(disk.Close)
@@ -65,7 +66,7 @@ func losePower(t *testing.T, binary string, losses int) []string {
 	s.afterwards = func() {
 		n, err := disk.Restore(loss)
 		if errors.Is(err, seccomp.ErrUnsupported) {
-			notRun(t, err)
+			notrun.Skip(t, err)
 		}
 		s.ok(err)
 		forgotten += n
@@ -116,11 +117,4 @@ func losePower(t *testing.T, binary string, losses int) []string {
 	s.entered()
 	defer s.stop()
 	return s.check(l, left)
-}
-
-// notRun leaves a test out and says so, where standard output is shown.
-func notRun(t *testing.T, why error) {
-	t.Helper()
-	fmt.Printf("NOT RUN: %s: %v\n", t.Name(), why)
-	t.Skip(why)
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/trestle-bridge/trestle/bench/internal/powerloss"
 	"github.com/trestle-bridge/trestle/bench/internal/seccomp"
+	"github.com/trestle-bridge/trestle/internal/notrun"
 )
 
 // scriptVariable makes this test binary the program that is watched. A script has a call per line.
@@ -80,7 +81,7 @@ func watch(t *testing.T, folder string) *powerloss.Disk {
 	t.Helper()
 	d, err := powerloss.New(folder)
 	if errors.Is(err, seccomp.ErrUnsupported) {
-		t.Skip("NOT RUN: ", err)
+		notrun.Skip(t, err)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -105,7 +106,7 @@ func run(t *testing.T, d *powerloss.Disk, folder, script string, cut bool) {
 		t.Fatal(err)
 	}
 	if err = d.Start(cmd); errors.Is(err, seccomp.ErrUnsupported) {
-		t.Skip("NOT RUN: ", err)
+		notrun.Skip(t, err)
 	} else if err != nil {
 		t.Fatal(err)
 	}

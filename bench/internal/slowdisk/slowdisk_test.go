@@ -18,6 +18,8 @@ import (
 
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
+
+	"github.com/trestle-bridge/trestle/internal/notrun"
 )
 
 // fileVariable makes this test binary the program on the slower disk: it syncs that file, or starts a slower disk itself.
@@ -85,7 +87,7 @@ func program(t *testing.T, calls ...string) (cmd *exec.Cmd, said *bytes.Buffer) 
 func need(t *testing.T, err error) {
 	t.Helper()
 	if errors.Is(err, ErrUnsupported) {
-		t.Skip("NOT RUN: ", err)
+		notrun.Skip(t, err)
 	}
 	if err != nil {
 		t.Fatal(err)
