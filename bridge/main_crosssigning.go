@@ -86,7 +86,9 @@ func (p *program) resetCrossSigning(ctx context.Context, cfg *Config, r *appserv
 	} else if err != nil {
 		return "", err
 	}
-	keys, err := newCipher(ctx, cfg, s, as, zerolog.Nop())
+	// What somebody has to approve, and where, is said in a warning.
+	warnings := zerolog.New(zerolog.ConsoleWriter{Out: p.stderr, NoColor: true, PartsExclude: []string{zerolog.TimestampFieldName}}).Level(zerolog.WarnLevel)
+	keys, err := newCipher(ctx, cfg, s, as, warnings)
 	if err != nil {
 		return "", err
 	}

@@ -4,6 +4,8 @@ package bridge_test
 
 import (
 	"bytes"
+	"io"
+	"net/http"
 	"os"
 	"regexp"
 	"strings"
@@ -51,6 +53,34 @@ func TestResetCrossSigning_NewKeysAndTheirRecoveryKey_AreShownOnce(t *testing.T)
 		t.Errorf("once more: %d %s", status, out)
 	}
 	r.b.Start() // with the new keys
+}
+
+// MSC4312: the homeserver wants somebody to approve it in a browser.
+func TestResetCrossSigning_ThatMustBeApproved_SaysWhere(t *testing.T) {
+	r := newRemoval(t, 0, func(cfg *bridge.Config) { cfg.Encryption.Mode = "bot" })
+	f := must(os.OpenFile(r.config, os.O_APPEND|os.O_WRONLY, 0))(t)
+	must(f.WriteString("encryption: {mode: bot}\n"))(t)
+	r.ok(f.Close())
+	r.b.Stop()
+	const where = "https://hs.test/approve?action=reset"
+	r.hs.Intercept(func(w http.ResponseWriter, req *http.Request) bool {
+		if !strings.HasSuffix(req.URL.Path, "/keys/device_signing/upload") {
+			return false
+		}
+		body, err := io.ReadAll(req.Body)
+		if err != nil || bytes.Contains(body, []byte(`"session"`)) {
+			req.Body = io.NopCloser(bytes.NewReader(body))
+			return false // it is approved
+		}
+		w.WriteHeader(http.StatusUnauthorized)
+		_, _ = io.WriteString(w, `{"session":"s","flows":[{"stages":["m.oauth"]}],"params":{"m.oauth":{"url":"`+where+`"}}}`)
+		return true
+	})
+	var stdout, stderr bytes.Buffer
+	status := bridge.RunCommand(r.net, []string{"reset-cross-signing", "-yes", "-config", r.config}, nil, nil, &stdout, &stderr)
+	if status != 0 || recoveryKey.FindString(stdout.String()) == "" || !strings.Contains(stderr.String(), where) {
+		t.Errorf("%d %s\n%s", status, stdout.String(), stderr.String())
+	}
 }
 
 func TestCheck_AnotherPickleKey_IsFound(t *testing.T) {
