@@ -275,6 +275,9 @@ func (s *keyStore) PutDevices(ctx context.Context, user id.UserID, devices map[i
 				return err
 			}
 		}
+		if tx, op := store.TxOf(ctx), operationOf(ctx); op != nil && tx.OutdatedSince(string(user), op.began) {
+			return tx.OutdateDevices(string(user)) // they have changed since they were asked for
+		}
 		return nil
 	})
 }

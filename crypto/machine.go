@@ -188,7 +188,7 @@ func (m *machine) olmWork(ctx context.Context, work func(ctx context.Context, l 
 }
 
 func (m *machine) olmWorkLocked(ctx context.Context, create bool, work func(ctx context.Context, l *loaded) error) error {
-	op := &operation{}
+	op := &operation{began: m.c.store.DeviceMarks()}
 	ctx = context.WithValue(ctx, operationKey{}, op)
 	ctx, cancel := context.WithCancel(ctx) // ends what mautrix leaves open in the store
 	defer cancel()
@@ -209,6 +209,7 @@ func (m *machine) olmWorkLocked(ctx context.Context, create bool, work func(ctx 
 // operation is work that may write; it keeps the first error of a write, because mautrix goes on after some.
 type operation struct {
 	settle func(ctx context.Context) error // commits what is staged
+	began  uint64                          // what was asked of the homeserver was asked after this [store.Store.DeviceMarks]
 
 	mu     sync.Mutex
 	err    error

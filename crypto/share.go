@@ -4,17 +4,39 @@ package crypto
 
 import (
 	"context"
+	"fmt"
 	"slices"
 
 	"maunium.net/go/mautrix/id"
+
+	"github.com/trestle-bridge/trestle/appservice"
 )
 
-// share makes a new key of a room, and gives it to whoever may read there. The caller holds the room's lock.
+// sharesAtOnce is how often a key is made anew because others read in the room by the time that it is given.
+const sharesAtOnce = 3
+
+// share makes a new key of a room, and gives it to whoever may read there. The caller holds the room's lock. Who comes or goes takes the room's key away
+// in the commit that says so; of a key that is still on its way to others there is nothing to take away yet, so who reads is looked at once more behind it.
 func (c *Crypto) share(ctx context.Context, m *machine, room id.RoomID) error {
 	users, err := c.readers(ctx, m, room)
-	if err != nil {
-		return err
+	for try := 1; err == nil; try++ {
+		if err = c.shareWith(ctx, m, room, users); err != nil {
+			return err
+		}
+		var now []id.UserID
+		if now, err = c.readers(ctx, m, room); err != nil || slices.Equal(now, users) {
+			return err
+		}
+		err = m.olmWork(ctx, func(ctx context.Context, l *loaded) error { return l.store.RemoveOutboundGroupSession(ctx, room) })
+		if try == sharesAtOnce && err == nil {
+			return appservice.Later(fmt.Errorf("so many come and go in %s that no key is given to all of them", room))
+		}
+		users = now
 	}
+	return err
+}
+
+func (c *Crypto) shareWith(ctx context.Context, m *machine, room id.RoomID, users []id.UserID) error {
 	return m.olmWork(ctx, func(ctx context.Context, l *loaded) error {
 		if err := c.beforeShare(ctx, m, l, room, users); err != nil {
 			return err

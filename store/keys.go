@@ -58,6 +58,7 @@ func (s *Store) EncryptedRoomsWith(ctx context.Context, user string) (rooms []st
 // left alone.
 func (tx *Tx) OutdateDevices(users ...string) error {
 	for _, user := range users {
+		tx.w.store.marks.mark(user)
 		if _, err := tx.exec(`UPDATE crypto_tracked_user SET devices_outdated = true WHERE user_id = $1`, toColumn(user)); err != nil {
 			return doing(err, "marking the devices of %s as outdated", user)
 		}
@@ -67,6 +68,7 @@ func (tx *Tx) OutdateDevices(users ...string) error {
 
 // OutdateAllDevices is OutdateDevices for all users: what the homeserver told may have been lost.
 func (tx *Tx) OutdateAllDevices() error {
+	tx.w.store.marks.markAll()
 	_, err := tx.exec(`UPDATE crypto_tracked_user SET devices_outdated = true WHERE devices_outdated <> true`)
 	return doing(err, "marking the devices of all users as outdated")
 }

@@ -20,6 +20,7 @@ type Store struct {
 	tally  tally
 
 	mediaRevocations atomic.Uint64 // commits of this process
+	marks            marks         // of outdated devices
 
 	closeOnce  sync.Once
 	closing    chan struct{}

@@ -1,0 +1,116 @@
+//go:build goolm
+
+package crypto_test
+
+import (
+	"bytes"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+
+	"maunium.net/go/mautrix/crypto"
+	"maunium.net/go/mautrix/id"
+
+	trestle "github.com/trestle-bridge/trestle/crypto"
+)
+
+// meanwhile has something happen once between a homeserver's answer to a request of the ghost's and its arrival.
+func (w *world) meanwhile(path, within string, happens func()) (remove func()) {
+	var once sync.Once
+	return w.hs.Intercept(func(rw http.ResponseWriter, r *http.Request) (done bool) {
+		if !strings.Contains(r.URL.Path, path) || !strings.Contains(r.URL.RawQuery, "test_ann") || r.Header.Get("Forwarded-By-Test") != "" {
+			return false
+		}
+		body, _ := io.ReadAll(r.Body)
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		if !bytes.Contains(body, []byte(within)) {
+			return false
+		}
+		once.Do(func() {
+			req, err := http.NewRequest(r.Method, w.hs.URL()+r.URL.RequestURI(), bytes.NewReader(body))
+			if err != nil {
+				w.t.Error(err)
+				return
+			}
+			req.Header = r.Header.Clone()
+			req.Header.Set("Forwarded-By-Test", "1")
+			resp, err := http.DefaultClient.Do(req)
+			if err != nil {
+				w.t.Error(err)
+				return
+			}
+			defer resp.Body.Close()
+			answer, err := io.ReadAll(resp.Body)
+			if err != nil {
+				w.t.Error(err)
+			}
+			happens()
+			w.settle()
+			rw.WriteHeader(resp.StatusCode)
+			_, _ = rw.Write(answer)
+			done = true
+		})
+		return done
+	})
+}
+
+func TestShare_SomebodyComesWhileAKeyIsGiven_HasOneToo(t *testing.T) {
+	w := newWorld(t)
+	w.with(func(*trestle.Options) {})
+	ghost := w.ghost("ann")
+	w.no(w.crypto.Prepare(t.Context(), ghost))
+	room := w.room(ghost)
+	bob := newPerson(w, "bob")
+	w.settle()
+	defer w.meanwhile("/sendToDevice/m.room.encrypted", "", func() {
+		if _, err := bob.Join(t.Context(), string(room)); err != nil {
+			t.Error(err)
+		}
+	})()
+	w.session(ghost, room)
+	last := w.session(ghost, room)
+	bob.sync(room)
+	if got, err := bob.olm.CryptoStore.GetGroupSession(t.Context(), room, last); err != nil || got == nil {
+		t.Errorf("bob has no key: %v", err)
+	}
+}
+
+func TestShare_DeviceThatIsSignedLater_GetsAKey(t *testing.T) {
+	w := newWorld(t)
+	ghost := w.ghost("ann")
+	w.with(func(o *trestle.Options) { o.Receive, o.Send = trestle.TrustCrossSigned, trestle.TrustCrossSigned })
+	w.no(w.crypto.Prepare(t.Context(), ghost))
+	room := w.room(ghost)
+	w.session(ghost, room)
+	w.alice.signs()
+	w.settle()
+	after := w.session(ghost, room)
+	w.alice.sync(room)
+	var got *crypto.InboundGroupSession
+	if got, _ = w.alice.olm.CryptoStore.GetGroupSession(t.Context(), room, after); got == nil {
+		t.Error("the device that was signed meanwhile has no key")
+	}
+}
+
+func TestDevices_ChangeWhileTheyAreAskedFor_IsNotForgotten(t *testing.T) {
+	w := newWorld(t)
+	w.with(func(*trestle.Options) {})
+	ghost := w.ghost("ann")
+	w.no(w.crypto.Prepare(t.Context(), ghost))
+	room := w.room(ghost)
+	c := newCarol(w, room)
+	w.settle()
+	for n, name := range []id.DeviceID{"TWO", "THREE"} { // while she is asked for the first time, and again
+		remove := w.meanwhile("/keys/query", "carol", func() { c.gets(name) })
+		w.session(ghost, room)
+		remove()
+		w.session(ghost, room)
+		if known, err := w.crypto.Devices(t.Context(), ghost, c.user); err != nil || len(known) != 2*(n+1) {
+			t.Errorf("%d devices of %d are known, %v", len(known), 2*(n+1), err)
+		}
+		c.gets("OTHER" + name) // so that she is asked for again
+		w.settle()
+	}
+}

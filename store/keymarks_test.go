@@ -1,0 +1,40 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"testing"
+)
+
+func TestMarks_OfManyUsers_AreBoundedAndForgetNobodyWhoWasMarked(t *testing.T) {
+	ctx := context.Background()
+	s, err := Open(ctx, "sqlite:"+filepath.Join(t.TempDir(), "store.db"), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	err = s.Commit(ctx, s.Epoch(), func(tx *Tx) error {
+		before := s.DeviceMarks()
+		for i := range maxMarks + 10 {
+			s.marks.mark(fmt.Sprint("@user", i, ":x"))
+		}
+		if n := len(s.marks.users); n > maxMarks {
+			t.Errorf("%d users are known by name", n)
+		}
+		after := s.DeviceMarks()
+		for _, user := range []string{"@user0:x", "@user5000:x", fmt.Sprint("@user", maxMarks+9, ":x")} {
+			if !tx.OutdatedSince(user, before) || tx.OutdatedSince(user, after) {
+				t.Errorf("%s: since before %t, since after %t", user, tx.OutdatedSince(user, before), tx.OutdatedSince(user, after))
+			}
+		}
+		s.marks.markAll()
+		if !tx.OutdatedSince("@nobody:x", after) {
+			t.Error("a mark of all leaves somebody out")
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
