@@ -122,9 +122,12 @@ func (p *matrixPerson) SendImage(ctx context.Context, room id.RoomID, name, mime
 	})
 }
 
-func (p *matrixPerson) Redact(ctx context.Context, room id.RoomID, event id.EventID) error {
-	_, err := p.client.RedactEvent(ctx, room, event)
-	return err
+func (p *matrixPerson) Redact(ctx context.Context, room id.RoomID, event id.EventID) (id.EventID, error) {
+	resp, err := p.client.RedactEvent(ctx, room, event)
+	if err != nil {
+		return "", err
+	}
+	return resp.EventID, nil
 }
 
 func (p *matrixPerson) Sees(ctx context.Context, room id.RoomID, text string) error {

@@ -17,13 +17,13 @@ var isMarker = regexp.MustCompile(`^[imp]\d+-\d+$`)
 
 // tally is what became of everything in one direction.
 type tally struct {
-	sent, delivered, dead, doubt, again, redacted, missed, loose int
-	lost, doubled, reordered                                     []string
+	sent, delivered, dead, doubt, again, redacted, missed, loose, forgotten int
+	lost, doubled, reordered                                                []string
 }
 
 func (t *tally) String() string {
-	return fmt.Sprintf("sent %d, delivered %d, dead %d, in doubt %d, sent again %d, redacted before %d, not taken in %d, not judged by order %d, lost %d, doubled %d, reordered %d",
-		t.sent, t.delivered, t.dead, t.doubt, t.again, t.redacted, t.missed, t.loose, len(t.lost), len(t.doubled), len(t.reordered))
+	return fmt.Sprintf("sent %d, delivered %d, dead %d, in doubt %d, sent again %d, redacted before %d, not taken in %d, not judged by order %d, forgotten by the homeserver %d, lost %d, doubled %d, reordered %d",
+		t.sent, t.delivered, t.dead, t.doubt, t.again, t.redacted, t.missed, t.loose, t.forgotten, len(t.lost), len(t.doubled), len(t.reordered))
 }
 
 // checker compares both ends with the store, once nothing is under way any more.
@@ -212,8 +212,10 @@ func (c *checker) toIRC() *tally {
 			t.dead++
 		case n > 0:
 			t.delivered++
-		case w.redacted:
+		case w.redacted != "":
 			t.redacted++
+		case c.forgotten(w.event):
+			t.forgotten++
 		default:
 			t.lost = append(t.lost, w.marker)
 		}
@@ -270,9 +272,9 @@ func (c *checker) members() {
 
 // links: the link to a photo works until the photo is redacted, whatever was killed in between.
 func (c *checker) links() {
-	redacted := map[string]bool{}
+	redacted, forgotten := map[string]bool{}, map[string]bool{}
 	for _, w := range c.wrote {
-		redacted[w.marker] = w.redacted
+		redacted[w.marker], forgotten[w.marker] = w.redacted != "", c.forgotten(w.redacted)
 	}
 	c.wire.mu.Lock()
 	arrived := slices.Clone(c.wire.arrived)
@@ -292,6 +294,7 @@ func (c *checker) links() {
 		switch {
 		case err != nil:
 			c.complain("the link of %s: %v", l.marker, err)
+		case forgotten[l.marker]: // the bridge does not know that it was redacted
 		case redacted[l.marker] && resp.StatusCode != http.StatusGone:
 			c.complain("the link of %s, which was redacted, answers %s", l.marker, resp.Status)
 		case redacted[l.marker]:

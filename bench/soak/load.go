@@ -12,8 +12,8 @@ type written struct {
 	marker   string
 	event    id.EventID
 	room     int
-	lines    int // more than one, if it is not 0
-	redacted bool
+	lines    int        // more than one, if it is not 0
+	redacted id.EventID // by this one
 	reacted  bool
 }
 
@@ -85,9 +85,10 @@ func (l *load) onMatrix() {
 		l.ok(err)
 		l.reactions++
 	case dice < 95:
-		if !earlier.redacted {
-			l.ok(l.alice.Redact(l.ctx, l.rooms[room], earlier.event))
-			earlier.redacted = true
+		if earlier.redacted == "" {
+			var err error
+			earlier.redacted, err = l.alice.Redact(l.ctx, l.rooms[room], earlier.event)
+			l.ok(err)
 		}
 	default:
 		if l.carolIn[room] {

@@ -26,13 +26,14 @@ type relay struct {
 	inside sync.WaitGroup // requests that are past the gate
 
 	mu      sync.Mutex
-	highest int                 // number since the last restart
+	highest int // number since the last restart
+	seen    map[id.EventID]bool
 	loose   map[id.EventID]bool // those that may come out of order
 	missed  int                 // transactions that the bridge did not answer
 }
 
 func newRelay(t *testing.T, target string) *relay {
-	r := &relay{client: &http.Client{Transport: &http.Transport{}}, target: "http://" + target, loose: map[id.EventID]bool{}}
+	r := &relay{client: &http.Client{Transport: &http.Transport{}}, target: "http://" + target, seen: map[id.EventID]bool{}, loose: map[id.EventID]bool{}}
 	r.server = httptest.NewServer(r)
 	t.Cleanup(func() {
 		r.server.Close()
@@ -95,6 +96,9 @@ func (r *relay) note(number string, body []byte) {
 	n, err := strconv.Atoi(number)
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	for _, ev := range transaction.Events {
+		r.seen[ev.ID] = true
+	}
 	if err == nil && n >= r.highest {
 		r.highest = n
 		return
@@ -120,6 +124,13 @@ func (r *relay) missing() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.missed
+}
+
+// saw says whether an event was in a transaction, whatever the bridge answered.
+func (r *relay) saw(ev id.EventID) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.seen[ev]
 }
 
 func (r *relay) isLoose(ev id.EventID) bool {

@@ -31,7 +31,7 @@ type Person interface {
 	SendReply(ctx context.Context, room id.RoomID, to id.EventID, text string) (id.EventID, error)
 	SendEdit(ctx context.Context, room id.RoomID, edited id.EventID, text string) (id.EventID, error)
 	SendImage(ctx context.Context, room id.RoomID, name, mime string, data []byte) (id.EventID, error)
-	Redact(ctx context.Context, room id.RoomID, event id.EventID) error
+	Redact(ctx context.Context, room id.RoomID, event id.EventID) (id.EventID, error)
 	// Sees returns once a message with this text is in the room.
 	Sees(ctx context.Context, room id.RoomID, text string) error
 	// Timeline is all that is to be seen in the room, the oldest first.

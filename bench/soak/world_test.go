@@ -52,9 +52,8 @@ func (p person) Join(ctx context.Context, room id.RoomID) error {
 
 func (p person) Leave(ctx context.Context, room id.RoomID) error { return p.User.Leave(ctx, room, "") }
 
-func (p person) Redact(ctx context.Context, room id.RoomID, event id.EventID) error {
-	_, err := p.User.Redact(ctx, room, event, "")
-	return err
+func (p person) Redact(ctx context.Context, room id.RoomID, event id.EventID) (id.EventID, error) {
+	return p.User.Redact(ctx, room, event, "")
 }
 
 func (p person) Sees(ctx context.Context, room id.RoomID, text string) error {
