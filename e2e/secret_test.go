@@ -137,8 +137,8 @@ func (s *secret) meets(who *olmclient.Client) {
 }
 
 func TestCrossing_EncryptedRoomOfFiftyGhosts_EverythingIsReadAndNothingInTheClear(t *testing.T) {
-	s := newSecret(t, "ghosts")
 	lines := secretLines(t) / 5
+	s := newSecret(t, "ghosts")
 	s.talk("at first", lines, nil, s.anna, s.carol)
 
 	s.Bridge.Kill()
@@ -158,6 +158,10 @@ func TestCrossing_EncryptedRoomOfFiftyGhosts_EverythingIsReadAndNothingInTheClea
 	dave := s.Synapse.Strict("dave")
 	dave.Join(s.Room)
 	s.anna.WaitFor("dave's joining", olmclient.Joined(s.Room, dave.User))
+	s.anna.Say(s.Room, "dave is here.")
+	s.Bob.WaitFor("what was said after dave's joining", s.relayed("PRIVMSG", s.Channel, "dave is here."))
+	s.crowd[0].Say(s.Channel, "welcome, dave.") // the bridge has taken in that he is a member
+	dave.WaitFor("the first that is said to a new member", olmclient.Text(s.Room, "welcome, dave."))
 	s.meets(dave)
 	s.talk("with a new member", lines, nil, phone, dave)
 	s.anna.Clean(s.Room)
