@@ -275,8 +275,8 @@ func (s *keyStore) PutDevices(ctx context.Context, user id.UserID, devices map[i
 				return err
 			}
 		}
-		if tx, op := store.TxOf(ctx), operationOf(ctx); op != nil && tx.OutdatedSince(string(user), op.began) {
-			return tx.OutdateDevices(string(user)) // they have changed since they were asked for
+		if op := operationOf(ctx); op != nil { // they may have changed since they were asked for
+			return store.TxOf(ctx).KeepDevicesOutdated(string(user), op.began)
 		}
 		return nil
 	})

@@ -34,16 +34,15 @@ func (m *marks) markAll() {
 	m.all, m.users = m.last, nil
 }
 
-// DeviceMarks is a point in time for [Tx.OutdatedSince].
+// DeviceMarks is a point in time for [Tx.KeepDevicesOutdated].
 func (s *Store) DeviceMarks() uint64 {
 	s.marks.mu.Lock()
 	defer s.marks.mu.Unlock()
 	return s.marks.last
 }
 
-// OutdatedSince says whether a user's devices were marked as outdated after a [Store.DeviceMarks].
-func (tx *Tx) OutdatedSince(user string, mark uint64) bool {
-	m := &tx.w.store.marks
+// since says whether a user was marked after that number.
+func (m *marks) since(user string, mark uint64) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return max(m.all, m.users[user]) > mark

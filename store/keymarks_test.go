@@ -24,12 +24,18 @@ func TestMarks_OfManyUsers_AreBoundedAndForgetNobodyWhoWasMarked(t *testing.T) {
 		}
 		after := s.DeviceMarks()
 		for _, user := range []string{"@user0:x", "@user5000:x", fmt.Sprint("@user", maxMarks+9, ":x")} {
-			if !tx.OutdatedSince(user, before) || tx.OutdatedSince(user, after) {
-				t.Errorf("%s: since before %t, since after %t", user, tx.OutdatedSince(user, before), tx.OutdatedSince(user, after))
+			if !s.marks.since(user, before) || s.marks.since(user, after) {
+				t.Errorf("%s: since before %t, since after %t", user, s.marks.since(user, before), s.marks.since(user, after))
+			}
+			if err := tx.KeepDevicesOutdated(user, before); err != nil {
+				return err
+			}
+			if s.marks.since(user, after) {
+				t.Errorf("that %s stays marked is a mark of its own", user)
 			}
 		}
 		s.marks.markAll()
-		if !tx.OutdatedSince("@nobody:x", after) {
+		if !s.marks.since("@nobody:x", after) {
 			t.Error("a mark of all leaves somebody out")
 		}
 		return nil

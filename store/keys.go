@@ -66,6 +66,16 @@ func (tx *Tx) OutdateDevices(users ...string) error {
 	return nil
 }
 
+// KeepDevicesOutdated leaves the devices of a user outdated, where they were marked as such after a [Store.DeviceMarks] and an answer comes that was asked
+// for before. It is no new mark: with that, the answers that others wait for would mark them in turn, for ever.
+func (tx *Tx) KeepDevicesOutdated(user string, mark uint64) error {
+	if !tx.w.store.marks.since(user, mark) {
+		return nil
+	}
+	_, err := tx.exec(`UPDATE crypto_tracked_user SET devices_outdated = true WHERE user_id = $1`, toColumn(user))
+	return doing(err, "leaving the devices of %s outdated", user)
+}
+
 // OutdateAllDevices is OutdateDevices for all users: what the homeserver told may have been lost.
 func (tx *Tx) OutdateAllDevices() error {
 	tx.w.store.marks.markAll()

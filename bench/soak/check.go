@@ -249,6 +249,9 @@ func (c *checker) members() {
 		}
 		members, err := c.alice.Members(c.ctx, room)
 		c.ok(err)
+		if got := members[c.bot]; got != "join" {
+			c.complain("the bot is not in the room of %s any more: %q", c.channels[i], got)
+		}
 		var got []string
 		for user, membership := range members {
 			nick, ghost := strings.CutPrefix(user.Localpart(), "irc_")
