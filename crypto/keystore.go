@@ -215,7 +215,12 @@ func (s *keyStore) PutWithheldGroupSession(ctx context.Context, content event.Ro
 }
 
 func (s *keyStore) AddOutboundGroupSession(ctx context.Context, g *crypto.OutboundGroupSession) error {
-	return s.write(ctx, func(ctx context.Context) error { return s.SQLCryptoStore.AddOutboundGroupSession(ctx, g) })
+	return s.write(ctx, func(ctx context.Context) error {
+		if op := operationOf(ctx); op != nil && op.giving.overtaken(store.TxOf(ctx)) {
+			return errOvertaken
+		}
+		return s.SQLCryptoStore.AddOutboundGroupSession(ctx, g)
+	})
 }
 
 func (s *keyStore) UpdateOutboundGroupSession(ctx context.Context, g *crypto.OutboundGroupSession) error {

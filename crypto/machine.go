@@ -210,6 +210,7 @@ func (m *machine) olmWorkLocked(ctx context.Context, create bool, work func(ctx 
 type operation struct {
 	settle func(ctx context.Context) error // commits what is staged
 	began  uint64                          // what was asked of the homeserver was asked after this [store.Store.DeviceMarks]
+	giving *giving                         // the room key that is on its way to others
 
 	mu     sync.Mutex
 	err    error

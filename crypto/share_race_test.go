@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"maunium.net/go/mautrix/crypto"
@@ -74,6 +75,42 @@ func TestShare_SomebodyComesWhileAKeyIsGiven_HasOneToo(t *testing.T) {
 	bob.sync(room)
 	if got, err := bob.olm.CryptoStore.GetGroupSession(t.Context(), room, last); err != nil || got == nil {
 		t.Errorf("bob has no key: %v", err)
+	}
+}
+
+// What another ghost learns of devices takes the keys of all ghosts away; that of ann is not stored yet.
+func TestShare_NewDeviceThatAnotherGhostLearnsOfMeanwhile_HasAKeyToo(t *testing.T) {
+	w := newWorld(t)
+	w.with(func(*trestle.Options) {})
+	ann, ben := w.ghost("ann"), w.ghost("ben")
+	w.no(w.crypto.Prepare(t.Context(), ann))
+	w.no(w.crypto.Prepare(t.Context(), ben))
+	room := w.room(ann, ben, w.ghost("aaa")) // who reads for the others
+	c := newCarol(w, room)
+	w.settle()
+	w.session(ben, room)
+	var given atomic.Int32
+	defer w.hs.Intercept(func(_ http.ResponseWriter, r *http.Request) bool {
+		if strings.Contains(r.URL.Path, "/sendToDevice/m.room.encrypted") && strings.Contains(r.URL.RawQuery, "test_ann") {
+			body, _ := io.ReadAll(r.Body)
+			r.Body = io.NopCloser(bytes.NewReader(body))
+			if bytes.Contains(body, []byte(`"TWO"`)) {
+				given.Add(1)
+			}
+		}
+		return false
+	})()
+	defer w.meanwhile("/sendToDevice/m.room.encrypted", "", func() {
+		c.gets("TWO")
+		w.settle()
+		w.session(ben, room)
+		if known, err := w.crypto.Devices(t.Context(), ben, c.user); err != nil || len(known) != 2 {
+			t.Errorf("%d devices are known, %v", len(known), err)
+		}
+	})()
+	first := w.session(ann, room)
+	if next := w.session(ann, room); next != first || given.Load() == 0 {
+		t.Errorf("ann has given %d keys to the new device; her keys are %s and then %s", given.Load(), first, next)
 	}
 }
 

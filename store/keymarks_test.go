@@ -19,7 +19,7 @@ func TestMarks_OfManyUsers_AreBoundedAndForgetNobodyWhoWasMarked(t *testing.T) {
 		for i := range maxMarks + 10 {
 			s.marks.mark(fmt.Sprint("@user", i, ":x"))
 		}
-		if n := len(s.marks.users); n > maxMarks {
+		if n := len(s.marks.names); n > maxMarks {
 			t.Errorf("%d users are known by name", n)
 		}
 		after := s.DeviceMarks()

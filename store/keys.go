@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"time"
 
 	"maunium.net/go/mautrix/crypto/sql_store_upgrade"
@@ -85,12 +86,14 @@ func (tx *Tx) OutdateAllDevices() error {
 
 // DropRoomKeys makes all devices of the bridge take a new key for what they send into a room next.
 func (tx *Tx) DropRoomKeys(room string) error {
+	tx.markDrop(func(drops *marks) { drops.mark(room) })
 	_, err := tx.exec(`DELETE FROM crypto_megolm_outbound_session WHERE room_id = $1`, toColumn(room))
 	return doing(err, "dropping the keys of room %s", room)
 }
 
 // DropAllRoomKeys is DropRoomKeys for all rooms.
 func (tx *Tx) DropAllRoomKeys() error {
+	tx.markDrop((*marks).markAll)
 	_, err := tx.exec(`DELETE FROM crypto_megolm_outbound_session`)
 	return doing(err, "dropping the keys of all rooms")
 }
@@ -107,17 +110,21 @@ func IsRetired(made time.Time) bool { return made.Before(time.Unix(0, 0).Add(48 
 // DropRoomKeysUnless is DropRoomKeys when a user's membership changes who reads in the room: who comes needs a key, and who has left must not have the
 // next. It is called before the new membership is remembered.
 func (tx *Tx) DropRoomKeysUnless(room, user, membership string) error {
-	reads := 0
-	if membership == "join" || membership == "invite" {
-		reads = 1
+	var before string
+	err := tx.row([]any{text{&before}}, `SELECT membership FROM member WHERE room = $1 AND user_id = $2`, toColumn(room), toColumn(user))
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return doing(err, "reading the membership of %s in %s", user, room)
 	}
-	_, err := tx.exec(`DELETE FROM crypto_megolm_outbound_session WHERE room_id = $1 AND NOT EXISTS (SELECT 1 FROM member
-		WHERE room = $2 AND user_id = $3 AND CASE WHEN membership IN ('join', 'invite') THEN 1 ELSE 0 END = $4)`, toColumn(room), toColumn(room), toColumn(user), reads)
-	return doing(err, "dropping the keys of room %s", room)
+	reads := func(membership string) bool { return membership == "join" || membership == "invite" }
+	if err == nil && reads(before) == reads(membership) {
+		return nil
+	}
+	return tx.DropRoomKeys(room)
 }
 
 // DropKeysSharedWith is DropRoomKeys for all rooms that a user is known to be in or invited to: the user's devices have changed.
 func (tx *Tx) DropKeysSharedWith(user string) error {
+	tx.markDrop(func(drops *marks) { drops.mark(user) })
 	_, err := tx.exec(`DELETE FROM crypto_megolm_outbound_session WHERE EXISTS
 		(SELECT 1 FROM member WHERE room = room_id AND user_id = $1 AND membership IN ('join', 'invite'))`, toColumn(user))
 	return doing(err, "dropping the keys of the rooms of %s", user)

@@ -21,6 +21,7 @@ type Store struct {
 
 	mediaRevocations atomic.Uint64 // commits of this process
 	marks            marks         // of outdated devices
+	drops            marks         // of dropped room keys, by room or by whose devices have changed
 
 	closeOnce  sync.Once
 	closing    chan struct{}
