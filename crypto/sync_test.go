@@ -65,12 +65,16 @@ func TestK4_TransactionsBringEverything_NobodyAsks(t *testing.T) {
 	room := w.room(bot)
 	for range 5 {
 		w.alice.say(room, "for the bridge", bot)
-		w.opens(w.next(), bot, "for the bridge")
+		ev := w.next()
+		for w.handed.Load() == 0 { // a message that is faster than its key has the device ask
+			time.Sleep(time.Millisecond)
+		}
+		w.opens(ev, bot, "for the bridge")
 	}
 	for messages, counts := w.as.CarriedKeys(); messages < 2 || counts == 0; messages, counts = w.as.CarriedKeys() { // the room key, and the probe
 		time.Sleep(10 * time.Millisecond)
 	}
-	if asked := w.syncs(); len(asked) > 1 { // once at most, when the message was faster than its key
+	if asked := w.syncs(); len(asked) > 0 {
 		t.Errorf("%d requests of /sync", len(asked))
 	}
 }

@@ -37,6 +37,7 @@ type world struct {
 	held   atomic.Bool            // to-device messages wait
 	toward chan *appservice.Event // those that wait
 	given  sync.Map               // users of the bridge who were sent to-device messages
+	handed atomic.Int32           // how many of those were dealt with
 
 	registration *appservice.Registration
 	serve        atomic.Pointer[appservice.AppService]
@@ -100,6 +101,9 @@ func (w *world) HandleEvent(ctx context.Context, ev *appservice.Event) ([]appser
 		w.toward <- ev
 	case ev.Kind != store.KindPDU:
 		err := w.handles.Load().HandleKeys(ctx, ev)
+		if ev.Kind == store.KindToDevice && ev.Type != appservice.KeyProbe {
+			w.handed.Add(1)
+		}
 		w.keys <- err
 		return nil, err
 	case ev.Type == event.EventEncrypted.Type:
