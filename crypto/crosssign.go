@@ -34,18 +34,25 @@ type secrets interface {
 	PutSecret(ctx context.Context, name id.Secret, value string) error
 }
 
-// identity is what is kept of a user's cross-signing keys. The seeds are stored before anybody hears of the keys, so that after a lost answer or the
-// end of the process the same keys are uploaded again, which a homeserver takes for the same request (MSC3967).
+// identity is what is kept of a user's cross-signing keys.
 type identity struct {
-	Seeds crypto.CrossSigningSeeds `json:"seeds"`
-	// Published says that the homeserver has taken them.
-	Published bool `json:"published,omitempty"`
-	// Replace says that an administrator wants them in place of whatever the homeserver has.
-	Replace bool `json:"replace,omitempty"`
+	// Seeds are those of the keys that the homeserver has taken: what the user signs and trusts with.
+	Seeds *crypto.CrossSigningSeeds `json:"seeds,omitempty"`
+	// Pending are keys that were made and of which it is not known that the homeserver has them.
+	Pending *pendingIdentity `json:"pending,omitempty"`
 	// Recovery is the ID of the key that they are stored under on the homeserver. While Recovering nobody was shown its recovery key, and what
 	// secret storage there is may be replaced.
 	Recovery   string `json:"recovery,omitempty"`
 	Recovering bool   `json:"recovering,omitempty"`
+}
+
+// pendingIdentity are keys under way. Their seeds are stored before anybody hears of the keys, so that after a lost answer or the end of the process the
+// same keys are uploaded again, which a homeserver takes for the same request (MSC3967). Until it has them those before stay in use: the approval that
+// it wants may never come.
+type pendingIdentity struct {
+	Seeds crypto.CrossSigningSeeds `json:"seeds"`
+	// Replace says that an administrator wants them in place of whatever the homeserver has.
+	Replace bool `json:"replace,omitempty"`
 }
 
 // crossSigner gives one user its cross-signing keys.
@@ -58,6 +65,8 @@ type crossSigner struct {
 	asked *mautrix.RespQueryKeys
 	// pause is how long to wait before it is tried whether somebody has approved, patience for how long.
 	pause, patience time.Duration
+	// adopted says that the user has other keys than before.
+	adopted bool
 }
 
 func (c *crossSigner) read(ctx context.Context) (*identity, error) {
@@ -86,52 +95,38 @@ func (c *crossSigner) write(ctx context.Context, known *identity) error {
 	return nil
 }
 
-// load gives the machine the user's private keys, if there are any. mautrix then signs and trusts with them, without asking the homeserver.
+// load gives the machine the user's private keys, if the homeserver has taken any. mautrix then signs and trusts with them, without asking the homeserver.
 func (c *crossSigner) load(ctx context.Context) (*identity, error) {
 	known, err := c.read(ctx)
-	if err != nil || known == nil {
-		return nil, err
+	if err != nil || known == nil || known.Seeds == nil {
+		return known, err
 	}
-	if err := c.mach.ImportCrossSigningKeys(known.Seeds); err != nil {
+	if err := c.mach.ImportCrossSigningKeys(*known.Seeds); err != nil {
 		return nil, fmt.Errorf("use the cross-signing keys that are stored: %w", err)
 	}
 	return known, nil
 }
 
 // ensure makes the user have cross-signing keys, known to the homeserver and to the machine. It does not replace keys that the homeserver has and
-// this store has not: that is [ErrOtherIdentity].
+// this store has not: that is [ErrOtherIdentity]. Nor does it go on with a reset that has not come to its end, but where the homeserver has the new keys.
 func (c *crossSigner) ensure(ctx context.Context) error {
 	known, err := c.load(ctx)
-	if err != nil {
-		return c.named(err)
+	switch {
+	case err != nil:
+	case known != nil && known.Pending == nil:
+		err = c.stillOurs(ctx)
+	default:
+		err = c.publish(ctx, known, false)
 	}
-	var there *crypto.CrossSigningPublicKeysCache
-	if known == nil || !known.Published {
-		// The device signs the master key: the next process must sign as the same.
-		if err := c.mach.CryptoStore.PutAccount(ctx, c.mach.GetAccount()); err != nil {
-			return c.named(fmt.Errorf("store the account: %w", err))
-		}
-		if there, err = c.published(ctx); err != nil {
-			return c.named(err)
-		}
-	}
-	if known == nil {
-		if *there != (crypto.CrossSigningPublicKeysCache{}) {
-			return c.named(ErrOtherIdentity)
-		}
-		if known, err = c.make(ctx, false); err != nil {
-			return c.named(err)
-		}
-	}
-	return c.named(c.publish(ctx, known, there))
+	return c.named(err)
 }
 
 // reset gives the user new cross-signing keys in place of those that the homeserver has, because an administrator said so. When it fails halfway,
-// the next ensure goes on with it.
+// those that the homeserver has stay in use, and the next reset goes on with the same new ones.
 func (c *crossSigner) reset(ctx context.Context) error {
-	known, err := c.make(ctx, true)
+	known, err := c.load(ctx)
 	if err == nil {
-		err = c.publish(ctx, known, new(crypto.CrossSigningPublicKeysCache))
+		err = c.publish(ctx, known, true)
 	}
 	return c.named(err)
 }
@@ -143,19 +138,20 @@ func (c *crossSigner) named(err error) error {
 	return fmt.Errorf("cross-signing of %s: %w", c.mach.Client.UserID, err)
 }
 
-func (c *crossSigner) make(ctx context.Context, replace bool) (*identity, error) {
-	keys, err := c.mach.GenerateCrossSigningKeys()
-	if err != nil {
-		return nil, fmt.Errorf("make the keys: %w", err)
+// makePending stores new keys beside those that there are; nil stands for none at all.
+func (c *crossSigner) makePending(ctx context.Context, known *identity, replace bool) (*identity, error) {
+	if known == nil {
+		known = new(identity)
 	}
-	known := &identity{Seeds: keys.Seeds(), Replace: replace, Recovering: replace}
-	if err := c.write(ctx, known); err != nil {
-		return nil, err
+	if known.Pending == nil {
+		keys, err := c.mach.GenerateCrossSigningKeys()
+		if err != nil {
+			return nil, fmt.Errorf("make the keys: %w", err)
+		}
+		known.Pending = &pendingIdentity{Seeds: keys.Seeds()}
 	}
-	if err := c.mach.ImportCrossSigningKeys(known.Seeds); err != nil {
-		return nil, fmt.Errorf("use the keys that were made: %w", err)
-	}
-	return known, nil
+	known.Pending.Replace = known.Pending.Replace || replace
+	return known, c.write(ctx, known)
 }
 
 // query asks what the homeserver has of the user, once.
@@ -197,39 +193,68 @@ func (c *crossSigner) published(ctx context.Context) (*crypto.CrossSigningPublic
 	return &crypto.CrossSigningPublicKeysCache{MasterKey: master.FirstKey(), SelfSigningKey: self.FirstKey(), UserSigningKey: other.FirstKey()}, nil
 }
 
-// publish uploads the keys, unless that was done. there is what the homeserver has, and not looked at when it has taken the keys before.
-func (c *crossSigner) publish(ctx context.Context, known *identity, there *crypto.CrossSigningPublicKeysCache) error {
-	ours := *c.mach.CrossSigningKeys.PublicKeys()
-	if known.Published {
-		// What others of the bridge have learnt of the user in the meantime is looked at, without a question to the homeserver.
-		stored, err := c.mach.CryptoStore.GetCrossSigningKeys(ctx, c.mach.Client.UserID)
-		if err != nil {
-			return fmt.Errorf("read what is known of the user's keys: %w", err)
-		}
-		if master, ok := stored[id.XSUsageMaster]; ok && master.Key != ours.MasterKey {
-			return ErrOtherIdentity
-		}
-		return nil
+// stillOurs is [ErrOtherIdentity] when what others of the bridge have learnt of the user in the meantime says so. The homeserver is not asked.
+func (c *crossSigner) stillOurs(ctx context.Context) error {
+	stored, err := c.mach.CryptoStore.GetCrossSigningKeys(ctx, c.mach.Client.UserID)
+	if err != nil {
+		return fmt.Errorf("read what is known of the user's keys: %w", err)
 	}
-	switch {
-	case *there == ours: // the answer was lost
-	case *there != (crypto.CrossSigningPublicKeysCache{}) && !known.Replace:
+	if master, ok := stored[id.XSUsageMaster]; ok && master.Key != c.mach.CrossSigningKeys.MasterKey.PublicKey() {
 		return ErrOtherIdentity
-	default:
-		if err := c.upload(ctx); err != nil {
-			return err
-		}
 	}
-	if err := c.remember(ctx); err != nil {
+	return nil
+}
+
+// publish makes the pending keys those of the user: it uploads them, unless the homeserver has them already because only its answer was lost, or the
+// process ended. replace: also where it has others. Otherwise keys that were to replace others are left pending.
+func (c *crossSigner) publish(ctx context.Context, known *identity, replace bool) error {
+	// The device signs the master key: the next process must sign as the same.
+	if err := c.mach.CryptoStore.PutAccount(ctx, c.mach.GetAccount()); err != nil {
+		return fmt.Errorf("store the account: %w", err)
+	}
+	there, err := c.published(ctx)
+	if err != nil {
 		return err
 	}
-	known.Published, known.Replace = true, false
-	return c.write(ctx, known)
+	none := *there == crypto.CrossSigningPublicKeysCache{}
+	if known == nil && !none && !replace {
+		return ErrOtherIdentity
+	}
+	if known, err = c.makePending(ctx, known, replace); err != nil {
+		return err
+	}
+	keys, err := known.Pending.Seeds.Decode()
+	if err != nil {
+		return errors.New("use the keys that were made: what is stored is no seed")
+	}
+	ours := *keys.PublicKeys()
+	switch {
+	case *there == ours:
+	case none && known.Seeds == nil, there.MasterKey == ours.MasterKey, replace: // of three keys it may have taken the first
+		if err := c.upload(ctx, &keys); err != nil {
+			return err
+		}
+	case known.Seeds != nil:
+		return c.stillOurs(ctx)
+	default:
+		return ErrOtherIdentity
+	}
+	if err := c.remember(ctx, &keys); err != nil {
+		return err
+	}
+	if err := c.write(ctx, &identity{Seeds: &known.Pending.Seeds, Recovering: known.Pending.Replace}); err != nil {
+		return err
+	}
+	c.adopted = true
+	if err := c.mach.ImportCrossSigningKeys(known.Pending.Seeds); err != nil {
+		return fmt.Errorf("use the keys that were made: %w", err)
+	}
+	return nil
 }
 
 // request makes the keys as the homeserver wants them. They come out the same each time.
-func (c *crossSigner) request() (*mautrix.UploadCrossSigningKeysReq[any], error) {
-	keys, user := c.mach.CrossSigningKeys, c.mach.Client.UserID
+func (c *crossSigner) request(keys *crypto.CrossSigningKeysCache) (*mautrix.UploadCrossSigningKeysReq[any], error) {
+	user := c.mach.Client.UserID
 	key := func(usage id.CrossSigningUsage, public id.Ed25519) mautrix.CrossSigningKeys {
 		return mautrix.CrossSigningKeys{UserID: user, Usage: []id.CrossSigningUsage{usage}, Keys: map[id.KeyID]id.Ed25519{id.NewKeyID(id.KeyAlgorithmEd25519, public.String()): public}}
 	}
@@ -251,8 +276,8 @@ func (c *crossSigner) request() (*mautrix.UploadCrossSigningKeysReq[any], error)
 
 // upload sends the keys, without auth: a first upload needs none, nor does one of an appservice (MSC3967, MSC4190). Where the homeserver wants
 // somebody to approve it, and an administrator has asked for it, that is waited for.
-func (c *crossSigner) upload(ctx context.Context) error {
-	request, err := c.request()
+func (c *crossSigner) upload(ctx context.Context, keys *crypto.CrossSigningKeysCache) error {
+	request, err := c.request(keys)
 	if err != nil {
 		return err
 	}
@@ -328,8 +353,8 @@ func (c *crossSigner) try(ctx context.Context, request *mautrix.UploadCrossSigni
 }
 
 // remember stores the public keys and what signs them, so that all machines of the bridge trust the user's devices without a question.
-func (c *crossSigner) remember(ctx context.Context) error {
-	request, err := c.request()
+func (c *crossSigner) remember(ctx context.Context, keys *crypto.CrossSigningKeysCache) error {
+	request, err := c.request(keys)
 	if err != nil {
 		return err
 	}

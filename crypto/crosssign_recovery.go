@@ -19,7 +19,7 @@ func (c *crossSigner) recoveryKey(ctx context.Context) (string, error) {
 	switch {
 	case err != nil:
 		return "", err
-	case known == nil || !known.Published:
+	case known == nil || known.Seeds == nil:
 		return "", errors.New("the cross-signing keys are not on the homeserver yet")
 	case known.Recovery != "" && !known.Recovering:
 		return "", ErrRecoveryKey

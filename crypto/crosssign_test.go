@@ -4,6 +4,7 @@ package crypto_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -185,33 +186,76 @@ func TestC11_I6_Reset_SignsTheDeviceAnew(t *testing.T) {
 	}
 }
 
-func TestL3_ResetThatFailsHalfway_IsGoneOnWith(t *testing.T) {
-	for name, lose := range map[string]bool{"its answer is lost": true, "it never arrives": false} {
+// The homeserver has the new keys, and only the answer is lost: what is asked next is told of them.
+func TestL3_ResetWhoseAnswerIsLost_IsRecognised(t *testing.T) {
+	for name, next := range map[string]func(c trestle.CrossSigner, ctx context.Context) error{
+		"at the next start": trestle.CrossSigner.Ensure, "by the next reset": trestle.CrossSigner.Reset,
+	} {
 		t.Run(name, func(t *testing.T) {
 			s := newKeySite(t)
 			mach := s.machine(keyGhost, keyDevice)
 			s.prepare(mach)
 			before := s.master(keyGhost)
-			remove := func() {}
-			if lose {
-				s.loseAnswer(crossSigningPath)
-			} else {
-				remove = s.answer(crossSigningPath, func(w http.ResponseWriter, _ []byte) bool {
-					w.WriteHeader(http.StatusBadGateway)
-					return true
-				})
-			}
+			uploads := s.watchUploads()
+			s.loseAnswer(crossSigningPath)
 			if err := s.signer(mach).Reset(t.Context()); err == nil {
 				t.Fatal("it did not fail")
 			}
-			remove()
-			wanted := mach.CrossSigningKeys.MasterKey.PublicKey()
+			wanted := s.master(keyGhost)
 			mach = s.load(mach.Client)
+			if err := next(s.signer(mach), t.Context()); err != nil {
+				t.Fatal(err)
+			}
 			s.prepare(mach)
-			if now := s.master(keyGhost); now == before || now != wanted {
-				t.Errorf("%s, want %s", now, wanted)
+			s.prepare(s.load(mach.Client))
+			if now := s.master(keyGhost); now != wanted || wanted == before || mach.CrossSigningKeys.MasterKey.PublicKey() != wanted {
+				t.Errorf("%s, the homeserver had %s, and before %s", now, wanted, before)
+			}
+			if n := len(uploads()); n != 1 { // a lost answer is of a request that was seen once, on its way within
+				t.Errorf("%d uploads", n)
+			}
+			if signed, err := mach.CryptoStore.GetSignaturesForKeyBy(t.Context(), keyGhost, mach.GetAccount().SigningKey(), keyGhost); err != nil ||
+				signed[mach.CrossSigningKeys.SelfSigningKey.PublicKey()] == "" {
+				t.Errorf("the device is not signed anew: %v %v", signed, err)
 			}
 		})
+	}
+}
+
+// Nobody approves it, or it never arrives, or the process ends: the homeserver has the old keys, and so the bridge must have them too.
+func TestL3_ResetThatTheHomeserverDoesNotTake_LeavesTheOldKeysInUse(t *testing.T) {
+	s := newKeySite(t)
+	mach := s.machine(keyGhost, keyDevice)
+	s.prepare(mach)
+	before := s.master(keyGhost)
+	var bodies [][]byte
+	remove := s.answer(crossSigningPath, func(w http.ResponseWriter, body []byte) bool {
+		bodies = append(bodies, body)
+		w.WriteHeader(http.StatusBadGateway)
+		return true
+	})
+	for range 2 {
+		if err := s.signer(mach).Reset(t.Context()); err == nil {
+			t.Fatal("it did not fail")
+		}
+		if mach.CrossSigningKeys.MasterKey.PublicKey() != before {
+			t.Error("this process signs with keys that the homeserver does not have")
+		}
+		mach = s.load(mach.Client)
+		s.prepare(mach)
+		if mach.CrossSigningKeys == nil || mach.CrossSigningKeys.MasterKey.PublicKey() != before {
+			t.Fatal("the old keys are lost")
+		}
+	}
+	if len(bodies) != 2 || !bytes.Equal(bodies[0], bodies[1]) {
+		t.Errorf("%q", bodies)
+	}
+	remove()
+	if err := s.signer(mach).Reset(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if now := s.master(keyGhost); now == before || now != mach.CrossSigningKeys.MasterKey.PublicKey() || !bytes.Contains(bodies[0], []byte(now)) {
+		t.Errorf("%s, before %s: not the keys of the first attempt", now, before)
 	}
 }
 

@@ -85,6 +85,9 @@ func (c *Crypto) prepare(ctx context.Context, user id.UserID, device id.DeviceID
 		if err := shareKeys(ctx, l.OlmMachine); err != nil {
 			return err
 		}
+		if signer.adopted {
+			defer m.discard() // as in resetCrossSigning
+		}
 		return signer.signDevice(ctx)
 	})
 	if err == nil {
@@ -95,7 +98,8 @@ func (c *Crypto) prepare(ctx context.Context, user id.UserID, device id.DeviceID
 
 // ResetCrossSigning gives a user of the bridge new cross-signing keys in place of those that the homeserver has, and signs its device with them. It is
 // for an administrator: whoever has verified the user must do so again. Where the homeserver wants it to be approved in a browser (MSC4312), the
-// address is logged, and the approval is waited for, up to ten minutes.
+// address is logged, and the approval is waited for, up to ten minutes. Until the homeserver has taken the new keys, those before stay in use; whoever
+// tries again goes on with the same new ones.
 func (c *Crypto) ResetCrossSigning(ctx context.Context, user id.UserID) error {
 	err := c.withKeyDevice(ctx, user, func(device id.DeviceID) error { return c.resetCrossSigning(ctx, deviceKey{user, device}) })
 	if err != nil {
