@@ -113,7 +113,7 @@ func (c *Crypto) beforeShare(ctx context.Context, _ *machine, l *loaded, room id
 		if len(unknown) == 0 || again {
 			break
 		}
-		if err := l.fetch(ctx, unknown); err != nil {
+		if _, err := l.FetchKeys(ctx, unknown, true); err != nil {
 			return fmt.Errorf("ask for the devices of who is in %s: %w", room, err)
 		}
 	}

@@ -88,65 +88,11 @@ func (c *Crypto) freshen(ctx context.Context, m *machine, room id.RoomID) error 
 		return nil
 	}
 	return m.olmWork(ctx, func(ctx context.Context, l *loaded) error {
-		if err := l.fetch(ctx, users); err != nil {
+		if _, err := l.FetchKeys(ctx, users, true); err != nil {
 			return fmt.Errorf("ask for the devices of the room's members: %w", err)
 		}
 		return nil
 	})
-}
-
-// fetch asks the homeserver for the devices of users. Where one is trusted now that was not, because its owner has signed it, the rooms of its user get new
-// keys: from those that there are it was left out.
-func (l *loaded) fetch(ctx context.Context, users []id.UserID) error {
-	before := map[id.UserID]map[id.IdentityKey]bool{}
-	for _, user := range users {
-		out, err := l.leftOut(ctx, user)
-		if err != nil {
-			return err
-		}
-		before[user] = out
-	}
-	if _, err := l.FetchKeys(ctx, users, true); err != nil {
-		return err
-	}
-	for _, user := range users {
-		if len(before[user]) == 0 {
-			continue
-		}
-		out, err := l.leftOut(ctx, user)
-		if err != nil {
-			return err
-		}
-		for key := range before[user] {
-			if !out[key] {
-				err := l.store.write(ctx, func(ctx context.Context) error { return store.TxOf(ctx).DropKeysSharedWith(string(user)) })
-				if err != nil {
-					return err
-				}
-				break
-			}
-		}
-	}
-	return nil
-}
-
-// leftOut gives those of a user's known devices that are given no room key.
-func (l *loaded) leftOut(ctx context.Context, user id.UserID) (map[id.IdentityKey]bool, error) {
-	devices, err := l.store.GetDevices(ctx, user)
-	if err != nil {
-		return nil, fmt.Errorf("read the devices of %s: %w", user, err)
-	}
-	out := map[id.IdentityKey]bool{}
-	for _, device := range devices {
-		trust, err := l.ResolveTrustContext(ctx, device)
-		if err != nil {
-			return nil, fmt.Errorf("find out how far device %s of %s is trusted: %w", device.DeviceID, user, err)
-		}
-		if trust < l.SendKeysMinTrust {
-			out[device.IdentityKey] = true
-		}
-	}
-	return out, nil
 }
 
 // dropIfOther drops the keys of all rooms of a user whose devices are others than before, of all devices of the bridge, in the commit that takes the new
@@ -163,6 +109,19 @@ func (s *keyStore) dropIfOther(ctx context.Context, user id.UserID, devices map[
 	}
 	if same {
 		return nil
+	}
+	return store.TxOf(ctx).DropKeysSharedWith(string(user))
+}
+
+// dropIfTrusted drops the keys of all rooms of a user when what was just written may change how far the user's devices are trusted: some were left out of the
+// keys that there are, or have one that they are not to have. Before anybody has asked for the devices no key was given to them. It runs in a job.
+func (s *keyStore) dropIfTrusted(ctx context.Context, user id.UserID, changed bool) error {
+	if !changed {
+		return nil
+	}
+	tracked, err := s.FilterTrackedUsers(ctx, []id.UserID{user})
+	if err != nil || len(tracked) == 0 {
+		return err
 	}
 	return store.TxOf(ctx).DropKeysSharedWith(string(user))
 }

@@ -69,7 +69,7 @@ func (c *Crypto) newSession(ctx context.Context, l *loaded, user id.UserID, key 
 	device, err := l.store.FindDeviceByKey(ctx, user, key)
 	if err == nil && (device == nil || device.Deleted) {
 		device, err = nil, nil
-		if err = l.fetch(ctx, []id.UserID{user}); err == nil {
+		if _, err = l.FetchKeys(ctx, []id.UserID{user}, true); err == nil {
 			device, err = l.store.FindDeviceByKey(ctx, user, key)
 		}
 	}

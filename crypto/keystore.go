@@ -219,6 +219,7 @@ func (s *keyStore) AddOutboundGroupSession(ctx context.Context, g *crypto.Outbou
 		if op := operationOf(ctx); op != nil && op.giving.overtaken(store.TxOf(ctx)) {
 			return errOvertaken
 		}
+		g.CreationTime = time.Now() // when it has been given to all, see wasGiven
 		return s.SQLCryptoStore.AddOutboundGroupSession(ctx, g)
 	})
 }
@@ -292,7 +293,16 @@ func (s *keyStore) MarkTrackedUsersOutdated(ctx context.Context, users []id.User
 }
 
 func (s *keyStore) PutCrossSigningKey(ctx context.Context, user id.UserID, usage id.CrossSigningUsage, key id.Ed25519) error {
-	return s.write(ctx, func(ctx context.Context) error { return s.SQLCryptoStore.PutCrossSigningKey(ctx, user, usage, key) })
+	return s.write(ctx, func(ctx context.Context) error {
+		before, err := s.GetCrossSigningKeys(ctx, user)
+		if err == nil {
+			err = s.SQLCryptoStore.PutCrossSigningKey(ctx, user, usage, key)
+		}
+		if err != nil {
+			return err
+		}
+		return s.dropIfTrusted(ctx, user, before[usage].Key != key)
+	})
 }
 
 func (s *keyStore) ResetMasterKeyTOFU(ctx context.Context, user id.UserID, key id.Ed25519) error {
@@ -301,14 +311,23 @@ func (s *keyStore) ResetMasterKeyTOFU(ctx context.Context, user id.UserID, key i
 
 func (s *keyStore) PutSignature(ctx context.Context, signed id.UserID, signedKey id.Ed25519, signer id.UserID, signerKey id.Ed25519, signature string) error {
 	return s.write(ctx, func(ctx context.Context) error {
-		return s.SQLCryptoStore.PutSignature(ctx, signed, signedKey, signer, signerKey, signature)
+		before, err := s.IsKeySignedBy(ctx, signed, signedKey, signer, signerKey)
+		if err == nil {
+			err = s.SQLCryptoStore.PutSignature(ctx, signed, signedKey, signer, signerKey, signature)
+		}
+		if err != nil {
+			return err
+		}
+		return s.dropIfTrusted(ctx, signed, !before)
 	})
 }
 
 func (s *keyStore) DropSignaturesByKey(ctx context.Context, user id.UserID, key id.Ed25519) (n int64, err error) {
 	err = s.write(ctx, func(ctx context.Context) error {
-		n, err = s.SQLCryptoStore.DropSignaturesByKey(ctx, user, key)
-		return err
+		if n, err = s.SQLCryptoStore.DropSignaturesByKey(ctx, user, key); err != nil {
+			return err
+		}
+		return s.dropIfTrusted(ctx, user, n > 0)
 	})
 	return n, err
 }

@@ -39,6 +39,8 @@ type machine struct {
 	// olm is for what moves the account or Olm sessions: to-device messages, sharing, uploads.
 	olm chan struct{} // holds one while it is taken
 
+	whole sync.Map // rooms whose key all have, as far as is known: true by [id.RoomID]
+
 	mu     sync.Mutex
 	loaded *loaded
 }

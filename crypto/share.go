@@ -58,7 +58,7 @@ func (c *Crypto) shareOnce(ctx context.Context, m *machine, room id.RoomID) erro
 		if err := l.ShareGroupSession(ctx, room, users); err != nil {
 			return err
 		}
-		return c.noteShort(ctx, l, m.account()+" "+string(room), users)
+		return c.noteShort(ctx, m, l, room, users)
 	})
 }
 

@@ -48,6 +48,36 @@ func TestShare_DeviceThatHadNoKeyLeft_ReadsOnceItHasSome(t *testing.T) {
 	}
 }
 
+func TestShare_RestartWhileADeviceHasNoKey_GetsOneAllTheSame(t *testing.T) {
+	w := newWorld(t)
+	w.with(func(*crypto.Options) {})
+	ghost := w.ghost("ann")
+	w.no(w.crypto.Prepare(t.Context(), ghost))
+	room := w.room(ghost)
+	for range 50 {
+		w.claim(w.alice.ID(), w.alice.DeviceID()) // by somebody else
+	}
+	first := w.session(ghost, room)
+	w.no(w.alice.olm.ShareKeys(t.Context(), 0))
+	w.session(ghost, w.room(ghost)) // so that there is a way to her device, by which she was not given the key of the first room
+	w.with(func(*crypto.Options) {}) // as after a restart
+	crypto.GiveAgainAfter(w.crypto, 200*time.Millisecond)
+	for n := 0; w.session(ghost, room) == first; n++ {
+		if n == 50 { // at 100 messages there would be another key anyway
+			t.Fatal("after a restart nobody knows that the device was left out")
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	for range 3 {
+		w.session(ghost, room)
+	}
+	last := w.session(ghost, room)
+	w.alice.sync(room)
+	if got, err := w.alice.olm.CryptoStore.GetGroupSession(t.Context(), room, last); got == nil {
+		t.Errorf("the device has no key: %v", err)
+	}
+}
+
 func TestShare_DeviceThatNeverHasAKey_CostsTheRoomFewKeys(t *testing.T) {
 	w := newWorld(t)
 	w.with(func(*crypto.Options) {})

@@ -11,10 +11,13 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"maunium.net/go/mautrix"
 	"maunium.net/go/mautrix/crypto"
 	"maunium.net/go/mautrix/id"
 
 	trestle "github.com/trestle-bridge/trestle/crypto"
+	"github.com/trestle-bridge/trestle/store"
+	"github.com/trestle-bridge/trestle/store/storetest"
 )
 
 // meanwhile has something happen once between a homeserver's answer to a request of the ghost's and its arrival.
@@ -128,6 +131,55 @@ func TestShare_DeviceThatIsSignedLater_GetsAKey(t *testing.T) {
 	var got *crypto.InboundGroupSession
 	if got, _ = w.alice.olm.CryptoStore.GetGroupSession(t.Context(), room, after); got == nil {
 		t.Error("the device that was signed meanwhile has no key")
+	}
+}
+
+// What is learnt of a device's trust and that the room keys go are one commit: here the second cannot be written.
+func TestShare_LearnsOfASignatureAndCannotDropTheKeys_LearnsNothing(t *testing.T) {
+	w := newWorldOn(t, storetest.Open(t, storetest.SQLite(t), store.Options{}))
+	ghost := w.ghost("ann")
+	w.with(func(o *trestle.Options) { o.Receive, o.Send = trestle.TrustCrossSigned, trestle.TrustCrossSigned })
+	w.no(w.crypto.Prepare(t.Context(), ghost))
+	room := w.room(ghost)
+	first := w.session(ghost, room)
+	w.alice.signs()
+	w.settle()
+	restore := trigger(t, w.store, "DELETE", "crypto_megolm_outbound_session", `SELECT RAISE(ABORT, 'no room')`)
+	if _, err := w.seal(ghost, room, "x"); err == nil {
+		t.Fatal("the keys could be dropped, and this shows nothing")
+	}
+	restore()
+	w.with(func(o *trestle.Options) { o.Receive, o.Send = trestle.TrustCrossSigned, trestle.TrustCrossSigned }) // as after a restart
+	if w.session(ghost, room) == first {
+		t.Error("the key is still in use that the signed device has not got")
+	}
+}
+
+func TestShare_DeviceThatIsTrustedNoMore_HasTheKeyNoMore(t *testing.T) {
+	w := newWorld(t)
+	ghost := w.ghost("ann")
+	w.with(func(o *trestle.Options) { o.Receive, o.Send = trestle.TrustCrossSigned, trestle.TrustCrossSigned })
+	w.no(w.crypto.Prepare(t.Context(), ghost))
+	room := w.room(ghost)
+	w.alice.signs()
+	w.settle()
+	reads := func() bool {
+		session := w.session(ghost, room)
+		w.alice.sync(room)
+		got, _ := w.alice.olm.CryptoStore.GetGroupSession(t.Context(), room, session)
+		return got != nil
+	}
+	if !reads() {
+		t.Fatal("the signed device has no key, and this shows nothing")
+	}
+	keys, err := w.alice.olm.GenerateCrossSigningKeys() // which sign no device
+	w.no(err)
+	w.no(w.alice.olm.PublishCrossSigningKeys(t.Context(), keys, func(uia *mautrix.RespUserInteractive) any {
+		return &mautrix.ReqUIAuthLogin{BaseAuthData: mautrix.BaseAuthData{Type: mautrix.AuthTypePassword, Session: uia.Session}, Password: "alice"}
+	}))
+	w.settle()
+	if reads() {
+		t.Error("a device that nobody vouches for any more reads on")
 	}
 }
 

@@ -99,6 +99,7 @@ func (m *machine) judgeAnew(ctx context.Context, l *loaded, user id.UserID, sess
 // askForDevices asks the homeserver for the devices of a user.
 func (m *machine) askForDevices(ctx context.Context, user id.UserID) error {
 	return m.olmWork(ctx, func(ctx context.Context, l *loaded) error {
-		return l.fetch(ctx, []id.UserID{user})
+		_, err := l.FetchKeys(ctx, []id.UserID{user}, true)
+		return err
 	})
 }
