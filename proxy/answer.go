@@ -24,6 +24,7 @@ type exchange struct {
 	status int           // 0: nothing was answered
 	wait   time.Duration // of 429 and 503: when to come back; 0: retryAfter
 	bytes  int64
+	source content       // where the media comes from; nil: it was not opened
 	first  time.Duration // until the first byte of the media; 0: none was sent
 	cut    string        // why the answer was cut short; "": it was not
 	cause  error         // for the log

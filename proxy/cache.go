@@ -45,6 +45,7 @@ type cache struct {
 	recent  *list.List                 // the last one used in front
 	hot     *list.List                 // of those that are open, likewise
 	used    int64
+	oldest  time.Time // no object was fetched before; zero: there is none
 	spools  map[cacheKey]*spool
 	idle    []*spool   // without a reader, the longest first
 	spare   []*os.File // files without a name that wait for their next use
@@ -130,8 +131,27 @@ func (c *cache) scan() error {
 	for _, o := range found {
 		c.insert(o)
 	}
+	c.sweep()
 	c.makeRoom(0)
 	return nil
+}
+
+// sweep deletes what is too old to be given out, also when nobody asks for it any more. It costs nothing while there is no such file.
+func (c *cache) sweep() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := c.now()
+	if c.oldest.IsZero() || now.Sub(c.oldest) < c.age {
+		return
+	}
+	c.oldest = time.Time{}
+	for _, e := range c.objects {
+		if o := e.Value.(*object); now.Sub(o.fetched) >= c.age {
+			c.remove(e, "age")
+		} else if c.oldest.IsZero() || o.fetched.Before(c.oldest) {
+			c.oldest = o.fetched
+		}
+	}
 }
 
 // insert makes an object the last one used, in place of another of its key.
@@ -141,6 +161,9 @@ func (c *cache) insert(o *object) {
 	}
 	c.objects[o.key] = c.recent.PushFront(o)
 	c.used += o.size
+	if c.oldest.IsZero() || o.fetched.Before(c.oldest) {
+		c.oldest = o.fetched
+	}
 	c.measure()
 }
 

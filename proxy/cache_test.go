@@ -229,6 +229,45 @@ func TestProxy20_CacheThatIsFull_LosesTheLeastRecentlyUsed(t *testing.T) {
 	}
 }
 
+func TestProxy20_FileThatNobodyAsksForAgain_LeavesTheDiskInTime(t *testing.T) {
+	dir := cached(t)
+	short := func(c *ServerConfig) { dir(c); c.CacheAge = time.Hour }
+	s := newStage(t, short)
+	s.hs.put("later", "image/png", string(png))
+	link, later := s.link(photo()), s.link(mediaOf("later", "image/png", ""))
+	wantStatus(t, s.get(link), 200)
+	settled(s.server.cache)
+	left := func(want int) (partial []string) {
+		t.Helper()
+		var whole []string
+		for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+			if whole, partial = cacheFiles(t, s.server.cache.dir); len(whole) == want {
+				return partial
+			}
+		}
+		t.Fatalf("the disk has %v, want %d files", whole, want)
+		return nil
+	}
+	s.clock.Advance(30 * time.Minute)
+	wantStatus(t, s.get(later), 200)
+	settled(s.server.cache)
+	left(2)
+	s.clock.Advance(30 * time.Minute)
+	left(1)
+	s.server.cache.isEmpty() // the sweep is done with its lock
+	if n := counted(t, s.server.metrics.removed.WithLabelValues("age")); n != 1 {
+		t.Errorf("%v in the metrics", n)
+	}
+	if err := s.server.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s.clock.Advance(time.Hour) // while no process runs
+	s = newStageWith(t, nil, s.signer.Keys(), s.clock, short)
+	if whole, _ := cacheFiles(t, s.server.cache.dir); len(whole) != 0 {
+		t.Errorf("after a restart the disk has %v", whole)
+	}
+}
+
 func TestProxy20_FileTooLargeForTheCache_IsPassedOn(t *testing.T) {
 	s := newStage(t, cached(t), func(c *ServerConfig) { c.CacheSize = 100_000 })
 	s.hs.put("large", "text/plain", strings.Repeat("x", 60_000))

@@ -53,6 +53,7 @@ func (s *Server) openEncrypted(ctx context.Context, x *exchange, t *target, fetc
 	if err != nil {
 		return nil, err
 	}
+	x.source = inner
 	size, _ := inner.about()
 	// Parts are given of what was verified only, and a browser shows bytes as they come.
 	first := size < 0 || size <= s.verifyFirst || mayInline(t.mime) || x.r.Header.Get("Range") != ""
@@ -87,6 +88,15 @@ func (s *Server) openEncrypted(ctx context.Context, x *exchange, t *target, fetc
 		return nil, readFailure(err)
 	}
 	return &decrypted{content: inner, decrypt: decrypt}, nil
+}
+
+// mayOpen tells whether GET would begin with the file rather than with a refusal.
+func (s *Server) mayOpen(t *target) bool {
+	if s.decrypter == nil {
+		return false
+	}
+	want, _, err := s.decrypter.Attachment(t.file)
+	return err == nil && !s.bad.has(t.key, want, s.now())
 }
 
 // markTampered remembers a forgery, so that it is not fetched again for each who asks.

@@ -138,6 +138,15 @@ func TestProxy17_AlteredCiphertext_IsNotServedAtAll(t *testing.T) {
 	}
 }
 
+func TestProxy08_HeadOfAForgery_IsRefusedAsGetIs(t *testing.T) {
+	s := newStoredStage(t, decrypting)
+	link := s.link(s.encrypted("forged", "application/x-unknown", "", png))
+	wantStatus(t, s.do(http.MethodHead, link), 200)
+	s.alter("forged", 100)
+	wantStatus(t, s.get(link), 502)
+	wantStatus(t, s.do(http.MethodHead, link), 502)
+}
+
 func TestProxy17_MediaBadForOneEvent_IsGoodForAnother(t *testing.T) {
 	s := newStoredStage(t, decrypting)
 	good := s.encrypted("secret", "image/png", "photo.png", png)

@@ -18,12 +18,18 @@ type content interface {
 // skipper is content that moves forward without reading.
 type skipper interface{ skip(n int64) error }
 
+// fetching is content that the homeserver sends for this request, and would send again for the next.
+type fetching interface{ fetched() int64 } // bytes so far
+
 var (
 	_ content = (*media)(nil)
 	_ content = (*follower)(nil)
 	_ content = (*cachedFile)(nil)
 	_ skipper = (*follower)(nil)
 	_ skipper = (*cachedFile)(nil)
+
+	_ fetching = (*media)(nil)
+	_ fetching = (*follower)(nil)
 )
 
 // maxSpare is how many files wait for their next use, each of up to maxVerifyFirst bytes.

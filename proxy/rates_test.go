@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -66,6 +67,62 @@ func TestProxy19_OverALimitOfBytes_Is429UntilTheyArePaidOff(t *testing.T) {
 			wantStatus(t, s.get(link), 200)
 		})
 	}
+}
+
+func TestProxy19_WhatTheHomeserverSendsForAFewBytes_CountsAgainstTheLimit(t *testing.T) {
+	body := []byte(strings.Repeat("x", 200<<10))
+	for name, c := range map[string]struct {
+		config func(*ServerConfig)
+		media  func(s *stage) Media
+		then   int
+	}{
+		"fetched again for each": {func(*ServerConfig) {}, func(s *stage) Media {
+			s.hs.put("big", "text/plain", string(body))
+			return mediaOf("big", "text/plain", "")
+		}, 429},
+		"encrypted":         {func(*ServerConfig) {}, func(s *stage) Media { return s.encrypted("big", "application/zip", "", body) }, 429},
+		"kept in the cache": {cached(t), func(s *stage) Media { return s.encrypted("big", "text/plain", "", body) }, 206},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newStoredStage(t, decrypting, rates(func(r *Rates) { r.Reader.Bytes = 100 << 10 }), c.config)
+			link := s.link(c.media(s))
+			resp := s.get(link, "Range", "bytes=-1")
+			wantStatus(t, resp, 206)
+			if got := bodyOf(t, resp); got != "x" {
+				t.Errorf("%d bytes", len(got))
+			}
+			wantStatus(t, s.get(link, "Range", "bytes=-1"), c.then)
+		})
+	}
+}
+
+func TestProxy19_ReaderWhoLeavesBeforeAFileIsVerified_HasHadWhatWasFetched(t *testing.T) {
+	s := newStoredStage(t, decrypting, rates(func(r *Rates) { r.Reader.Bytes = 100 << 10 }))
+	link := s.link(s.encrypted("big", "image/png", "", make([]byte, 300<<10)))
+	ctx, leave := context.WithCancel(t.Context())
+	s.hs.answerWith(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Length", fmt.Sprint(300<<10))
+		w.Write(make([]byte, 200<<10))
+		w.(http.Flusher).Flush()
+		for key := keyOf("example.org", "big", ""); ; time.Sleep(time.Millisecond) {
+			s.server.cache.mu.Lock()
+			sp := s.server.cache.spools[key]
+			s.server.cache.mu.Unlock()
+			sp.mu.Lock()
+			there := sp.written == 200<<10
+			sp.mu.Unlock()
+			if there {
+				break
+			}
+		}
+		leave()
+		<-r.Context().Done()
+	})
+	func() {
+		defer func() { _ = recover() }() // the answer of a reader who has gone is aborted
+		s.server.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, link, nil).WithContext(ctx))
+	}()
+	wantStatus(t, s.get(link), 429)
 }
 
 func TestProxy19_OthersThanTheOneOverHisLimit_AreServed(t *testing.T) {

@@ -211,6 +211,16 @@ func (f *follower) about() (int64, string) {
 	return f.spool.header.size, f.spool.header.contentType
 }
 
+// fetched counts the file for each reader where the next one would have it fetched again.
+func (f *follower) fetched() int64 {
+	if f.cache.keep {
+		return 0
+	}
+	f.spool.mu.Lock()
+	defer f.spool.mu.Unlock()
+	return f.spool.written
+}
+
 // whole waits for all of the file and returns its SHA-256. It is not woken at each piece, as who reads is.
 func (f *follower) whole() (sum [sha256.Size]byte, err error) {
 	select {

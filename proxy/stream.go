@@ -43,6 +43,7 @@ func (s *Server) serve(ctx context.Context, x *exchange, t *target) {
 
 	ctx, end := s.follow(ctx, x, t)
 	defer end()
+	defer s.settleBytes(x, t)
 	buffer := chunks.Get().(*[]byte)
 	defer chunks.Put(buffer)
 	m, head, size, err := s.begin(ctx, x, t, *buffer)
@@ -126,6 +127,9 @@ func (s *Server) begin(ctx context.Context, x *exchange, t *target, buffer []byt
 	if err != nil {
 		return nil, nil, 0, err
 	}
+	if t.file == nil {
+		x.source = m
+	}
 	if f, ok := m.(*cachedFile); ok { // the rest is sent from where it is
 		return f, f.head, f.size, nil
 	}
@@ -187,7 +191,7 @@ func (s *Server) maxAge(t *target) int64 {
 // headers opens the media for its length and type only; nil when its bytes are needed for that, or an error hangs on them: an answer to HEAD has no
 // body that would say which endpoint the homeserver knows.
 func (s *Server) headers(ctx context.Context, t *target) content {
-	if t.file != nil && s.decrypter == nil || t.size != nil || needsBytes(t.mime) {
+	if t.size != nil || needsBytes(t.mime) || t.file != nil && !s.mayOpen(t) {
 		return nil
 	}
 	m := s.cache.peek(ctx, t.key)
@@ -232,6 +236,14 @@ func (s *Server) sent(x *exchange, t *target, n int64) {
 	s.meters.spend(x, t, n)
 	if x.first == 0 && n > 0 {
 		x.first = max(time.Since(x.began), 1)
+	}
+}
+
+// settleBytes counts what the homeserver sent and the reader did not get: a range at the end of a file costs all of it where nothing is kept, and so does
+// an encrypted file whose reader leaves before it was verified. Without that a few bytes to the reader could have the homeserver send any number.
+func (s *Server) settleBytes(x *exchange, t *target) {
+	if f, ok := x.source.(fetching); ok {
+		s.meters.spend(x, t, max(f.fetched()-x.bytes, 0))
 	}
 }
 

@@ -73,6 +73,7 @@ type media struct {
 	end         context.CancelFunc
 	watch       *watchdog
 	left        int64 // bytes until the size limit is passed
+	pulled      int64 // bytes that came
 }
 
 // open asks for media. method is GET or HEAD.
@@ -211,6 +212,9 @@ func (u *upstream) accept(resp *http.Response) (*media, error) {
 	}
 	switch code := resp.StatusCode; {
 	case code == http.StatusOK:
+	case (code == http.StatusUnauthorized || code == http.StatusForbidden) && resp.Request.Header.Get("Authorization") == "":
+		// It was never shown the token. A signature of a media store is often for GET alone, so HEAD ends here.
+		return fail(http.StatusBadGateway, "where the homeserver redirects to refuses the media: status %d", code)
 	case code == http.StatusUnauthorized || code == http.StatusForbidden:
 		u.denied()
 		return fail(http.StatusBadGateway, "the homeserver refuses the token: status %d", code)
@@ -251,6 +255,7 @@ func (m *media) Read(p []byte) (int, error) {
 	m.watch.start()
 	n, err := m.body.Read(p)
 	m.watch.stop()
+	m.pulled += int64(n)
 	if m.left -= int64(n); m.left < 0 {
 		return 0, errTooLong
 	}
@@ -263,6 +268,8 @@ func (m *media) Read(p []byte) (int, error) {
 }
 
 func (m *media) about() (int64, string) { return m.size, m.contentType }
+
+func (m *media) fetched() int64 { return m.pulled }
 
 func (m *media) Close() error {
 	m.end()

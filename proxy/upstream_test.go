@@ -187,6 +187,35 @@ func TestProxy10_Redirect_TokenGoesNowhere(t *testing.T) {
 	}
 }
 
+func TestProxy10_Redirect_RefusedByTheOtherHost_IsNoAlarmAboutTheToken(t *testing.T) {
+	s := newStage(t, func(c *ServerConfig) { c.RedirectNetworks = loopback; c.RedirectHTTP = true })
+	other := cdn(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodHead || r.URL.Path == "/never" { // as a media store answers whose signature is for GET
+			w.WriteHeader(http.StatusForbidden)
+			return
+		}
+		w.Header().Set("Content-Type", "application/x-unknown")
+		w.Write(png)
+	})
+	path := "/file"
+	s.hs.answerWith(func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, other.URL+path, http.StatusTemporaryRedirect)
+	})
+	link := s.link(mediaOf("photo", "application/x-unknown", ""))
+	wantStatus(t, s.do(http.MethodHead, link), 200)
+	wantStatus(t, s.get(link), 200)
+	path = "/never"
+	wantStatus(t, s.get(link), 502)
+	if n := counted(t, s.server.metrics.denied); n != 0 {
+		t.Errorf("%v alarms", n)
+	}
+	s.hs.answerWith(func(w http.ResponseWriter, r *http.Request) { matrixError(w, http.StatusForbidden, "M_FORBIDDEN") })
+	wantStatus(t, s.get(link), 502)
+	if n := counted(t, s.server.metrics.denied); n != 1 {
+		t.Errorf("of the homeserver's own refusal: %v alarms", n)
+	}
+}
+
 func TestProxy10_Redirect_PrivateAddress_IsRefusedWhenDialled(t *testing.T) {
 	s := newStage(t, func(c *ServerConfig) { c.RedirectHTTP = true })
 	other := cdn(t, func(w http.ResponseWriter, r *http.Request) { w.Write(png) })

@@ -58,7 +58,7 @@ func (s *Server) cut(r *store.MediaRevocation) {
 
 func (s *Server) startWatching() {
 	s.watching, s.stopWatching = context.WithCancel(context.Background())
-	if s.links == nil && s.keys.source == nil {
+	if s.links == nil && s.keys.source == nil && !s.cache.keep {
 		return
 	}
 	// What was revoked while no process ran may be in the cache.
@@ -73,6 +73,7 @@ func (s *Server) startWatching() {
 				err = s.obey(s.watching, &seen)
 			}
 			s.memo.forget()
+			s.cache.sweep()
 			if s.watching.Err() != nil {
 				return
 			}
