@@ -40,7 +40,7 @@ type Crypto struct {
 
 	prepared sync.Map // deviceKey: what Prepare has seen to in this process
 	claims   claims
-	mends    seldom // sessions and one-time keys that were mended
+	mends    *mends
 	requests seldom // keys and devices that were asked for
 	witness  witness
 	shorts   sync.Map // by machine and room, as rooms: short
@@ -62,7 +62,7 @@ func New(ctx context.Context, o Options) (*Crypto, error) {
 		return nil, fmt.Errorf("set up encryption: %w", err)
 	}
 	c := &Crypto{
-		store: o.Store, epoch: o.Store.Epoch(), as: o.AS, log: o.Log, opts: o, keys: keys,
+		store: o.Store, epoch: o.Store.Epoch(), as: o.AS, log: o.Log, opts: o, keys: keys, mends: newMends(),
 		machines: map[deviceKey]*machine{}, shortAgain: usualShortAgain, quit: make(chan struct{}),
 	}
 	if err := c.tryPickleKey(ctx); err != nil {

@@ -61,6 +61,51 @@ func (c *Claims) Take(devices []id.IdentityKey, now time.Time) time.Duration {
 }
 func (c *Claims) Kept() int { return len(c.c.buckets) }
 
+// Mended waits until nothing is mended.
+func (c *Crypto) Mended() {
+	for len(c.mends.turns) > 0 {
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// Repaired has a user's device take its one-time keys as replaced just now.
+func (c *Crypto) Repaired(ctx context.Context, user id.UserID) {
+	m, release, err := c.useOf(ctx, user)
+	if err != nil {
+		panic(err)
+	}
+	defer release()
+	err = m.olmWork(ctx, func(ctx context.Context, l *loaded) error {
+		_, err := mayRepair(ctx, l.store, time.Now())
+		return err
+	})
+	if err != nil {
+		panic(err)
+	}
+}
+
+// MayRepair is mayRepair with secrets of a test's.
+var MayRepair = mayRepair
+
+const (
+	RepairEvery  = repairEvery
+	RepairSeldom = repairSeldom
+)
+
+// Backoff is a backoff.
+type Backoff struct{ b backoff }
+
+func NewBackoff(first, most time.Duration) *Backoff {
+	return &Backoff{backoff{first: first, most: most}}
+}
+
+func (b *Backoff) May(name string, now time.Time) bool { return b.b.may(name, now) }
+
+// NewPace is a pace.
+func NewPace(atOnce float64, every time.Duration) func(now time.Time) bool {
+	return (&pace{atOnce: atOnce, every: every}).may
+}
+
 // Spoil changes the account of a user's device behind everybody's back.
 func (c *Crypto) Spoil(ctx context.Context, user id.UserID, spoil func(a *account.Account)) error {
 	m, release, err := c.useOf(ctx, user)
