@@ -131,6 +131,15 @@ func galleryFiles(content *event.MessageEventContent, decoded *event.Event, edit
 
 // addGallery describes several files and makes a page of them.
 func (b *Bridge) addGallery(ctx context.Context, msg *Message, content *event.MessageEventContent, files []proxy.Media, page proxy.Page) error {
+	var good []proxy.Media // one bad file must not hide the others
+	for i := range files {
+		if b.signer != nil && b.signer.Check(files[i]) == nil {
+			good = append(good, files[i])
+		}
+	}
+	if len(good) > 0 {
+		files = good
+	}
 	msg.Kind, msg.Media = KindGallery, &Media{Files: len(files)}
 	if content.MsgType == event.MsgBeeperGallery {
 		msg.Text, msg.HTML = content.BeeperGalleryCaption, content.BeeperGalleryCaptionHTML
@@ -149,14 +158,13 @@ func (b *Bridge) addGallery(ctx context.Context, msg *Message, content *event.Me
 	if b.signer == nil {
 		return nil
 	}
+	if len(good) == 0 {
+		msg.Text, msg.HTML = joinWords(msg.Text, "(the files have no valid addresses, or no valid keys)"), ""
+		return nil
+	}
 	var err error
 	page.Text, page.Files = msg.Text, files
-	msg.Media.URL, err = b.signer.Page(ctx, page)
-	switch {
-	case errors.Is(err, proxy.ErrBadMedia), errors.Is(err, proxy.ErrEncrypted):
-		msg.Text, msg.HTML = joinWords(msg.Text, "(one of the files has no valid address, or no valid keys)"), ""
-		return nil
-	case err != nil:
+	if msg.Media.URL, err = b.signer.Page(ctx, page); err != nil {
 		return fmt.Errorf("making the page of %s: %w", msg.ID, err)
 	}
 	return nil

@@ -95,7 +95,12 @@ func TestProxy21_GalleriesOfEveryKind_AreOnePage(t *testing.T) {
 		"itemtype": "m.image", "body": "two.png", "file": c.sealed(photo),
 		"info": map[string]any{"mimetype": "image/png", "size": len(photo), "thumbnail_file": c.sealed(picture(t, 9, 9)), "thumbnail_info": map[string]any{"mimetype": "image/png"}},
 	}
-	items := []any{plain, sealed, map[string]any{"itemtype": "m.image", "body": "bad.png", "url": "nonsense"}, "nonsense"}
+	keyless := c.sealed(photo)
+	keyless["iv"] = "none"
+	bad := func(name, key string, value any) any {
+		return map[string]any{"itemtype": "m.image", "body": name, key: value}
+	}
+	items := []any{plain, bad("bad.png", "url", "nonsense"), bad("grammar.png", "url", "mxc://hs.test/a.b"), bad("keyless.png", "file", keyless), sealed, "nonsense"}
 	for _, content := range []map[string]any{
 		{"msgtype": "m.gallery", "body": "my cats", "itemtypes": items},
 		{"msgtype": "dm.filament.gallery", "body": "my cats", "itemtypes": items},
@@ -129,6 +134,14 @@ func TestProxy21_GalleriesOfEveryKind_AreOnePage(t *testing.T) {
 			c.becomes(got.Media.URL, http.StatusGone)
 			c.becomes(base+small[0][1], http.StatusGone)
 		}
+	}
+}
+
+func TestProxy21_GalleryOfFilesThatNobodyCanOpen_SaysSo(t *testing.T) {
+	c := newCrossing(t)
+	_, got := c.next(map[string]any{"msgtype": "m.gallery", "body": "my cats", "itemtypes": []any{map[string]any{"itemtype": "m.image", "body": "a.png", "url": "mxc://hs.test/a.b"}}})
+	if got.Kind != bridge.KindGallery || got.Media.URL != "" || got.Media.Name != "1 file" || got.Text != "my cats (the files have no valid addresses, or no valid keys)" {
+		t.Errorf("the network got %+v %+v", got, got.Media)
 	}
 }
 

@@ -109,6 +109,12 @@ func (s *Signer) record(m Media, expires time.Time) (store.Media, error) {
 	}, err
 }
 
+// Check says why there can be no link to media; nil: there can. The errors are [ErrEncrypted] and [ErrBadMedia].
+func (s *Signer) Check(m Media) error {
+	_, err := s.record(m, time.Time{})
+	return err
+}
+
 // Again makes a new short link to what a record leads to, with a lifetime of its own, whatever became of the old one. A message that was redacted
 // gets none: [ErrRedacted]. A record that is gone is store.ErrNotFound, and so is a page whose time was over: nothing is kept of it.
 func (s *Signer) Again(ctx context.Context, record int64) (string, error) {
