@@ -52,7 +52,11 @@ func (m *machine) open(ctx context.Context, ev *appservice.Event) (*event.Event,
 		*o = opening{}
 		// A refusal is no error of the job: others that share the commit need not run again.
 		opened, refusal = l.DecryptMegolmEvent(context.WithValue(ctx, openingKey{}, o), decoded)
-		return nil
+		if o.session == nil {
+			return nil
+		}
+		// Also when it is refused now: it may be read later.
+		return tx.RenewRoomKey(m.account(), string(o.session.ID()), o.session.ReceivedAt)
 	})
 	if err == nil {
 		err = openError(refusal)

@@ -19,9 +19,16 @@ const (
 	keepOlmHashes = 90 * day
 )
 
-// Prune deletes what is older than Options.Retention says. The store does it by itself a minute after the start
-// and every hour.
+// Prune deletes what is older than Options.Retention says, and keys that are of no more use. The store does it by itself a minute after the start
+// and every hour, the keys every day.
 func (s *Store) Prune(ctx context.Context) error {
+	if err := s.pruneOld(ctx); err != nil {
+		return err
+	}
+	return s.pruneKeys(ctx)
+}
+
+func (s *Store) pruneOld(ctx context.Context) error {
 	now, keep := s.opts.Now(), s.opts.Retention
 	for _, p := range []struct {
 		what, query string
@@ -57,14 +64,18 @@ func (s *Store) Prune(ctx context.Context) error {
 func (s *Store) pruneHourly() {
 	due := time.NewTimer(pruneFirst)
 	defer due.Stop()
-	for {
+	for n := time.Duration(0); ; n++ {
 		select {
 		case <-due.C:
 		case <-s.closing:
 			return
 		}
 		due.Reset(pruneEvery)
-		if err := s.Prune(context.Background()); err != nil && !errors.Is(err, ErrClosed) {
+		prune := s.pruneOld
+		if n%(pruneKeysEvery/pruneEvery) == 0 {
+			prune = s.Prune
+		}
+		if err := prune(context.Background()); err != nil && !errors.Is(err, ErrClosed) {
 			s.opts.Log.Warn().Err(err).Msg("Retention was not enforced; it is tried again in an hour")
 		}
 	}

@@ -45,7 +45,7 @@ func Commit(tb testing.TB, s *store.Store, job func(tx *store.Tx) error) {
 
 // Run runs the suite. uri gives a fresh, empty database each time it is called.
 func Run(t *testing.T, uri func(tb testing.TB) string) {
-	for _, group := range [][]check{inboxChecks, progressChecks, writerChecks, recordChecks, mediaChecks, letterChecks, replayChecks, parkedChecks, retentionChecks, metricChecks, foreignChecks} {
+	for _, group := range [][]check{inboxChecks, progressChecks, writerChecks, recordChecks, mediaChecks, letterChecks, replayChecks, parkedChecks, retentionChecks, keyRetentionChecks, metricChecks, foreignChecks} {
 		for _, c := range group {
 			t.Run(c.name, func(t *testing.T) { c.run(t, &database{uri: uri(t)}) })
 		}

@@ -1,0 +1,167 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"regexp"
+	"time"
+)
+
+const (
+	// pruneKeysEvery is how often keys are swept: what is read for that has no index.
+	pruneKeysEvery = day
+	// keepRoomKeys is how long a room key from others is kept since it came or was last used, to within renewRoomKeys. Clients change keys every week, rooms may
+	// say otherwise, and a message is delivered late that a homeserver held back.
+	keepRoomKeys = 365 * day
+	// keepOwnRoomKeys is the same for keys that the bridge has made: nobody reads with them here, and whoever has the ghost's account may ask for them.
+	keepOwnRoomKeys = 30 * day
+	// renewRoomKeys is how old a key may seem that is in use.
+	renewRoomKeys = 30 * day
+	// keepOlmSessions is how long an Olm session is kept without use with a device that there is not, or not any more.
+	keepOlmSessions = 30 * day
+	// pruneKeysMost bounds one sweep: the rest is for the next.
+	pruneKeysMost = 20_000
+)
+
+// RenewRoomKey keeps a room key that was used now, of which it is known when it came or was last renewed.
+func (tx *Tx) RenewRoomKey(account, session string, since time.Time) error {
+	if tx.now().Sub(since) < renewRoomKeys {
+		return nil
+	}
+	_, err := tx.exec(`UPDATE crypto_megolm_inbound_session SET received_at = $1 WHERE account_id = $2 AND session_id = $3`, tx.now().UTC(), account, session)
+	return doing(err, "renewing a room key")
+}
+
+// pruneKeys deletes keys that are of no more use. No key goes that could open what waits: it looks at parked events and dead letters, and does not delete
+// room keys of others while the inbox has not been worked off.
+func (s *Store) pruneKeys(ctx context.Context) error {
+	now := s.opts.Now().UTC()
+	// mautrix notes to whom a key was given, for whoever asks for it again. The bridge gives none again that it does not use any more.
+	err := s.pruneBatches(ctx, `DELETE FROM crypto_megolm_outbound_session_shared WHERE (user_id, identity_key, session_id) IN
+		(SELECT user_id, identity_key, session_id FROM crypto_megolm_outbound_session_shared WHERE session_id NOT IN
+			(SELECT session_id FROM crypto_megolm_outbound_session) LIMIT $1)`, pruneBatch)
+	if err != nil {
+		return doing(err, "deleting notes of who was given a room key")
+	}
+	err = s.pruneBatches(ctx, `DELETE FROM crypto_olm_session WHERE (account_id, session_id) IN
+		(SELECT account_id, session_id FROM crypto_olm_session WHERE created_at < $2 AND last_decrypted < $2 AND last_encrypted < $2 AND sender_key NOT IN
+			(SELECT identity_key FROM crypto_device WHERE deleted = false) LIMIT $1)`, pruneBatch, now.Add(-keepOlmSessions))
+	if err != nil {
+		return doing(err, "deleting Olm sessions with devices that are gone")
+	}
+	return doing(s.pruneRoomKeys(ctx, now), "deleting old room keys")
+}
+
+func (s *Store) pruneBatches(ctx context.Context, query string, args ...any) error {
+	for n := int64(pruneBatch); n == pruneBatch; {
+		err := s.Commit(ctx, s.epoch, func(tx *Tx) (err error) {
+			n, err = tx.exec(query, args...)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// oldRoomKey is one that may go.
+type oldRoomKey struct{ account, session string }
+
+func (s *Store) pruneRoomKeys(ctx context.Context, now time.Time) error {
+	// Those that a device of the bridge has made; what it sends with now is kept with it.
+	own, err := s.oldRoomKeys(ctx, now.Add(-keepOwnRoomKeys), `sender_key IN
+		(SELECT d.identity_key FROM crypto_device d JOIN crypto_account a ON a.account_id = d.user_id || '/' || d.device_id) AND session_id NOT IN
+		(SELECT session_id FROM crypto_megolm_outbound_session)`)
+	if err != nil {
+		return err
+	}
+	if err := s.deleteRoomKeys(ctx, own, now.Add(-keepOwnRoomKeys)); err != nil {
+		return err
+	}
+	waits, err := s.Depth(ctx)
+	if err != nil || !waits.OldestInbox.IsZero() && now.Sub(waits.OldestInbox) > time.Minute {
+		return err
+	}
+	old, err := s.oldRoomKeys(ctx, now.Add(-keepRoomKeys), `session_id NOT IN (SELECT session FROM parked)`)
+	if err != nil || len(old) == 0 {
+		return err
+	}
+	if old, err = s.notInLetters(ctx, old); err != nil {
+		return err
+	}
+	return s.deleteRoomKeys(ctx, old, now.Add(-keepRoomKeys))
+}
+
+func (s *Store) oldRoomKeys(ctx context.Context, before time.Time, which string) (old []oldRoomKey, err error) {
+	err = s.each(ctx, func(rows *sql.Rows) error {
+		var key oldRoomKey
+		err := rows.Scan(text{&key.account}, text{&key.session})
+		old = append(old, key)
+		return err
+	}, `SELECT account_id, session_id FROM crypto_megolm_inbound_session WHERE received_at < $1 AND `+which+` LIMIT $2`, before, pruneKeysMost)
+	return old, err
+}
+
+// sessionID is what can be one in JSON. In that the slash may be written in two ways.
+var sessionID = regexp.MustCompile(`[A-Za-z0-9+/]{43}`)
+
+// notInLetters leaves those keys that no dead letter names: an administrator may want it read yet.
+func (s *Store) notInLetters(ctx context.Context, old []oldRoomKey) (out []oldRoomKey, err error) {
+	named := map[string]bool{}
+	for _, key := range old {
+		named[key.session] = false
+	}
+	for after := int64(0); ; {
+		letters, err := s.DeadLetters(ctx, LetterQuery{After: after, Limit: 100, Bodies: true})
+		if err != nil {
+			return nil, err
+		}
+		for _, letter := range letters {
+			after = letter.ID
+			body := bytes.ReplaceAll(letter.Body, []byte(`\/`), []byte(`/`))
+			for _, session := range sessionID.FindAll(body, -1) {
+				if _, ok := named[string(session)]; ok {
+					named[string(session)] = true
+				}
+			}
+		}
+		if len(letters) == 0 {
+			break
+		}
+	}
+	for _, key := range old {
+		if !named[key.session] {
+			out = append(out, key)
+		}
+	}
+	return out, nil
+}
+
+// deleteRoomKeys deletes keys unless they came again or are waited for meanwhile, and with the last copy of each what tells its messages from repetitions: what
+// cannot be read cannot be repeated.
+func (s *Store) deleteRoomKeys(ctx context.Context, old []oldRoomKey, before time.Time) error {
+	for len(old) > 0 {
+		batch := old[:min(len(old), pruneBatch/10)]
+		old = old[len(batch):]
+		err := s.Commit(ctx, s.epoch, func(tx *Tx) error {
+			for _, key := range batch {
+				n, err := tx.exec(`DELETE FROM crypto_megolm_inbound_session WHERE account_id = $1 AND session_id = $2 AND received_at < $3 AND NOT EXISTS
+					(SELECT 1 FROM parked WHERE session = $2)`, key.account, key.session, before)
+				if err == nil && n > 0 {
+					_, err = tx.exec(`DELETE FROM crypto_message_index WHERE session_id = $1 AND NOT EXISTS
+						(SELECT 1 FROM crypto_account a CROSS JOIN crypto_megolm_inbound_session s WHERE s.account_id = a.account_id AND s.session_id = $1)`, key.session)
+				}
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,158 @@
+package storetest
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"go.mau.fi/util/dbutil"
+
+	"github.com/trestle-bridge/trestle/store"
+)
+
+// longID makes a name as long as that of a key, with what is in one.
+func longID(name string) string { return name + strings.Repeat("+", 42-len(name)) + "/" }
+
+// keyNames are what is left in a table.
+func keyNames(t *testing.T, f *dbutil.Database, query string) (out []string) {
+	t.Helper()
+	rows, err := f.Query(ctx(), query)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var name string
+		if err := rows.Scan(&name); err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, strings.TrimRight(name, "+/ "))
+	}
+	return out
+}
+
+const (
+	putRoomKey = `INSERT INTO crypto_megolm_inbound_session (account_id, session_id, sender_key, room_id, session, received_at) VALUES ($1, $2, $3, '!r', $4, $5)`
+	putIndex   = `INSERT INTO crypto_message_index (session_id, "index", event_id, timestamp) VALUES ($1, $2, '$e', 1)`
+	putSending = `INSERT INTO crypto_megolm_outbound_session (account_id, room_id, session_id, session, shared, max_messages, message_count, max_age, created_at, last_used)
+		VALUES ($1, $2, $3, $4, true, 1, 1, 1, $5, $5)`
+	putGiven   = `INSERT INTO crypto_megolm_outbound_session_shared (user_id, identity_key, session_id) VALUES ($1, $2, $3)`
+	putOlm     = `INSERT INTO crypto_olm_session (account_id, session_id, sender_key, session, created_at, last_decrypted, last_encrypted) VALUES ('@bot:x/D', $1, $2, $3, $4, $5, $4)`
+	putADevice = `INSERT INTO crypto_device (user_id, device_id, identity_key, signing_key, trust, deleted, name) VALUES ($1, $2, $3, 'k', 0, $4, '')`
+	roomKeys   = `SELECT session_id FROM crypto_megolm_inbound_session ORDER BY session_id`
+	indexes    = `SELECT DISTINCT session_id FROM crypto_message_index ORDER BY session_id`
+	given      = `SELECT session_id FROM crypto_megolm_outbound_session_shared ORDER BY session_id`
+	olms       = `SELECT session_id FROM crypto_olm_session ORDER BY session_id`
+	ago        = 24 * time.Hour
+)
+
+func putAll(t *testing.T, s *store.Store, f *dbutil.Database, rows ...[]any) {
+	t.Helper()
+	Commit(t, s, func(tx *store.Tx) (err error) {
+		for _, row := range rows {
+			_, e := f.Exec(tx.Context(ctx()), row[0].(string), row[1:]...)
+			err = errors.Join(err, e)
+		}
+		return err
+	})
+}
+
+var keyRetentionChecks = []check{
+	{"Prune_RoomKeys_GoAYearAfterTheirLastUseAndNeverWhileSomethingWaitsForThem", func(t *testing.T, db *database) {
+		s := db.open(t)
+		f := foreignDB(t, s)
+		old, young, pickle := start.Add(-366*ago), start.Add(-364*ago), []byte("pickled")
+		rows := [][]any{{putAccount, "@bot:x/D", "D", pickle}, {putAccount, "@ann:x/D", "D", pickle}}
+		for n, name := range []string{"aold", "byoung", "cparked", "dletter", "eslashed", "frenewed", "gtwo"} {
+			at := old
+			if name == "byoung" {
+				at = young
+			}
+			rows = append(rows, []any{putRoomKey, "@bot:x/D", longID(name), "other", pickle, at})
+			for m := range 3 {
+				rows = append(rows, []any{putIndex, longID(name), 10*n + m})
+			}
+		}
+		rows = append(rows, []any{putRoomKey, "@ann:x/D", longID("gtwo"), "other", pickle, young}) // another device has it, too
+		putAll(t, s, f, rows...)
+		park(t, s, "!r", longID("cparked"), start.Add(time.Hour), "$1")
+		bury(t, s, &store.DeadLetter{Kind: "pdu", Body: []byte(`{"content":{"session_id":"` + longID("dletter") + `"}}`)},
+			&store.DeadLetter{Kind: "pdu", Body: []byte(`{"content":{"session_id":"` + strings.ReplaceAll(longID("eslashed"), "/", `\/`) + `"}}`)})
+		Commit(t, s, func(tx *store.Tx) error { return tx.RenewRoomKey("@bot:x/D", longID("frenewed"), old) })
+		shut(t, s)
+		db.now = start.Add(2 * time.Minute)
+		s = db.open(t)
+		f = foreignDB(t, s)
+		lanes := ingest(t, s, transaction(pdu("!a", "$waits"))) // perhaps it needs one
+		shut(t, s)
+		db.now = start.Add(10 * time.Minute)
+		s = db.open(t)
+		f = foreignDB(t, s)
+		for _, want := range []string{"[aold byoung cparked dletter eslashed frenewed gtwo gtwo]", "[byoung cparked dletter eslashed frenewed gtwo]"} {
+			if err := s.Prune(ctx()); err != nil {
+				t.Fatal(err)
+			}
+			expect(t, "room keys", fmt.Sprint(keyNames(t, f, roomKeys)), want)
+			expect(t, "indexes", fmt.Sprint(keyNames(t, f, indexes)), strings.Replace(want, "gtwo gtwo", "gtwo", 1))
+			if len(lanes) > 0 {
+				Commit(t, s, func(tx *store.Tx) error { return tx.Finish("!a", lanes[0].Refs[0]) })
+				lanes = nil
+			}
+		}
+	}},
+	{"Prune_RoomKeysOfTheBridgesOwn_GoAfterAMonthUnlessTheyAreInUse", func(t *testing.T, db *database) {
+		s := db.open(t)
+		f := foreignDB(t, s)
+		pickle := []byte("pickled")
+		putAll(t, s, f, []any{putAccount, "@ann:x/D", "D", pickle}, []any{putADevice, "@ann:x", "D", "annskey", false},
+			[]any{putRoomKey, "@bot:x/D", longID("aown"), "annskey", pickle, start.Add(-31 * ago)},
+			[]any{putRoomKey, "@ann:x/D", longID("aown"), "annskey", pickle, start.Add(-31 * ago)},
+			[]any{putRoomKey, "@bot:x/D", longID("bownyoung"), "annskey", pickle, start.Add(-29 * ago)},
+			[]any{putRoomKey, "@bot:x/D", longID("cinuse"), "annskey", pickle, start.Add(-31 * ago)},
+			[]any{putSending, "@ann:x/D", "!r", longID("cinuse"), pickle, start.Add(-31 * ago)},
+			[]any{putRoomKey, "@bot:x/D", longID("dothers"), "other", pickle, start.Add(-31 * ago)},
+			[]any{putGiven, "@bob:x", "bobskey", longID("aown")}, []any{putGiven, "@bob:x", "bobskey", longID("cinuse")})
+		if err := s.Prune(ctx()); err != nil {
+			t.Fatal(err)
+		}
+		expect(t, "room keys", fmt.Sprint(keyNames(t, f, roomKeys)), "[bownyoung cinuse dothers]")
+		expect(t, "notes of who has them", fmt.Sprint(keyNames(t, f, given)), "[cinuse]")
+	}},
+	{"Prune_OlmSessions_GoWithTheirDevices", func(t *testing.T, db *database) {
+		s := db.open(t)
+		f := foreignDB(t, s)
+		pickle, long, short := []byte("pickled"), start.Add(-31*ago), start.Add(-29*ago)
+		putAll(t, s, f, []any{putADevice, "@bob:x", "HERE", "here", false}, []any{putADevice, "@bob:x", "GONE", "gone", true},
+			[]any{putOlm, "agone", "gone", pickle, long, long}, []any{putOlm, "bgoneinuse", "gone", pickle, long, short},
+			[]any{putOlm, "chere", "here", pickle, long, long}, []any{putOlm, "dnever", "never", pickle, long, long}, []any{putOlm, "eneveryoung", "never", pickle, short, short})
+		if err := s.Prune(ctx()); err != nil {
+			t.Fatal(err)
+		}
+		expect(t, "sessions", fmt.Sprint(keyNames(t, f, olms)), "[bgoneinuse chere eneveryoung]")
+	}},
+	{"RenewRoomKey_ThatIsYoung_WritesNothing", func(t *testing.T, db *database) {
+		s := db.open(t)
+		f := foreignDB(t, s)
+		for _, age := range []time.Duration{29 * ago, 31 * ago} {
+			name := longID(fmt.Sprint(int(age/ago), "d"))
+			putAll(t, s, f, []any{putRoomKey, "@bot:x/D", name, "other", []byte("pickled"), start.Add(-age)})
+			Commit(t, s, func(tx *store.Tx) error { return tx.RenewRoomKey("@bot:x/D", name, start.Add(-age)) })
+		}
+		var renewed []string
+		rows, err := f.Query(ctx(), `SELECT session_id FROM crypto_megolm_inbound_session WHERE received_at >= $1`, start.Add(-time.Hour))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var name string
+			if err := rows.Scan(&name); err != nil {
+				t.Fatal(err)
+			}
+			renewed = append(renewed, name[:3])
+		}
+		expect(t, "renewed", fmt.Sprint(renewed), "[31d]")
+	}},
+}
