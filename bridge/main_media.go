@@ -22,7 +22,7 @@ func mediaSubcommands() []subcommand {
 	return []subcommand{
 		{name: "list", help: "the links there are", flags: (*program).mediaList},
 		{name: "revoke", args: "ID…", help: "end links; or by -room, -event, -sender, -mxc; -all -yes: every one", flags: (*program).mediaRevoke},
-		{name: "sign", args: "ID…", help: "make and print new links to the same files", flags: (*program).mediaSign},
+		{name: "sign", args: "ID…", help: "make and print new links to the same files; of those that work, print them", flags: (*program).mediaSign},
 		{name: "keys", help: "list, rotate or retire the keys that sign links", below: mediaKeySubcommands()},
 	}
 }
@@ -282,7 +282,11 @@ func (p *program) mediaSign(f *flag.FlagSet) func() int {
 					ids = append(ids, m.ID)
 				}
 			}
+			worked := 0
 			for _, n := range ids {
+				if m, err := v.Media(ctx, n); err == nil && linkState(m, time.Now()) == "live" {
+					worked++
+				}
 				link, err := signer.Again(ctx, n)
 				switch {
 				case errors.Is(err, store.ErrNotFound):
@@ -296,6 +300,9 @@ func (p *program) mediaSign(f *flag.FlagSet) func() int {
 				default:
 					fmt.Fprintf(p.stdout, "%d %s\n", n, link)
 				}
+			}
+			if worked > 0 {
+				fmt.Fprintf(p.stderr, "%s worked before and got no other; to replace a link, revoke it first\n", count(worked, "link"))
 			}
 			return status, nil
 		})

@@ -84,10 +84,17 @@ func TestMedia_LinksBesideARunningBridge_AreListedRevokedAndMadeAgain(t *testing
 		if token := strings.Split(link, "/")[4]; strings.Contains(table, token) {
 			c.Error("the list has the links themselves")
 		}
+		if out := c.media(0, "sign", fmt.Sprint(listed.ID)); !strings.Contains(out, strings.Split(link, "/")[4]) || !strings.Contains(out, "1 link worked before") {
+			c.Errorf("of a link that works: %s", out)
+		}
 		c.media(0, "revoke", fmt.Sprint(listed.ID))
 		c.answers(link, http.StatusGone)
 		c.answers(other, http.StatusOK)
-		again := regexp.MustCompile(`http\S+`).FindString(c.media(0, "sign", fmt.Sprint(listed.ID)))
+		out := c.media(0, "sign", fmt.Sprint(listed.ID))
+		if strings.Contains(out, "worked before") {
+			c.Errorf("of a link that was revoked: %s", out)
+		}
+		again := regexp.MustCompile(`http\S+`).FindString(out)
 		c.answers(again, http.StatusOK)
 		c.answers(link, http.StatusGone)
 		for _, by := range [][]string{{"-room", string(c.room)}, {"-sender", string(c.alice.ID())}, {"-event", first}, {"-all", "-yes"}} {

@@ -244,7 +244,10 @@ func (s *Server) finish(x *exchange) {
 	case purposeSelfContained:
 		entry.Str("media", "mxc://"+c.server+"/"+c.mediaID).Uint8("key", c.key)
 	default:
-		entry.Int64("record", c.record).Str("size", c.purpose.thumbnail().variant()).Uint8("key", c.key)
+		entry.Int64("record", c.record).Uint8("key", c.key)
+		if z := c.purpose.thumbnail(); z != nil {
+			entry.Str("thumbnail", z.segment)
+		}
 	}
 	if x.cut != "" {
 		entry.Str("cut", x.cut)

@@ -115,8 +115,8 @@ func (s *Signer) Check(m Media) error {
 	return err
 }
 
-// Again makes a new short link to what a record leads to, with a lifetime of its own, whatever became of the old one. A message that was redacted
-// gets none: [ErrRedacted]. A record that is gone is store.ErrNotFound, and so is a page whose time was over: nothing is kept of it.
+// Again gives a short link to what a record leads to, whatever became of the old one: one that still works, as long as it does, or else a new one
+// with a lifetime of its own. A message that was redacted gets none: [ErrRedacted]. A record that is gone is store.ErrNotFound, and so is a page whose time was over: nothing is kept of it.
 func (s *Signer) Again(ctx context.Context, record int64) (string, error) {
 	if s.store == nil {
 		return "", ErrNoStore
