@@ -87,6 +87,38 @@ func (c *claims) left(device id.IdentityKey, now time.Time) float64 {
 	return min(b.left+float64(now.Sub(b.at))/float64(claimsEvery), claimsAtOnce)
 }
 
+// remember fills the buckets with what was claimed at those times, oldest first, by a process before this one.
+func (c *claims) remember(device id.IdentityKey, at time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.buckets == nil {
+		c.buckets = make(map[id.IdentityKey]bucket)
+	}
+	c.buckets[device] = bucket{left: max(c.left(device, at)-1, 0), at: at}
+}
+
+// rememberClaims has the buckets go on where they were when the process ended: one that ends again and again must not drain a device. A key that was claimed
+// has become an Olm session, which is in the store. It is a look at all of them, for the start.
+func (c *Crypto) rememberClaims(ctx context.Context) error {
+	now := time.Now()
+	rows, err := c.keys.Query(ctx, `SELECT sender_key, created_at FROM crypto_olm_session WHERE created_at > $1 ORDER BY created_at`, now.Add(-claimsAtOnce*claimsEvery))
+	if err != nil {
+		return fmt.Errorf("read which one-time keys were claimed: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var device id.IdentityKey
+		var at time.Time
+		if err := rows.Scan(&device, &at); err != nil {
+			return fmt.Errorf("read which one-time keys were claimed: %w", err)
+		}
+		if !at.After(now) { // or the clock was put back
+			c.claims.remember(device, at)
+		}
+	}
+	return rows.Err()
+}
+
 // beforeShare makes sure before a room key is shared that the devices that get it are known, and that those with which there is no Olm session yet may be
 // asked for a one-time key now: an error is one of [appservice.LaterIn], and of [ErrClaims]. It runs under the room's lock and the Olm lock.
 func (c *Crypto) beforeShare(ctx context.Context, _ *machine, l *loaded, room id.RoomID, users []id.UserID) error {

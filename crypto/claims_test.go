@@ -52,6 +52,33 @@ func TestClaims_FiveHundredGhosts_DrainNobody(t *testing.T) {
 	}
 }
 
+func TestClaims_ProcessThatEndsAgainAndAgain_DrainsNobody(t *testing.T) {
+	w := newWorld(t)
+	w.with(func(*crypto.Options) {})
+	const starts, each = 6, 8
+	var names []id.UserID
+	for n := range starts * each {
+		names = append(names, w.ghost(fmt.Sprintf("g%d", n)))
+	}
+	room := w.room(names...)
+	for _, ghost := range names {
+		w.no(w.crypto.Prepare(t.Context(), ghost))
+	}
+	before, began := w.requests("/keys/claim"), time.Now()
+	for n := range starts {
+		w.with(func(*crypto.Options) {})
+		for _, ghost := range names[n*each : (n+1)*each] {
+			if _, err := w.seal(ghost, room, "x"); err != nil && !errors.Is(err, crypto.ErrClaims) {
+				t.Fatal(err)
+			}
+		}
+	}
+	most := crypto.ClaimsAtOnce + int(time.Since(began)/crypto.ClaimsEvery) + 1
+	if n := w.requests("/keys/claim") - before; n > most || n < crypto.ClaimsAtOnce-1 || most >= starts*each {
+		t.Errorf("%d claims in %d starts, and %d are as many as one process may make", n, starts, most)
+	}
+}
+
 func TestClaims_Bucket_FillsWithTime(t *testing.T) {
 	var c crypto.Claims
 	now := time.Now()

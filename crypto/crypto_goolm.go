@@ -68,6 +68,9 @@ func New(ctx context.Context, o Options) (*Crypto, error) {
 	if err := c.tryPickleKey(ctx); err != nil {
 		return nil, fmt.Errorf("set up encryption: %w", err)
 	}
+	if err := c.rememberClaims(ctx); err != nil {
+		return nil, fmt.Errorf("set up encryption: %w", err)
+	}
 	c.syncs = newSyncer(c)
 	// What the homeserver told of devices while the bridge was away is lost.
 	if err := c.doubtDevices(ctx); err != nil {
