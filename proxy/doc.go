@@ -27,7 +27,7 @@
 //
 // A request is served on the goroutine net/http gives it; without a cache it owns its upstream request, and ends it before it returns. With one, and for
 // encrypted media, each fetch has a goroutine that owns the upstream request and fills a file that requests follow, and one that hashes it; [Server.Close] ends them. [Server.Serve]
-// owns the listener's goroutine, and returns when all are done. A watcher reads keys and revocations twice a second from [NewServer] to [Server.Close]. A
+// owns the listener's goroutine, and returns when all are done. A watcher reads keys and revocations, and sweeps the cache, twice a second from [NewServer] to [Server.Close]. A
 // [Signer] and a [KeyRing] have no goroutine.
 // All exported methods may be called from several goroutines at once.
 package proxy

@@ -111,6 +111,28 @@ func TestProxy02_MAC_ShortLinkAndSelfContainedLink_HaveDifferentMACs(t *testing.
 	}
 }
 
+// Others let the length of the MAC be configured, down to nothing.
+func TestProxy02_MAC_CutOrLonger_IsRefused(t *testing.T) {
+	s, stored := newStage(t), newStoredStage(t)
+	link, short := s.link(photo()), stored.link(photo())
+	at := strings.Index(link, "&mac=") + len("&mac=")
+	sum, err := tokenEncoding.DecodeString(link[at:])
+	if err != nil || len(sum) != 16 {
+		t.Fatalf("the MAC has %d bytes: %v", len(sum), err)
+	}
+	token, err := tokenEncoding.DecodeString(short[3:37])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range []int{0, 1, 8, 15, 17, 32} {
+		wantStatus(t, s.get(link[:at]+tokenEncoding.EncodeToString(append(sum, make([]byte, 16)...)[:n])), 404)
+		wantStatus(t, stored.get("/m/"+tokenEncoding.EncodeToString(append(token, make([]byte, 16)...)[:9+n])+"/photo.png"), 404)
+	}
+	wantStatus(t, s.get(link[:at-len("&mac=")]), 404)
+	wantStatus(t, s.get(link), 200)
+	wantStatus(t, stored.get(short), 200)
+}
+
 func TestProxy01_Token_HasExactly34Characters(t *testing.T) {
 	for _, record := range []int64{1, 77, 1<<63 - 1} {
 		token := formatToken(255, record, mac{0xff, 15: 0xff})
