@@ -317,3 +317,14 @@ type Problem struct {
 	Text string // what is wrong
 	Mend string // what to write instead
 }
+
+// LoginMaker is a Network on which Matrix users can have logins of their own, which they make by the command `login` in a room: what they write then leaves
+// through the Session of their login, and through the relay's while that is offline. Without it the relay speaks for everybody.
+//
+// Several Sessions may then see one channel. What comes with the network's ID is taken in once, whichever delivers it; a network without IDs has to have
+// one of them deliver what both see. What a login says itself is not to be delivered. The relay's login is opened first and closed last.
+type LoginMaker interface {
+	// MakeLogin gives what [Login].Data keeps, from what the user wrote after the command, and the logins that there are. The words of its error are for
+	// the user.
+	MakeLogin(user id.UserID, words []string, there []*Login) (json.RawMessage, error)
+}

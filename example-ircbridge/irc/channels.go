@@ -81,6 +81,28 @@ func (ch *channel) remove(folded string) bool {
 	return known
 }
 
+// list is who is in it, without us.
+func (ch *channel) list(l *link) *bridge.Members {
+	users := make([]bridge.RemoteUser, 0, len(ch.members))
+	for _, nick := range ch.members {
+		users = append(users, l.remote(nick))
+	}
+	return &bridge.Members{Users: users}
+}
+
+// goes tells the others that the session is about to be out of a channel. barred: the channel does not want it. The caller holds the lock, and hands over.
+func (s *session) goes(ch *channel, barred bool) (handOver bool) {
+	return s.crew.leaves(s, ch.name, ch.catching, barred)
+}
+
+// goes is that, and hands over when the lock is free.
+func (l *link) goes(ch *channel, barred bool) {
+	if l.session.goes(ch, barred) {
+		c, name := l.session.crew, ch.name
+		l.after = append(l.after, func() { c.handOver(name) })
+	}
+}
+
 // JoinChannel implements [bridge.ChannelJoiner]. When it fails, for a channel that the session was never in and that nobody
 // has written to, it is as if it had not been called.
 func (s *session) JoinChannel(ctx context.Context, name string) error {

@@ -21,10 +21,8 @@ func (n *Network) CheckConnection(ctx context.Context) error {
 	config := *n.Config().(*Config)
 	config.Nick = fallbackNick(config.Nick, 3, 0)
 	probe := &probe{said: make(chan error, 1), log: zerolog.Nop()}
-	s, err := n.open(ctx, config, probe)
-	if err != nil {
-		return err
-	}
+	s := n.open(config, &bridge.Login{ID: bridge.RelayLogin}, probe, newCrew(newOutlet(probe)))
+	var err error
 	select {
 	case err = <-probe.said:
 	case <-ctx.Done():

@@ -37,11 +37,16 @@ func (l *link) compose(target string, msg *bridge.Message, page string) (parts [
 		command = "NOTICE"
 	}
 	name := senderName(msg.Sender, c.NoPing)
-	before := "<" + name + "> "
-	if msg.Kind == bridge.KindEmote {
+	before, behind := "<"+name+"> ", ""
+	switch {
+	case !l.session.relays() && msg.Kind == bridge.KindEmote:
+		before, behind = "\x01ACTION ", "\x01"
+	case !l.session.relays(): // everybody sees who speaks
+		before = ""
+	case msg.Kind == bridge.KindEmote:
 		before = "* " + name + " "
 	}
-	room := l.room(command, target) - len(before)
+	room := l.room(command, target) - len(before) - len(behind)
 	if room < leastRoom {
 		return nil, 0, bridge.Permanent(fmt.Errorf("a line to %s has room for %d bytes of text only", target, max(room, 0)))
 	}
@@ -73,7 +78,7 @@ func (l *link) compose(target string, msg *bridge.Message, page string) (parts [
 		lines, hidden = c.shorten(lines, page, room)
 	}
 	for _, text := range lines {
-		parts = append(parts, part{command: command, text: before + text})
+		parts = append(parts, part{command: command, text: before + text + behind})
 	}
 	if msg.ReplyTo != nil && msg.ReplyTo.RemoteID != "" && l.caps["message-tags"] {
 		parts[0].tags = map[string]string{}

@@ -31,6 +31,7 @@ type Config struct {
 	Icon       string            `yaml:"icon"`
 	SASL       SASL              `yaml:"sasl"`
 	Keys       map[string]string `yaml:"keys"`
+	Logins     int               `yaml:"logins"`
 	Membership string            `yaml:"membership"`
 	Delivery   string            `yaml:"delivery"`
 	History    int               `yaml:"history"`
@@ -156,6 +157,9 @@ func (c *Config) problems() []bridge.Problem {
 	}
 	if c.Delivery != DeliveryAtMostOnce && c.Delivery != DeliveryAtLeastOnce {
 		say("delivery", `write "at_most_once" or "at_least_once"`, "%q is not known", c.Delivery)
+	}
+	if c.Logins < 0 || c.Logins > 10_000 {
+		say("logins", "write a number from 0 to 10000", "%d people are out of range", c.Logins)
 	}
 	if c.History < 0 || c.History > 100_000 {
 		say("history", "write a number from 0 to 100000", "%d messages are out of range", c.History)

@@ -1,4 +1,5 @@
-// Package irc is the IRC network of the bridge: a client in relay mode, in which one bot speaks for everybody on Matrix.
+// Package irc is the IRC network of the bridge: a client in relay mode, in which one bot speaks for everybody on Matrix but those who have a connection of
+// their own.
 //
 // [NewNetwork] is all that a program needs:
 //
@@ -26,10 +27,17 @@
 // says when that is over. SendMarked has a message marked when it has its place in the bucket against flooding, and not
 // before: what still waits there has not left, whatever happens.
 //
+// # Several sessions in one channel
+//
+// Each line of a channel is delivered once: one of the sessions in it is elected to receive (crew.go), and when it goes another one delivers what it had not,
+// without a gap and in order. What was said while none was there is fetched from the network's history, where there is one, and else lost. Two servers of a
+// network that are split show each other's people nothing: then it is the receiver's side that is delivered. A channel that the relay was kicked from is
+// received by nobody.
+//
 // # Goroutines
 //
-// For each session: one that connects, and while connected is the only reader of the link; one that delivers to the Sink,
-// in order; and one that writes, which lives only while something waits to be written. The reader runs the handlers under
+// For all sessions of a network, one that delivers to the Sink, in order. For each session: one that connects, and while connected is the only reader of the
+// link; and one that writes, which lives only while something waits to be written. The reader runs the handlers under
 // the session's lock and never waits for the writer; it does wait for the deliverer when 256 events wait for it, so that
 // TCP holds the network back. A message is marked on the goroutine that sends it: the writer puts the line aside until it
 // may go, and answers PINGs meanwhile. A read deadline finds a link that says nothing; a timer for each line under way

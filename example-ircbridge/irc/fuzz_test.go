@@ -30,6 +30,8 @@ func FuzzHandle(f *testing.F) {
 		config := testConfig("x:1")
 		s := &session{config: *config, ctx: t.Context(), joinWait: time.Hour, channels: map[string]*channel{}, typing: map[string]time.Time{}}
 		s.out = &outlet{sink: newSink(), events: make(chan func(context.Context), 64)}
+		s.login, s.crew = bridge.RelayLogin, newCrew(s.out)
+		s.crew.enters(s, "#c")
 		l := &link{
 			session: s, conn: there, queue: newQueue(there, config, &s.running), caps: map[string]bool{"message-tags": true},
 			support: newISupport(), batches: map[string]string{}, nick: "bridge", ready: true,

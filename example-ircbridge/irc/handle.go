@@ -66,6 +66,7 @@ func init() {
 func (l *link) handle(m *ircmsg.Message) {
 	h, ok := handlers[m.Command]
 	switch {
+	case ok && len(m.Params) >= h.params && l.ofOurs(m):
 	case ok && len(m.Params) >= h.params:
 		h.run(l, m)
 	case !ok && len(m.Command) == 3 && strings.IndexByte("459", m.Command[0]) >= 0:

@@ -209,7 +209,7 @@ func (l *link) fetch(ch *channel, reference string, left int) {
 
 // tellAgain delivers a message of the past. One without an ID cannot be told from one that was taken in.
 func (l *link) tellAgain(ch *channel, m *ircmsg.Message) {
-	if _, id := m.GetTag("msgid"); id == "" || m.Nick() == "" || l.isOurs(m.Nick()) || l.fold(m.Params[0]) != l.fold(ch.name) {
+	if _, id := m.GetTag("msgid"); id == "" || m.Nick() == "" || l.isOurs(m.Nick()) || l.wasOurs(m) || l.fold(m.Params[0]) != l.fold(ch.name) {
 		return
 	}
 	if in, ok := l.incoming(ch, m); ok {

@@ -82,7 +82,7 @@ func (l *link) handleTagmsg(m *ircmsg.Message) {
 		return
 	}
 	ch := l.in(m.Params[0])
-	if ch == nil || nick == "" {
+	if ch == nil || nick == "" || !l.session.crew.receives(l.session, ch.name) {
 		return
 	}
 	for _, name := range [...]string{"+typing", "+draft/typing"} {

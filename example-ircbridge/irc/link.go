@@ -64,11 +64,19 @@ func (s *session) live() error {
 	if ready {
 		s.hadHistory = l.hasHistory()
 	}
+	s.crew.lost(s)
+	var orphans []string
 	for _, ch := range s.channels {
+		if s.goes(ch, false) {
+			orphans = append(orphans, ch.name)
+		}
 		ch.unlink()
 	}
 	s.mu.Unlock()
 	close(l.ended)
+	for _, name := range orphans {
+		s.crew.handOver(name)
+	}
 	switch {
 	case refusal != nil:
 		return refusal
@@ -144,11 +152,14 @@ func (l *link) deliver(m *ircmsg.Message, in bridge.Incoming) {
 			in.Time = at
 		}
 	}
-	if ch := l.session.channels[l.fold(in.Channel)]; ch != nil && ch.catching {
+	ch := l.session.channels[l.fold(in.Channel)]
+	switch {
+	case ch == nil || !l.session.crew.sees(l.session, ch.name, sightOf(&in)):
+	case ch.catching:
 		l.hold(ch, in)
-		return
+	default:
+		l.pass(in)
 	}
-	l.pass(in)
 }
 
 // unlock frees the session's lock, and does what was to be done without it.
@@ -193,7 +204,9 @@ func shown(nick string) string {
 // learn takes our prefix as others see it from a message of our own.
 func (l *link) learn(m *ircmsg.Message) {
 	if nuh, err := m.NUH(); err == nil && nuh.User != "" && nuh.Host != "" && l.isMe(nuh.Name) {
-		l.nick, l.user, l.host = nuh.Name, nuh.User, nuh.Host
+		if l.nick, l.user, l.host = nuh.Name, nuh.User, nuh.Host; l.ready {
+			l.session.crew.bears(l.session, l.fold(l.nick), l.user, l.host)
+		}
 	}
 }
 

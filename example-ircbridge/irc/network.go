@@ -19,6 +19,7 @@ type Network struct {
 
 	mu     sync.Mutex
 	config *Config
+	crew   *crew // of the sessions since the relay's was opened
 }
 
 var (
@@ -26,6 +27,7 @@ var (
 	_ bridge.Configurable     = (*Network)(nil)
 	_ bridge.ChannelValidator = (*Network)(nil)
 	_ bridge.ConfigExampler   = (*Network)(nil)
+	_ bridge.LoginMaker       = (*Network)(nil)
 )
 
 // NewNetwork returns the IRC network. The version is the bridge's.
@@ -52,16 +54,20 @@ func (n *Network) ExampleConfig() string { return ExampleConfig }
 // Validate implements [bridge.Configurable].
 func (n *Network) Validate() []bridge.Problem { return n.Config().(*Config).problems() }
 
-// Open implements [bridge.Network]. The only login is the relay's.
-func (n *Network) Open(ctx context.Context, login *bridge.Login, sink bridge.Sink) (bridge.Session, error) {
+// Open implements [bridge.Network]. The relay's login is opened first, and closed last.
+func (n *Network) Open(_ context.Context, login *bridge.Login, sink bridge.Sink) (bridge.Session, error) {
 	if login.ID != bridge.RelayLogin {
-		return nil, fmt.Errorf("opening login %q: IRC has the relay login alone", login.ID)
+		return n.openLogin(login, sink)
 	}
 	if problems := n.Validate(); len(problems) > 0 {
 		p := problems[0]
 		return nil, fmt.Errorf("network.%s: %s; %s", p.Path, p.Text, p.Mend)
 	}
-	return n.open(ctx, *n.Config().(*Config), sink)
+	s := n.open(*n.Config().(*Config), login, sink, newCrew(newOutlet(sink)))
+	n.mu.Lock()
+	n.crew = s.crew
+	n.mu.Unlock()
+	return s, nil
 }
 
 // Channel implements [bridge.ChannelValidator]. The canonical name has the letters A to Z in lower case and nothing else

@@ -15,17 +15,20 @@ import (
 type outlet struct {
 	sink    bridge.Sink
 	events  chan func(ctx context.Context)
-	stop    context.CancelFunc
 	ctx     context.Context
-	waiting atomic.Int64 // deliveries in events, and the one under way
-	running sync.WaitGroup
+	stop    context.CancelFunc
+	waiting atomic.Int64   // deliveries in events, and the one under way
+	running sync.WaitGroup // the goroutine
 	closing sync.Once
+	shares  bool          // the goroutine is another outlet's
+	given   chan struct{} // of a share: closed when what it still wants to add is given up
+	giving  sync.Once
 }
 
 const outletSize = 256
 
 func newOutlet(sink bridge.Sink) *outlet {
-	o := &outlet{sink: sink, events: make(chan func(context.Context), outletSize)}
+	o := &outlet{sink: sink, events: make(chan func(context.Context), outletSize), given: make(chan struct{})}
 	o.ctx, o.stop = context.WithCancel(context.Background())
 	o.running.Go(func() {
 		defer o.stop()
@@ -36,20 +39,44 @@ func newOutlet(sink bridge.Sink) *outlet {
 	return o
 }
 
+// share gives an outlet for another sink, in order with what goes through this one. It must be done with when this one closes.
+func (o *outlet) share(sink bridge.Sink) *outlet {
+	return &outlet{sink: sink, events: o.events, ctx: o.ctx, shares: true, given: make(chan struct{})}
+}
+
 // close lets the goroutine end when everything is delivered. Nothing may be added after it.
-func (o *outlet) close() { o.closing.Do(func() { close(o.events) }) }
+func (o *outlet) close() {
+	if !o.shares {
+		o.closing.Do(func() { close(o.events) })
+	}
+}
 
 // abandon gives up what is not delivered yet, and says how much that is.
 func (o *outlet) abandon() int {
 	left := int(o.waiting.Load())
-	o.stop()
+	o.giving.Do(func() { close(o.given) })
+	if !o.shares {
+		o.stop()
+	}
 	return left
+}
+
+// add waits for room.
+func (o *outlet) add(event func(ctx context.Context)) {
+	if !o.shares {
+		o.events <- event
+		return
+	}
+	select {
+	case o.events <- event:
+	case <-o.given:
+	}
 }
 
 // deliver hands an event to the Sink until the Sink has it.
 func (o *outlet) deliver(in *bridge.Incoming) {
 	o.waiting.Add(1)
-	o.events <- func(ctx context.Context) {
+	o.add(func(ctx context.Context) {
 		defer o.waiting.Add(-1)
 		wait := backoff{first: 100 * time.Millisecond, max: 30 * time.Second}
 		for ctx.Err() == nil {
@@ -64,15 +91,15 @@ func (o *outlet) deliver(in *bridge.Incoming) {
 				timer.Stop()
 			}
 		}
-	}
+	})
 }
 
 func (o *outlet) warn(channel, text string) {
-	o.events <- func(context.Context) { o.sink.Warn(channel, text) }
+	o.add(func(context.Context) { o.sink.Warn(channel, text) })
 }
 
 func (o *outlet) online() {
-	o.events <- func(context.Context) { o.sink.Online() }
+	o.add(func(context.Context) { o.sink.Online() })
 }
 
 // typing may be lost: it never waits.

@@ -27,7 +27,9 @@ func (l *link) handleJoin(m *ircmsg.Message) {
 		ch.again.reset()
 		ch.decide(nil)
 		l.session.log().Info().Msg("Joined " + ch.name)
-		l.catchUp(ch)
+		if l.session.crew.enters(l.session, ch.name) {
+			l.catchUp(ch)
+		}
 		l.online()
 		return
 	}
@@ -45,6 +47,7 @@ func (l *link) handlePart(m *ircmsg.Message) {
 	}
 	if l.isMe(nick) {
 		asked := ch.parting
+		l.goes(ch, ch.wanted && !asked)
 		ch.left()
 		switch {
 		case !ch.wanted:
@@ -81,10 +84,14 @@ func (l *link) handleKick(m *ircmsg.Message) {
 		reason = readable(m.Params[2])
 	}
 	if !l.isMe(victim) {
+		if who := l.session.crew.whose(l.fold(victim), "", ""); who != nil {
+			l.seesOurs(name, who, false)
+		}
 		l.leave(m, ch, victim, bridge.Leave{Reason: reason, By: shown(by)})
 		return
 	}
 	by = shown(by)
+	l.goes(ch, true)
 	ch.left()
 	ch.decide(bridge.Permanent(errors.New("the bridge was kicked")))
 	ch.kicked = "kicked by " + by
@@ -111,6 +118,7 @@ func (l *link) handleNick(m *ircmsg.Message) {
 	if l.isMe(from) {
 		l.learn(m)
 		l.nick = to
+		l.session.crew.bears(l.session, l.fold(to), l.user, l.host)
 		return
 	}
 	for _, ch := range l.session.channels {
@@ -132,7 +140,7 @@ func (l *link) handleNames(m *ircmsg.Message) {
 	}
 	for _, name := range strings.Fields(m.Params[3]) {
 		nick, _, _ := strings.Cut(strings.TrimLeft(name, l.support.prefixes), "!")
-		if nick != "" && !l.isMe(nick) {
+		if nick != "" && !l.isMe(nick) && !l.isColleague(nick) {
 			ch.listing[l.fold(nick)] = nick
 		}
 	}
@@ -144,11 +152,7 @@ func (l *link) handleNamesEnd(m *ircmsg.Message) {
 		return
 	}
 	ch.members, ch.listing = ch.listing, nil
-	users := make([]bridge.RemoteUser, 0, len(ch.members))
-	for _, nick := range ch.members {
-		users = append(users, l.remote(nick))
-	}
-	l.deliver(m, bridge.Incoming{Channel: ch.name, Members: &bridge.Members{Users: users}})
+	l.deliver(m, bridge.Incoming{Channel: ch.name, Members: ch.list(l)})
 }
 
 // handleTopic is TOPIC: somebody changed it. Our own changes come from Matrix.

@@ -222,8 +222,9 @@ func (l *link) handleMOTD(*ircmsg.Message) {
 	l.ready = true
 	s.rekey(l.support.mapping)
 	s.link, s.wasLinked = l, true
+	s.crew.bears(s, l.fold(l.nick), l.user, l.host)
 	s.log().Info().Msg("Connected to " + s.config.host() + " as " + l.nick)
-	if l.support.botMode != "" {
+	if l.support.botMode != "" && s.relays() {
 		l.send("MODE", l.nick, "+"+l.support.botMode)
 	}
 	if !l.joinAll() {

@@ -15,11 +15,13 @@ import (
 	"github.com/trestle-bridge/trestle/example-ircbridge/casemap"
 )
 
-// session is the relay bot's connection to the network, through any number of links.
+// session is the relay bot's connection to the network, or a Matrix user's own, through any number of links.
 type session struct {
 	config  Config
 	version string
 	dial    func(context.Context, *Config) (net.Conn, error)
+	login   string // its ID
+	crew    *crew
 	out     *outlet
 	ctx     context.Context // until Close
 	cancel  context.CancelFunc
@@ -57,17 +59,23 @@ var (
 	_ bridge.DoubtSettler     = (*session)(nil)
 )
 
-func (n *Network) open(ctx context.Context, config Config, sink bridge.Sink) (*session, error) {
+func (n *Network) open(config Config, login *bridge.Login, sink bridge.Sink, c *crew) *session {
 	// The session outlives the call that opened it.
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	ctx, cancel := context.WithCancel(context.Background())
 	s := &session{
-		config: config, version: n.version, dial: n.dial, out: newOutlet(sink), ctx: ctx, cancel: cancel,
+		config: config, version: n.version, dial: n.dial, login: login.ID, crew: c, out: c.out, ctx: ctx, cancel: cancel,
 		channels: map[string]*channel{}, progress: map[id.EventID]*delivery{},
 		typing: map[string]time.Time{}, tidings: map[string]*tidings{}, joinWait: joinPatience,
 	}
+	if !s.relays() {
+		s.out = c.out.share(sink)
+	}
 	s.running.Go(s.connect)
-	return s, nil
+	return s
 }
+
+// relays says whether it speaks for everybody, and not for one Matrix user.
+func (s *session) relays() bool { return s.login == bridge.RelayLogin }
 
 // connect makes one link after the other until Close, or until the network does not want it.
 func (s *session) connect() {
@@ -177,7 +185,7 @@ func (s *session) Close(ctx context.Context) error {
 	case <-ended:
 		return nil
 	case <-ctx.Done():
-		left := s.out.abandon()
+		left := s.out.abandon() // of a login, only what it has not handed over
 		<-ended
 		if left > 0 {
 			return fmt.Errorf("closing the IRC session: %d events were not delivered: %w", left, ctx.Err())
