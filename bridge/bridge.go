@@ -44,8 +44,10 @@ type Bridge struct {
 	fresh      freshRows
 	careful    carefulOutbox
 	unanswered *unanswered
-	signer     *proxy.Signer // nil without a media proxy
-	sessions   atomic.Pointer[Session]
+	signer     *proxy.Signer           // nil without a media proxy
+	sessions   atomic.Pointer[Session] // the relay's
+	logins     logins
+	loginMu    sync.Mutex // who makes or ends one
 
 	typing   chan typingNotice
 	typersMu sync.Mutex
@@ -100,7 +102,8 @@ func New(cfg *Config, network Network, log zerolog.Logger) (*Bridge, error) {
 	b := &Bridge{
 		cfg: cfg, network: network, info: info, log: log, command: cfg.Bridge.Command,
 		portals: newPortals(), held: newHeld(), unanswered: newUnanswered(), toNetwork: newUnderWay(), toMatrix: newUnderWay(), typing: make(chan typingNotice, typingQueue), typers: map[id.RoomID][]id.UserID{},
-		told: map[string]time.Time{}, tasks: map[string]bool{}, unmade: map[string]*portal{}, abandoned: map[id.RoomID]string{},
+		logins: logins{of: map[id.UserID]*ownLogin{}},
+		told:   map[string]time.Time{}, tasks: map[string]bool{}, unmade: map[string]*portal{}, abandoned: map[id.RoomID]string{},
 		metrics: newBridgeMetrics(), writeTest: trial{patience: writeTimeout}, now: time.Now,
 		started: time.Now(), ready: make(chan struct{}), failed: make(chan error, 1),
 	}
@@ -239,11 +242,14 @@ func (b *Bridge) start(ctx context.Context, l *listeners) error {
 	}); err != nil {
 		return fmt.Errorf("reading what waits in the outbox: %w", err)
 	}
-	session, err := b.network.Open(b.running, &Login{ID: RelayLogin}, &sink{b})
+	session, err := b.network.Open(b.running, &Login{ID: RelayLogin}, &sink{b: b})
 	if err != nil {
 		return fmt.Errorf("opening the session on %s: %w", b.info.Name, err)
 	}
 	b.sessions.Store(&session)
+	if err := b.openLogins(ctx); err != nil {
+		return err
+	}
 	if err := b.as.Start(b.running); err != nil {
 		return err
 	}
@@ -305,7 +311,7 @@ func (b *Bridge) drain(l *listeners) error {
 		steps = append(steps, b.drainOutbox, b.as.Stop)
 	}
 	if b.sessions.Load() != nil {
-		steps = append(steps, b.session().Close)
+		steps = append(steps, b.closeLogins, b.session().Close)
 	}
 	steps = append(steps, l.shutdown)
 	var errs []error

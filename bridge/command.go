@@ -41,6 +41,8 @@ func init() {
 		{name: "create", args: "CHANNEL", help: "make a room for a channel, and invite you", power: true, run: (*Bridge).commandCreate},
 		{name: "unplumb", help: "disconnect this room from its channel", power: true, run: (*Bridge).commandUnplumb},
 		{name: "retry", args: "[NUMBER]", help: "send again what was not delivered: the message that you answer with this, or a dead letter by its number", run: (*Bridge).commandRetry},
+		{name: "login", args: "[NAME]", help: "have a connection of your own, under this name, where the bridge's administrator lets you", run: (*Bridge).commandLogin},
+		{name: "logout", help: "end it: I speak for you again", run: (*Bridge).commandLogout},
 		{name: "status", help: "what this room is connected to", run: (*Bridge).commandStatus},
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"maunium.net/go/mautrix/id"
 
 	"github.com/trestle-bridge/trestle/appservice"
+	"github.com/trestle-bridge/trestle/store"
 )
 
 // handleMember looks at who comes and goes on Matrix: names are learned, an invitation to the bot is accepted, the rest is
@@ -43,6 +44,12 @@ func (b *Bridge) handleMember(ctx context.Context, ev *appservice.Event) ([]apps
 	case before == event.MembershipJoin && (member.Membership == event.MembershipLeave || member.Membership == event.MembershipBan):
 	default:
 		return nil, nil
+	}
+	if own := b.logins.get(user); own != nil {
+		return []appservice.Effect{func(tx *store.Tx) error { // everybody there sees them come and go
+			tx.AfterCommit(own.wake)
+			return nil
+		}}, nil
 	}
 	teller, ok := b.session().(MembershipSender)
 	if !ok || !b.cfg.Bridge.Membership.ToNetwork {

@@ -16,7 +16,7 @@ import (
 // The life of a Network: [Main] reads the configuration, hands the `network:` section to a Network that is
 // [Configurable], opens one Session for every login (at least the relay login, whose ID is [RelayLogin]), and closes each
 // on shutdown. Everything beyond Network and Session is a small optional interface that the bridge finds by assertion:
-// [Configurable], [ConfigExampler], [ChannelValidator], [Checker] and [Directory] on the Network; [DoubtMarker], [DoubtSettler], [ChannelJoiner],
+// [Configurable], [ConfigExampler], [ChannelValidator], [LoginMaker], [Checker] and [Directory] on the Network; [DoubtMarker], [DoubtSettler], [ChannelJoiner],
 // [TypingSender], [MembershipSender], [TopicSender], [UserFinder] and [Guarantor] on the Session. A network that lacks one degrades in the way that the
 // interface's comment states.
 //
@@ -233,6 +233,17 @@ type Sink interface {
 	Warn(channel, text string)
 }
 
+// LoginMaker is a Network on which Matrix users can have logins of their own, which they make by the command `login` in a room: what they write then leaves
+// through the Session of their login, and through the relay's while that is offline. Without it the relay speaks for everybody.
+//
+// Several Sessions may then see one channel. What comes with the network's ID is taken in once, whichever delivers it; a network without IDs has to have
+// one of them deliver what both see. What a login says itself is not to be delivered. The relay's login is opened first and closed last.
+type LoginMaker interface {
+	// MakeLogin gives what [Login].Data keeps, from what the user wrote after the command, and the logins that there are. The words of its error are for
+	// the user.
+	MakeLogin(user id.UserID, words []string, there []*Login) (json.RawMessage, error)
+}
+
 // Checker is a Network that can try, for the subcommand `check`, whether its part of the configuration works: that the
 // server is there and lets the bridge in. Without it, `check` says that this was not tried.
 type Checker interface {
@@ -316,15 +327,4 @@ type Problem struct {
 	Path string // dotted path below `network:`, list elements by index: "servers.0.address"
 	Text string // what is wrong
 	Mend string // what to write instead
-}
-
-// LoginMaker is a Network on which Matrix users can have logins of their own, which they make by the command `login` in a room: what they write then leaves
-// through the Session of their login, and through the relay's while that is offline. Without it the relay speaks for everybody.
-//
-// Several Sessions may then see one channel. What comes with the network's ID is taken in once, whichever delivers it; a network without IDs has to have
-// one of them deliver what both see. What a login says itself is not to be delivered. The relay's login is opened first and closed last.
-type LoginMaker interface {
-	// MakeLogin gives what [Login].Data keeps, from what the user wrote after the command, and the logins that there are. The words of its error are for
-	// the user.
-	MakeLogin(user id.UserID, words []string, there []*Login) (json.RawMessage, error)
 }

@@ -67,13 +67,19 @@ func (b *Bridge) leaveChannel(ctx context.Context, p *portal) error {
 
 // plumb is the effect that makes a portal last.
 func (b *Bridge) plumb(p *portal) appservice.Effect {
-	return func(tx *store.Tx) error { return tx.PutPortal(p.row()) }
+	return func(tx *store.Tx) error {
+		tx.AfterCommit(b.logins.look)
+		return tx.PutPortal(p.row())
+	}
 }
 
 // unplumb takes a portal away, and its ghosts out of the room.
 func (b *Bridge) unplumb(p *portal) []appservice.Effect {
 	return []appservice.Effect{func(tx *store.Tx) error {
-		tx.AfterCommit(func() { b.portals.remove(p) })
+		tx.AfterCommit(func() {
+			b.portals.remove(p)
+			b.logins.look()
+		})
 		if err := tx.DeletePortal(p.Channel); err != nil && !errors.Is(err, store.ErrNotFound) {
 			return err
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/trestle-bridge/trestle/appservice"
 )
@@ -20,7 +21,19 @@ type DoubtSettler interface {
 
 // settle finds out about a message in doubt. done is false when it is to be sent.
 func (b *Bridge) settle(ctx context.Context, ev *appservice.Event, msg *Message, doubt error) (effects []appservice.Effect, done bool, err error) {
-	settler, ok := b.session().(DoubtSettler)
+	for _, session := range b.speakers(ev.Sender) {
+		if effects, done, err = b.settleBy(ctx, session, ev, msg, doubt); done {
+			break
+		}
+	}
+	return effects, done, err
+}
+
+// loginPatience is how long after the start a message in doubt waits for its sender's own login to come.
+const loginPatience = 2 * time.Minute
+
+func (b *Bridge) settleBy(ctx context.Context, session Session, ev *appservice.Event, msg *Message, doubt error) (effects []appservice.Effect, done bool, err error) {
+	settler, ok := session.(DoubtSettler)
 	if !ok {
 		return b.undecided(doubt)
 	}
@@ -40,7 +53,9 @@ func (b *Bridge) settle(ctx context.Context, ev *appservice.Event, msg *Message,
 		return nil, false, nil
 	case IsInDoubt(err):
 		return b.undecided(doubt)
-	case errors.Is(err, ErrOffline):
+	case session != b.session() && (IsPermanent(err) || errors.Is(err, ErrOffline) && time.Since(b.started) > loginPatience):
+		return b.undecided(doubt) // it may never come again, and others wait behind the message
+	case errors.Is(err, ErrOffline) && session == b.session():
 		b.setOffline(true)
 	}
 	return nil, true, appservice.LaterInDoubt(err)

@@ -43,6 +43,10 @@ func (b *Bridge) tellNetwork(o *outgoing, cause error) {
 
 // Warn shows an operator's problem in a channel's room, or in every room.
 func (s *sink) Warn(channel, text string) {
+	if s.user != "" {
+		s.b.log.Warn().Str("channel", channel).Stringer("user", s.user).Msg(text) // the room has the relay, which speaks for them meanwhile
+		return
+	}
 	s.b.log.Warn().Str("channel", channel).Msg(text)
 	if p := s.b.portals.channel(channel); p != nil {
 		s.b.warnRoom(p, text)
@@ -88,8 +92,10 @@ func (b *Bridge) forgetTold() {
 
 // Online wakes what waited for the session.
 func (s *sink) Online() {
-	s.b.setOffline(false)
-	s.b.forgetTold()
+	if s.user == "" {
+		s.b.setOffline(false)
+		s.b.forgetTold()
+	}
 	s.b.as.Wake()
 }
 

@@ -18,7 +18,10 @@ import (
 // returns when they are durable. outbox.go is the second half.
 
 // sink is what one Session delivers into.
-type sink struct{ b *Bridge }
+type sink struct {
+	b    *Bridge
+	user id.UserID // whose login it is; empty for the relay's
+}
 
 var _ Sink = (*sink)(nil)
 
@@ -27,6 +30,9 @@ func (s *sink) Deliver(ctx context.Context, in *Incoming) error {
 	p := b.portals.channel(in.Channel)
 	if p == nil {
 		return ErrNoPortal
+	}
+	if own, err := b.ownWords(ctx, in); err != nil || own {
+		return err
 	}
 	rows, err := b.convert(ctx, p, in)
 	if err != nil {

@@ -168,8 +168,17 @@ func (b *Bridge) handleMessage(ctx context.Context, ev *appservice.Event, decode
 }
 
 // send hands a message to the session; it is marked as in doubt before anything of it can leave.
-func (b *Bridge) send(ctx context.Context, ev *appservice.Event, msg *Message) (Sent, error) {
-	session := b.session()
+// It goes through the sender's own login, or while that is offline through the relay's.
+func (b *Bridge) send(ctx context.Context, ev *appservice.Event, msg *Message) (sent Sent, err error) {
+	for _, session := range b.speakers(ev.Sender) {
+		if sent, err = b.sendBy(ctx, session, ev, msg); !errors.Is(err, ErrOffline) {
+			break
+		}
+	}
+	return sent, err
+}
+
+func (b *Bridge) sendBy(ctx context.Context, session Session, ev *appservice.Event, msg *Message) (Sent, error) {
 	if marker, ok := session.(DoubtMarker); ok {
 		return marker.SendMarked(ctx, msg, ev.Doubt)
 	}

@@ -75,7 +75,9 @@ func (l *link) wasOurs(m *ircmsg.Message) bool {
 }
 
 // isColleague says whether somebody in a list of members is another session of ours.
-func (l *link) isColleague(nick string) bool { return l.session.crew.whose(l.fold(nick), "", "") != nil }
+func (l *link) isColleague(nick string) bool {
+	return l.session.crew.whose(l.fold(nick), "", "") != nil
+}
 
 // ofOurs handles what another session of ours has done, and says whether it was one.
 func (l *link) ofOurs(m *ircmsg.Message) bool {

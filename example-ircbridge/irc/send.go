@@ -203,6 +203,8 @@ func (s *session) inside(ctx context.Context, name string, wait bool) (*link, er
 			return nil, stopped
 		case s.ctx.Err() != nil:
 			return nil, errClosed
+		case kicked != "" && !s.relays():
+			return nil, bridge.Permanent(fmt.Errorf("you are not in %s any more (%s): end your login and make it again", name, kicked))
 		case kicked != "":
 			return nil, bridge.Permanent(fmt.Errorf("the bridge is not in %s any more (%s): plumb the channel again", name, kicked))
 		case l != nil && joined:
