@@ -20,7 +20,9 @@ type command struct {
 	// power: the sender needs the power level that the configuration asks for (`bridge.command_power`), or to be one of
 	// its admins.
 	power bool
-	run   func(b *Bridge, ctx context.Context, call *call) (reply string, effects []appservice.Effect, err error)
+	// logins: there is none of it on a network whose users have no logins.
+	logins bool
+	run    func(b *Bridge, ctx context.Context, call *call) (reply string, effects []appservice.Effect, err error)
 }
 
 type call struct {
@@ -41,8 +43,8 @@ func init() {
 		{name: "create", args: "CHANNEL", help: "make a room for a channel, and invite you", power: true, run: (*Bridge).commandCreate},
 		{name: "unplumb", help: "disconnect this room from its channel", power: true, run: (*Bridge).commandUnplumb},
 		{name: "retry", args: "[NUMBER]", help: "send again what was not delivered: the message that you answer with this, or a dead letter by its number", run: (*Bridge).commandRetry},
-		{name: "login", args: "[NAME]", help: "have a connection of your own, under this name, where the bridge's administrator lets you", run: (*Bridge).commandLogin},
-		{name: "logout", help: "end it: I speak for you again", run: (*Bridge).commandLogout},
+		{name: "login", args: "[NAME]", help: "have a connection of your own, under this name, where the bridge's administrator lets you", logins: true, run: (*Bridge).commandLogin},
+		{name: "logout", help: "end it: I speak for you again", logins: true, run: (*Bridge).commandLogout},
 		{name: "status", help: "what this room is connected to", run: (*Bridge).commandStatus},
 	}
 }
@@ -63,7 +65,7 @@ func (b *Bridge) handleCommand(ctx context.Context, ev *appservice.Event, words 
 	if len(words) > 0 {
 		name, words = strings.ToLower(words[0]), words[1:]
 	}
-	at := slices.IndexFunc(commands, func(c command) bool { return c.name == name })
+	at := slices.IndexFunc(commands, func(c command) bool { return c.name == name && b.has(c) })
 	if at < 0 {
 		return b.answer(ev, fmt.Sprintf("I know no command %q. %s help lists them.", clip(name), b.command)), nil
 	}
@@ -82,6 +84,11 @@ func (b *Bridge) handleCommand(ctx context.Context, ev *appservice.Event, words 
 		return nil, fmt.Errorf("command %s in %s: %w", name, ev.RoomID, err)
 	}
 	return append(effects, b.answer(ev, reply)...), nil
+}
+
+func (b *Bridge) has(c command) bool {
+	_, logins := b.network.(LoginMaker)
+	return logins || !c.logins
 }
 
 // answeredBy is the event that another one is a reply to, or "".
@@ -115,7 +122,9 @@ func (b *Bridge) commandHelp(context.Context, *call) (string, []appservice.Effec
 	var text strings.Builder
 	fmt.Fprintf(&text, "I connect this room to %s.", b.info.Name)
 	for _, c := range commands {
-		fmt.Fprintf(&text, "\n%s – %s", strings.TrimSpace(b.command+" "+c.name+" "+c.args), c.help)
+		if b.has(c) {
+			fmt.Fprintf(&text, "\n%s – %s", strings.TrimSpace(b.command+" "+c.name+" "+c.args), c.help)
+		}
 	}
 	return text.String(), nil, nil
 }

@@ -191,11 +191,8 @@ func putLogins(list []*Login) appservice.Effect {
 
 // commandLogin is for the homeserver's own people: each login is a connection that the network counts.
 func (b *Bridge) commandLogin(ctx context.Context, call *call) (string, []appservice.Effect, error) {
-	maker, ok := b.network.(LoginMaker)
-	switch {
-	case !ok:
-		return fmt.Sprintf("On %s I speak for everybody: there are no logins.", b.info.Name), nil, nil
-	case call.sender.Homeserver() != b.cfg.Homeserver.Domain:
+	maker := b.network.(LoginMaker)
+	if call.sender.Homeserver() != b.cfg.Homeserver.Domain {
 		return "Only users of " + b.cfg.Homeserver.Domain + " can have a login.", nil, nil
 	}
 	b.loginMu.Lock()

@@ -17,11 +17,10 @@ import (
 // [Configurable], opens one Session for every login (at least the relay login, whose ID is [RelayLogin]), and closes each
 // on shutdown. Everything beyond Network and Session is a small optional interface that the bridge finds by assertion:
 // [Configurable], [ConfigExampler], [ChannelValidator], [LoginMaker], [Checker] and [Directory] on the Network; [DoubtMarker], [DoubtSettler], [ChannelJoiner],
-// [TypingSender], [MembershipSender], [TopicSender], [UserFinder] and [Guarantor] on the Session. A network that lacks one degrades in the way that the
+// [TypingSender], [Redacter], [Reacter], [MembershipSender], [TopicSender], [UserFinder] and [Guarantor] on the Session. A network that lacks one degrades in the way that the
 // interface's comment states.
 //
-// An edited message arrives as a new one whose text begins with "* ", as Matrix clients mark edits. Reactions do not cross.
-// A redaction ends the links to the message's media, and does not take back what the network has; what waits is cancelled.
+// An edited message arrives as a new one whose text begins with "* ", as Matrix clients mark edits.
 type Network interface {
 	// Info describes the network. It must return the same value every time.
 	Info() Info
@@ -165,6 +164,7 @@ type Incoming struct {
 	Rename *Rename
 	Topic  *Topic
 	Redact *Redact
+	React  *React
 	// Members is the whole list of a channel's users, Sender unset: whoever is missing has left.
 	Members *Members
 }
@@ -191,6 +191,13 @@ type File struct {
 type Redact struct {
 	ID     string // of the message, as it was delivered or sent
 	Reason string // or empty
+}
+
+// React puts a reaction of Sender under a message, or takes it back. Who does so again and again needs IDs that differ, or none.
+type React struct {
+	To      string // remote ID of the message, as it was delivered or sent
+	Key     string // an emoji, as a rule
+	Removed bool
 }
 
 // Join says that Sender joined the channel.
@@ -271,6 +278,20 @@ type ChannelValidator interface {
 // TypingSender is a Session that can show who is typing. Without it, typing stays on Matrix.
 type TypingSender interface {
 	SendTyping(ctx context.Context, channel string, users []Sender) error // everybody who types now; empty: nobody
+}
+
+// Redacter is a Session that can take a message back. Without it a redaction ends the links to the message's media and cancels what waits, and no more.
+type Redacter interface {
+	// SendRedaction takes the parts of a message back. A permanent error is the network's refusal, in words for who redacted; nothing is an error that a network
+	// without this returns.
+	SendRedaction(ctx context.Context, channel string, parts []string, reason string, by Sender) error
+}
+
+// Reacter is a Session that can react to a message. Without it reactions stay on Matrix.
+type Reacter interface {
+	// SendReaction puts a reaction under the message, or takes it back. What several users have in common is put once, and taken back with the last of them,
+	// for all whom the Session speaks for. A permanent error is logged.
+	SendReaction(ctx context.Context, channel string, r *React, by Sender) error
 }
 
 // MembershipSender is a Session that can tell of Matrix users who come and go. Without it, that stays on Matrix.

@@ -51,6 +51,8 @@ type outgoing struct {
 	SavePortal bool `json:"save_portal,omitempty"`
 	// Listed: it comes of a list of members, which says it again, and not of somebody's coming or going. A refusal is no dead letter.
 	Listed bool `json:"listed,omitempty"`
+	// Again tells apart what is asked for again after it was taken back.
+	Again string `json:"-"`
 	// Place is that of another row, among what is said in the room, that this one takes.
 	Place int64 `json:"-"`
 }
@@ -64,7 +66,11 @@ func (b *Bridge) enqueue(tx *store.Tx, o *outgoing) error {
 			row.Lane = listedLane(o.Room, actor, o.Place)
 		}
 	}
-	row.TxnID = deriveTxnID(b.cfg.Appservice.ID, string(actor), string(o.Room), o.Op, o.RemoteID)
+	asked := []string{b.cfg.Appservice.ID, string(actor), string(o.Room), o.Op, o.RemoteID}
+	if o.Again != "" {
+		asked = append(asked, o.Again)
+	}
+	row.TxnID = deriveTxnID(asked...)
 	fresh, err := tx.Enqueue(row)
 	if err != nil || !fresh {
 		return err
@@ -274,7 +280,7 @@ func (b *Bridge) sendMessage(ctx context.Context, row *store.Outgoing, o *outgoi
 		return b.recordSent(o, sender.UserID(), eventID), nil
 	}
 	content, err := b.withReply(ctx, row, o)
-	if err != nil {
+	if err != nil || content == nil {
 		return nil, err
 	}
 	// Last of all before bytes leave: plaintext never enters an encrypted room. Everything that could take long (joining,
@@ -284,6 +290,9 @@ func (b *Bridge) sendMessage(ctx context.Context, row *store.Outgoing, o *outgoi
 		return nil, err
 	}
 	eventID, err := sender.SendMessage(ctx, o.Room, evType, withOutboxID(content, row.TxnID), row.TxnID)
+	if o.Type == event.EventReaction.Type && isCode(err, "M_DUPLICATE_ANNOTATION") {
+		return nil, nil // it is there already
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -304,7 +313,11 @@ func (b *Bridge) withReply(ctx context.Context, row *store.Outgoing, o *outgoing
 			return nil, err
 		}
 	}
-	if len(found) == 0 || found[0].Room != string(o.Room) {
+	here := len(found) > 0 && found[0].Room == string(o.Room)
+	if o.Type == event.EventReaction.Type {
+		return reactionContent(o, found, here), nil
+	}
+	if !here {
 		return o.Content, nil
 	}
 	var content event.MessageEventContent
@@ -371,7 +384,7 @@ func (b *Bridge) bury(ctx context.Context, row *store.Outgoing, o *outgoing, cau
 		return err
 	}
 	switch p := b.portals.room(o.Room); {
-	case o.Op == opMessage && o.User != nil:
+	case o.Op == opMessage && o.User != nil && o.Type != event.EventReaction.Type:
 		b.tellNetwork(o, cause)
 	case o.Op == opState && p != nil:
 		p.setTopic("") // so that the next time the network says what it is, it is tried again

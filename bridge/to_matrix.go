@@ -82,6 +82,8 @@ func (in *Incoming) what() string {
 		return "a topic"
 	case in.Redact != nil:
 		return "a redaction"
+	case in.React != nil:
+		return "a reaction"
 	case in.Members != nil:
 		return "a list of members"
 	}
@@ -119,6 +121,8 @@ func (b *Bridge) convert(ctx context.Context, p *portal, in *Incoming) ([]*outgo
 		return memberChanges(p, []RemoteUser{in.Sender}, []id.UserID{from}, "is now known as "+in.Sender.displayName()), nil
 	case in.Redact != nil:
 		return []*outgoing{redaction(p, in.Redact)}, nil
+	case in.React != nil:
+		return []*outgoing{reaction(p, in)}, nil
 	case in.Topic != nil:
 		return b.topicFromNetwork(p, in), nil
 	case in.Members != nil:

@@ -44,7 +44,9 @@ func (b *Bridge) HandleEvent(ctx context.Context, ev *appservice.Event) ([]appse
 	case event.StateTopic.Type:
 		return b.handleTopic(ctx, ev)
 	case event.EventRedaction.Type:
-		return handleRedaction(ev)
+		return b.handleRedaction(ctx, ev)
+	case event.EventReaction.Type:
+		return b.handleReaction(ctx, ev)
 	case event.StateEncryption.Type:
 		if ev.StateKey != nil && *ev.StateKey == "" {
 			return b.becameEncrypted(ctx, ev.RoomID)
@@ -378,28 +380,9 @@ func (b *Bridge) Redacted(ev *appservice.Event) []appservice.Effect {
 	if b.as.IsGhost(ev.Sender) || ev.Sender == b.as.Bot().UserID() {
 		return nil
 	}
-	effects, err := handleRedaction(ev)
-	if err != nil {
+	target, err := redacted(ev)
+	if err != nil || target == "" {
 		return nil // it says so in its turn
 	}
-	return effects
-}
-
-// handleRedaction kills the links of a redacted message; once more, for redactions that were taken in before they were told of at once.
-func handleRedaction(ev *appservice.Event) ([]appservice.Effect, error) {
-	decoded, err := ev.Decode()
-	if err != nil {
-		return nil, appservice.Permanent(err)
-	}
-	target := decoded.Redacts // before room version 11 it stands beside the content
-	if inContent := decoded.Content.AsRedaction().Redacts; inContent != "" {
-		target = inContent
-	}
-	if target == "" {
-		return nil, nil
-	}
-	return []appservice.Effect{func(tx *store.Tx) error {
-		_, err := tx.RevokeMedia(string(ev.RoomID), string(target))
-		return err
-	}}, nil
+	return []appservice.Effect{endLinks(ev.RoomID, target)}
 }

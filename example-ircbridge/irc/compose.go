@@ -13,7 +13,8 @@ import (
 // part is one line that a message became.
 type part struct {
 	command string
-	text    string
+	text    string // of a REDACT, the message
+	reason  string // of a REDACT
 	tags    map[string]string
 }
 

@@ -75,6 +75,10 @@ func sightOf(in *bridge.Incoming) sight {
 		sg.key = fmt.Sprintf("leave %s\x00%s\x00%s", id, in.Leave.By, in.Leave.Reason)
 	case in.Rename != nil:
 		sg.key = fmt.Sprintf("rename %s\x00%s", in.Rename.From.ID, id)
+	case in.Redact != nil:
+		sg.key = "redact " + in.Redact.ID
+	case in.React != nil:
+		sg.key = fmt.Sprintf("react %s\x00%v", id, *in.React)
 	case in.Topic != nil && id != "":
 		sg.key = fmt.Sprintf("topic %s\x00%s", id, in.Topic.Text)
 	}

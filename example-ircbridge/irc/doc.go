@@ -16,6 +16,8 @@
 // Lines are cut between graphemes to what the network relays whole, given the prefix that others see, and each piece has
 // the name before it. Beyond Config.MaxLines the message is cut, and says how much is missing.
 //
+// A redaction is a REDACT, and a reaction a TAGMSG with +draft/react or +draft/unreact, both ways, where the network has them.
+//
 // # What is promised
 //
 // Send returns when the network has the message. Where it offers labeled-response and echo-message, that is when the echo

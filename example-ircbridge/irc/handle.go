@@ -31,6 +31,7 @@ func init() {
 		"PRIVMSG": {2, (*link).handleMessage},
 		"NOTICE":  {2, (*link).handleMessage},
 		"TAGMSG":  {1, (*link).handleTagmsg},
+		"REDACT":  {2, (*link).handleRedact},
 		"JOIN":    {1, (*link).handleJoin},
 		"PART":    {1, (*link).handlePart},
 		"KICK":    {2, (*link).handleKick},

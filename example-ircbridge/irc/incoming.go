@@ -74,14 +74,21 @@ func replyTag(m *ircmsg.Message) string {
 	return ""
 }
 
-// handleTagmsg is TAGMSG: typing (https://ircv3.net/specs/client-tags/typing).
+// handleTagmsg is TAGMSG: typing (https://ircv3.net/specs/client-tags/typing) and reactions.
 func (l *link) handleTagmsg(m *ircmsg.Message) {
 	nick := m.Nick()
 	if l.isMe(nick) {
 		l.learn(m)
+		if label := l.label(m); label != "" {
+			_, msgid := m.GetTag("msgid")
+			l.queue.byLabel(label, msgid, nil)
+		}
 		return
 	}
 	ch := l.in(m.Params[0])
+	if ch != nil && nick != "" && l.reaction(ch, m) {
+		return
+	}
 	if ch == nil || nick == "" || !l.session.crew.receives(l.session, ch.name) {
 		return
 	}

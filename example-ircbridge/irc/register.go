@@ -106,6 +106,9 @@ func (l *link) wanted() []string {
 			names = append(names, "echo-message")
 		}
 	}
+	if has(redactionCap) && has("message-tags") {
+		names = append(names, redactionCap)
+	}
 	if has(historyCap) && has("batch") && has("server-time") && has("message-tags") && l.session.config.History > 0 {
 		names = append(names, historyCap)
 	}

@@ -93,7 +93,7 @@ func (l *link) ofOurs(m *ircmsg.Message) bool {
 	switch m.Command {
 	case "PRIVMSG", "NOTICE":
 		l.fromHistory(m) // there it is looked for, if it is in doubt
-	case "TAGMSG", "TOPIC":
+	case "TAGMSG", "TOPIC", "REDACT":
 	case "JOIN":
 		l.seesOurs(m.Params[0], who, true)
 	case "PART":

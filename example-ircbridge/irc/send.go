@@ -268,7 +268,13 @@ func (s *session) queueParts(l *link, channel string, d *delivery, marked bool, 
 			wait.label = strconv.FormatUint(s.labelNo, 36)
 			tags["label"] = wait.label
 		}
-		data, err := encode(tags, l.support.lineLen, p.command, channel, p.text)
+		params := []string{channel, p.text}
+		if p.text == "" { // tags alone
+			params = params[:1]
+		} else if p.reason != "" {
+			params = append(params, p.reason)
+		}
+		data, err := encode(tags, l.support.lineLen, p.command, params...)
 		if err != nil {
 			return nil, bridge.Permanent(err)
 		}

@@ -57,6 +57,8 @@ var (
 	_ bridge.Guarantor        = (*session)(nil)
 	_ bridge.DoubtMarker      = (*session)(nil)
 	_ bridge.DoubtSettler     = (*session)(nil)
+	_ bridge.Redacter         = (*session)(nil)
+	_ bridge.Reacter          = (*session)(nil)
 )
 
 func (n *Network) open(config Config, login *bridge.Login, sink bridge.Sink, c *crew) *session {

@@ -40,6 +40,7 @@ func init() {
 		"PRIVMSG": {(*Server).message, 0, true},
 		"NOTICE":  {(*Server).message, 0, true},
 		"TAGMSG":  {(*Server).tagmsg, 1, true},
+		"REDACT":  {(*Server).redact, 2, true},
 
 		"CHATHISTORY": {(*Server).chatHistory, 1, true},
 
@@ -70,7 +71,7 @@ func (c *client) run(line string) {
 	}
 	found, ok := commands[m.Command]
 	if m.Command == "CAP" && len(s.caps) == 0 || m.Command == "TAGMSG" && !c.caps["message-tags"] ||
-		m.Command == "AUTHENTICATE" && !c.caps["sasl"] || m.Command == "CHATHISTORY" && !c.caps[historyCap] {
+		m.Command == "REDACT" && !c.caps[redactionCap] || m.Command == "AUTHENTICATE" && !c.caps["sasl"] || m.Command == "CHATHISTORY" && !c.caps[historyCap] {
 		ok = false
 	}
 	if present, label := m.GetTag("label"); present && c.caps["labeled-response"] && c.caps["batch"] && m.Command != "PONG" {

@@ -81,6 +81,7 @@ func (s *Server) relay(c *client, m *ircmsg.Message, target string, fail func(st
 	event.Params[0] = status + ch.name
 	if status == "" {
 		s.remember(ch, event)
+		s.wrote(ch, c, event)
 	}
 	for other, member := range ch.members {
 		if other == c || strings.Contains(status, "@") && !member.op || status == "+" && !member.voice && !member.op {

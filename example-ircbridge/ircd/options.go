@@ -8,7 +8,7 @@ import (
 
 // Capabilities are all that the server can offer, in the order in which it lists them.
 var Capabilities = []string{
-	"account-tag", "away-notify", "batch", "cap-notify", "draft/chathistory", "echo-message", "extended-join", "labeled-response",
+	"account-tag", "away-notify", "batch", "cap-notify", "draft/chathistory", "draft/message-redaction", "echo-message", "extended-join", "labeled-response",
 	"message-tags", "multi-prefix", "sasl", "server-time",
 }
 

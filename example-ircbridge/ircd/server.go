@@ -34,6 +34,7 @@ type Server struct {
 	past     []*client // the last clients that are gone, for Lines
 	lastID   uint64
 	history  map[string][]past // by folded channel
+	recent   []written         // messages to channels, of which their authors may take back
 }
 
 // Start starts a server and returns once it listens.
