@@ -51,6 +51,7 @@ type AppService struct {
 	http       *http.Client
 	syncs      *http.Client // of SyncKeys
 	carried    carried
+	absence    absence
 	namespaces []*regexp.Regexp // of users
 	aliases    []*regexp.Regexp
 	botID      id.UserID
@@ -120,6 +121,7 @@ func New(cfg Config) (*AppService, error) {
 		limits:   newLimits(as.botID, as.quit, func(c class, outcome string) { as.metrics.limit(c, outcome) }),
 		troubles: newTroubles(as.log, func(reason string) { as.metrics.refusal(reason) }),
 		secrets:  []string{cfg.Registration.ASToken, cfg.Registration.HSToken},
+		absence:  &as.absence,
 	}
 	as.http, as.syncs = newHTTPClient(cfg.HTTPClient, carrier), newSyncClient(cfg.HTTPClient, carrier)
 	as.shared, as.replay = newSharedCommits(as), newReplay(as)

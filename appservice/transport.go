@@ -83,6 +83,7 @@ type transport struct {
 	limits   *limits
 	troubles *troubles
 	secrets  []string
+	absence  *absence
 }
 
 func (t *transport) CloseIdleConnections() {
@@ -145,6 +146,9 @@ func (t *transport) ask(req *http.Request, a act) (resp *http.Response, limited 
 	resp, err = t.base.RoundTrip(req)
 	failpoint.After(a.name)
 	if err != nil {
+		if ctx.Err() == nil && t.absence != nil { // or else somebody has given it up
+			t.absence.failed()
+		}
 		cancel()
 		t.log.Debug().Str("error", t.redact(err.Error())).Str("method", method).Str("path", path).Msg("Request failed")
 		return nil, false, err
@@ -155,6 +159,7 @@ func (t *transport) ask(req *http.Request, a act) (resp *http.Response, limited 
 		resp.Header.Set("Location", t.redact(location)) // errors show where a redirect leads
 	}
 	if resp.StatusCode < 400 {
+		t.noteAnswer(resp.StatusCode, true)
 		t.limits.passed(a)
 		t.troubles.worked(a.user, a.name)
 		return resp, false, nil
@@ -168,6 +173,7 @@ func (t *transport) ask(req *http.Request, a act) (resp *http.Response, limited 
 		Code string `json:"errcode"`
 	}
 	_ = json.Unmarshal(body, &matrix)
+	t.noteAnswer(resp.StatusCode, matrix.Code != "")
 	if resp.StatusCode == http.StatusTooManyRequests {
 		wait := t.limits.refused(a, resp, matrix.Code != "", body)
 		t.log.Debug().Str("method", method).Str("path", path).Dur("wait", wait).Msg("Rate limited")
@@ -176,6 +182,12 @@ func (t *transport) ask(req *http.Request, a act) (resp *http.Response, limited 
 	t.limits.passed(a)
 	t.troubles.refused(a.user, a.name, matrix.Code)
 	return resp, false, nil
+}
+
+func (t *transport) noteAnswer(status int, matrix bool) {
+	if t.absence != nil {
+		t.absence.answered(status, matrix)
+	}
 }
 
 // endingBody ends the time limit of a request with its answer, and gives up an answer of which nothing more comes. What its

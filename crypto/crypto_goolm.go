@@ -43,6 +43,7 @@ type Crypto struct {
 	mends    *mends
 	requests seldom // keys and devices that were asked for
 	witness  witness
+	returns  returns
 	shorts   sync.Map // by machine and room, as rooms: short
 	// shortAgain is usualShortAgain, but in tests.
 	shortAgain time.Duration
@@ -71,6 +72,7 @@ func New(ctx context.Context, o Options) (*Crypto, error) {
 	if err := c.rememberClaims(ctx); err != nil {
 		return nil, fmt.Errorf("set up encryption: %w", err)
 	}
+	c.returns.seen = c.as.HomeserverReturns()
 	c.syncs = newSyncer(c)
 	// What the homeserver told of devices while the bridge was away is lost.
 	if err := c.doubtDevices(ctx); err != nil {
@@ -79,6 +81,7 @@ func New(ctx context.Context, o Options) (*Crypto, error) {
 	c.running.Go(func() { c.unloadIdle(unloadAfter) })
 	c.running.Go(func() { c.doubtDevicesNowAndThen(doubtDevicesEvery) })
 	c.running.Go(func() { c.tellWordNowAndThen(witnessEvery) })
+	c.running.Go(c.watchHomeserver)
 	return c, nil
 }
 

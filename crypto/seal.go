@@ -31,7 +31,10 @@ func (c *Crypto) Seal(ctx context.Context, s Sealing) (sealed json.RawMessage, e
 		return nil, err
 	}
 	defer unlock()
-	if err = c.freshen(ctx, m, s.Room); err == nil {
+	if err = c.doubtAfterReturn(ctx); err == nil {
+		err = c.freshen(ctx, m, s.Room)
+	}
+	if err == nil {
 		err = c.giveAgain(ctx, m, s.Room)
 	}
 	if err == nil {

@@ -37,6 +37,7 @@ type syncer struct {
 	stop    context.CancelFunc
 	running sync.WaitGroup
 	turns   chan struct{} // holds one for each request
+	again   chan struct{} // holds one while every device is to ask once more
 	times   probing
 
 	mu      sync.Mutex
@@ -54,7 +55,7 @@ type deviceSync struct {
 }
 
 func newSyncer(c *Crypto) *syncer {
-	s := &syncer{c: c, turns: make(chan struct{}, appservice.MaxKeySyncs), times: usualProbing, devices: map[deviceKey]*deviceSync{}}
+	s := &syncer{c: c, turns: make(chan struct{}, appservice.MaxKeySyncs), again: make(chan struct{}, 1), times: usualProbing, devices: map[deviceKey]*deviceSync{}}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	if c.opts.probing != nil {
 		s.times = *c.opts.probing
@@ -215,9 +216,12 @@ func (s *syncer) since(key deviceKey) (string, error) {
 // sweep lets each device ask once, one after the other, and finds out again what transactions bring.
 func (s *syncer) sweep() {
 	for next := 10 * time.Second; ; next = syncSweep {
+		probe := next == syncSweep
 		select {
 		case <-s.ctx.Done():
 			return
+		case <-s.again:
+			probe = false
 		case <-time.After(next):
 		}
 		s.mu.Lock()
@@ -228,7 +232,7 @@ func (s *syncer) sweep() {
 			}
 		}
 		s.mu.Unlock()
-		if len(keys) > 0 && s.c.opts.Sync == SyncAuto && next == syncSweep {
+		if len(keys) > 0 && s.c.opts.Sync == SyncAuto && probe {
 			s.probe(keys[0])
 		}
 		for _, key := range keys {
@@ -237,6 +241,14 @@ func (s *syncer) sweep() {
 				time.Sleep(100 * time.Millisecond)
 			}
 		}
+	}
+}
+
+// askAgain has every device ask once more, soon.
+func (s *syncer) askAgain() {
+	select {
+	case s.again <- struct{}{}:
+	default:
 	}
 }
 
