@@ -56,7 +56,7 @@ func (b *batch) fail(s step, cause error) (retryAfter time.Duration, ok bool) {
 	if !s.silent {
 		effects = b.as.buried(b.ctx, s.ev, cause)
 	}
-	if own := b.as.roomChange(s.ev); own != nil {
+	if own := b.as.ownChange(s.ev); own != nil {
 		effects = append(effects, own)
 	}
 	err := bury(effects)

@@ -150,6 +150,11 @@ func (as *AppService) tryTakeIn(ctx context.Context, t *store.Transaction) error
 	}
 	begin := time.Now()
 	redacted := as.redacted(t)
+	for i := range t.Elements {
+		if el := &t.Elements[i]; el.State {
+			el.AtOnce = as.roomChange(newEvent(*el))
+		}
+	}
 	err := within(ctx, func() error {
 		return as.store.Commit(ctx, as.epoch, func(tx *store.Tx) error {
 			refs, err := tx.Ingest(t)

@@ -8,21 +8,28 @@ import (
 	"github.com/trestle-bridge/trestle/store"
 )
 
-// roomChange gives the effect that keeps what the store knows of rooms true: who is in, and who may do what. Of our own
-// users it keeps where they are in rooms that are not known as well: a kick, a ban or an invitation by somebody else comes
-// as an event, and an intent that thinks its ghost is in the room would fail for ever. What our own users do, their intents
-// wrote down when it was done; its echo may be older than what was done since. That a room is encrypted is written when the
-// event is taken in.
+// roomChange keeps what the store knows of rooms true: who is in, and who may do what. It is written when the event is taken in, since who has left must read
+// nothing that is encrypted from then on, and the event's turn in its lane may be hours away. That a room is encrypted is written there as well. Of our own
+// users it says nothing, see [AppService.ownChange].
 func (as *AppService) roomChange(ev *Event) Effect {
 	if ev.Kind != store.KindPDU || ev.StateKey == nil || len(*ev.StateKey) > maxID {
 		return nil
 	}
-	room := string(ev.RoomID)
-	if ev.Type == "m.room.member" {
-		return as.memberChange(ev)
+	room, user := string(ev.RoomID), *ev.StateKey
+	if ev.Type == event.StateMember.Type {
+		membership := membershipIn(ev)
+		if membership == "" || as.isOwn(id.UserID(user)) {
+			return nil
+		}
+		return func(tx *store.Tx) error {
+			if err := tx.DropRoomKeysUnless(room, user, membership); err != nil {
+				return err
+			}
+			return tx.SetRoomMember(room, user, membership)
+		}
 	}
 	var state stateEvent
-	if *ev.StateKey != "" || json.Unmarshal(ev.Raw, &state, lenient) != nil {
+	if user != "" || json.Unmarshal(ev.Raw, &state, lenient) != nil {
 		return nil
 	}
 	keep := keptState(&state, ev.Raw)
@@ -40,28 +47,28 @@ func (as *AppService) roomChange(ev *Event) Effect {
 	}
 }
 
-func (as *AppService) memberChange(ev *Event) Effect {
-	var state stateEvent
-	if json.Unmarshal(ev.Raw, &state, lenient) != nil {
+// ownChange keeps where our own users are, in rooms that are not known as well: a kick, a ban or an invitation by somebody else comes as an event, and an intent
+// that thinks its ghost is in the room would fail for ever. It is written in the event's turn: whoever was in the room by then reads what came before. What our
+// own users do, their intents wrote down when it was done; its echo may be older than what was done since.
+func (as *AppService) ownChange(ev *Event) Effect {
+	if ev.Kind != store.KindPDU || ev.Type != event.StateMember.Type || ev.StateKey == nil || len(*ev.StateKey) > maxID ||
+		!as.isOwn(id.UserID(*ev.StateKey)) || as.isOwn(ev.Sender) {
 		return nil
 	}
-	membership := membershipOf(state.Content)
+	membership := membershipIn(ev)
 	if membership == "" {
 		return nil
 	}
 	room, user := string(ev.RoomID), *ev.StateKey
-	switch own := as.isOwn(id.UserID(user)); {
-	case !own:
-		return func(tx *store.Tx) error {
-			if err := tx.DropRoomKeysUnless(room, user, membership); err != nil {
-				return err
-			}
-			return tx.SetRoomMember(room, user, membership)
-		}
-	case as.isOwn(ev.Sender):
-		return nil
-	}
 	return func(tx *store.Tx) error { return as.setMember(tx, room, user, membership) }
+}
+
+func membershipIn(ev *Event) string {
+	var state stateEvent
+	if json.Unmarshal(ev.Raw, &state, lenient) != nil {
+		return ""
+	}
+	return membershipOf(state.Content)
 }
 
 // setMember writes down where one of our own users is. A room of which no events come any more is not known any more.

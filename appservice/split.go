@@ -207,8 +207,9 @@ func (s *splitter) pdu(raw jsontext.Value) {
 	case problem != "":
 		s.bury("pdu", lane, key, problem, raw)
 	default:
-		s.pdus = append(s.pdus, store.Element{Kind: store.KindPDU, Lane: lane, Key: key, Raw: raw})
-		if e.stateKey.Kind() == '"' && unquote(e.stateKey) == "" && unquote(e.typ) == "m.room.encryption" {
+		state := e.stateKey.Kind() == '"'
+		s.pdus = append(s.pdus, store.Element{Kind: store.KindPDU, Lane: lane, Key: key, State: state, Raw: raw})
+		if state && unquote(e.stateKey) == "" && unquote(e.typ) == "m.room.encryption" {
 			s.out.encrypted = append(s.out.encrypted, strings.TrimPrefix(lane, roomLane))
 		}
 	}

@@ -183,7 +183,7 @@ func (b *batch) one(ref store.Ref) (retryAfter time.Duration, ok bool) {
 		return b.stop() // Doubt failed for the sake of an event before this one
 	}
 	if err == nil {
-		if own := b.as.roomChange(s.ev); own != nil {
+		if own := b.as.ownChange(s.ev); own != nil {
 			s.effects = append(s.effects, own)
 		}
 	}

@@ -22,6 +22,10 @@ type Element struct {
 	Key string
 	// Again has it taken in although its key may be known: it was here before, and comes out of the dead letters.
 	Again bool
+	// State says of a PDU that it has a state key.
+	State bool
+	// AtOnce is written in the commit that takes the element in, unless it was taken in before. It may run more than once, as the job does.
+	AtOnce func(tx *Tx) error
 	// Raw is the element as it came. What the store returns must not be changed: it is shared.
 	Raw []byte
 }

@@ -30,7 +30,7 @@ func (tx *Tx) Ingest(t *Transaction) ([]LaneRefs, error) {
 		return true
 	}
 	for {
-		index, body := gather(t.Elements, claim)
+		index, body, atOnce := gather(t.Elements, claim)
 		var dead []*DeadLetter
 		for i := range t.Dead {
 			t.Dead[i].ID = 0 // of an earlier try
@@ -46,6 +46,11 @@ func (tx *Tx) Ingest(t *Transaction) ([]LaneRefs, error) {
 			return nil, err
 		}
 		if free {
+			for _, write := range atOnce {
+				if err := write(tx); err != nil {
+					return nil, err
+				}
+			}
 			return refs, tx.buryAll(t, dead)
 		}
 		// Others took in meanwhile, perhaps the same.
@@ -71,14 +76,14 @@ func (tx *Tx) buryAll(t *Transaction, dead []*DeadLetter) error {
 	return nil
 }
 
-// gather puts together what is new.
-func gather(elements []Element, claim func(keyHash) bool) (*rowIndex, []byte) {
+// gather puts together what is new, and what is to be written about it at once.
+func gather(elements []Element, claim func(keyHash) bool) (index *rowIndex, body []byte, atOnce []func(tx *Tx) error) {
 	size := 0
 	for i := range elements {
 		size += len(elements[i].Raw)
 	}
-	index := &rowIndex{elements: make([]elementIndex, 0, len(elements))}
-	body := make([]byte, 0, size)
+	index = &rowIndex{elements: make([]elementIndex, 0, len(elements))}
+	body = make([]byte, 0, size)
 	lanes := make(map[string]uint32, min(len(elements), 128))
 	for i := range elements {
 		e := &elements[i]
@@ -93,8 +98,11 @@ func gather(elements []Element, claim func(keyHash) bool) (*rowIndex, []byte) {
 		}
 		index.add(e, lane)
 		body = append(body, e.Raw...)
+		if e.AtOnce != nil {
+			atOnce = append(atOnce, e.AtOnce)
+		}
 	}
-	return index, body
+	return index, body, atOnce
 }
 
 // newRow is what the writer asks an engine to insert.
