@@ -145,7 +145,7 @@ func (c *Crypto) beforeShare(ctx context.Context, _ *machine, l *loaded, room id
 		if len(unknown) == 0 || again {
 			break
 		}
-		if _, err := l.FetchKeys(ctx, unknown, true); err != nil {
+		if err := c.askFor(ctx, l, unknown); err != nil {
 			return fmt.Errorf("ask for the devices of who is in %s: %w", room, err)
 		}
 	}

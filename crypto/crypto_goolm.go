@@ -44,9 +44,10 @@ type Crypto struct {
 	requests seldom // keys and devices that were asked for
 	witness  witness
 	returns  returns
-	shorts   sync.Map // by machine and room, as rooms: short
-	// shortAgain is usualShortAgain, but in tests.
-	shortAgain time.Duration
+	shorts   sync.Map // by machine and room, as rooms: when it gets another key
+	silent   sync.Map // by [id.UserID]: when his server is asked for his devices again
+	// They are usualShortAgain and usualSilentAgain, but in tests.
+	shortAgain, silentAgain time.Duration
 
 	quit    chan struct{}
 	closing sync.Once
@@ -64,7 +65,7 @@ func New(ctx context.Context, o Options) (*Crypto, error) {
 	}
 	c := &Crypto{
 		store: o.Store, epoch: o.Store.Epoch(), as: o.AS, log: o.Log, opts: o, keys: keys, mends: newMends(),
-		machines: map[deviceKey]*machine{}, shortAgain: usualShortAgain, quit: make(chan struct{}),
+		machines: map[deviceKey]*machine{}, shortAgain: usualShortAgain, silentAgain: usualSilentAgain, quit: make(chan struct{}),
 	}
 	if err := c.tryPickleKey(ctx); err != nil {
 		return nil, fmt.Errorf("set up encryption: %w", err)

@@ -30,6 +30,7 @@ func (c *Crypto) deviceLists(ctx context.Context, ev *appservice.Event) error {
 	}
 	users := append(lists.Changed, lists.Left...)
 	for _, user := range users {
+		c.silent.Delete(id.UserID(user))
 		if c.as.Owns(id.UserID(user)) {
 			c.doubtOwn(id.UserID(user))
 		}
@@ -68,7 +69,8 @@ func (c *Crypto) doubtDevicesNowAndThen(every time.Duration) {
 }
 
 // freshen makes sure before a room key is used again that the devices of the room's members are known: those that are outdated are asked for, all in one
-// request, and when they have changed the keys of their rooms are dropped. The caller holds the room's lock, not the Olm lock.
+// request, and when they have changed the keys of their rooms are dropped. Those of a server that did not answer are asked for seldom: each time, the message
+// waits for as long as the homeserver waits for that server. The caller holds the room's lock, not the Olm lock.
 func (c *Crypto) freshen(ctx context.Context, m *machine, room id.RoomID) error {
 	outdated, err := c.store.OutdatedUsers(ctx)
 	if err != nil || len(outdated) == 0 {
@@ -80,7 +82,7 @@ func (c *Crypto) freshen(ctx context.Context, m *machine, room id.RoomID) error 
 	}
 	var users []id.UserID
 	for _, user := range outdated {
-		if membership := members[user]; membership == "join" || membership == "invite" {
+		if membership := members[user]; (membership == "join" || membership == "invite") && !c.isSilent(id.UserID(user)) {
 			users = append(users, id.UserID(user))
 		}
 	}
@@ -88,11 +90,47 @@ func (c *Crypto) freshen(ctx context.Context, m *machine, room id.RoomID) error 
 		return nil
 	}
 	return m.olmWork(ctx, func(ctx context.Context, l *loaded) error {
-		if _, err := l.FetchKeys(ctx, users, true); err != nil {
+		if err := c.askFor(ctx, l, users); err != nil {
 			return fmt.Errorf("ask for the devices of the room's members: %w", err)
 		}
 		return nil
 	})
+}
+
+const (
+	usualSilentAgain = time.Minute
+	mostSilentAgain  = time.Hour
+)
+
+// askFor asks the homeserver for the devices of users. Those of whom it says nothing, because it cannot reach their server, stay outdated.
+func (c *Crypto) askFor(ctx context.Context, l *loaded, users []id.UserID) error {
+	answered, err := l.FetchKeys(ctx, users, true)
+	if err != nil {
+		return err
+	}
+	var silent []string
+	for _, user := range users {
+		if _, ok := answered[user]; ok {
+			c.silent.Delete(user)
+			continue
+		}
+		wait := c.silentAgain
+		if before, ok := c.silent.Load(user); ok {
+			wait = min(2*before.(again).wait, mostSilentAgain)
+		}
+		c.silent.Store(user, again{time.Now().Add(wait), wait})
+		silent = append(silent, string(user))
+	}
+	if len(silent) == 0 {
+		return nil
+	}
+	return l.store.write(ctx, func(ctx context.Context) error { return store.TxOf(ctx).DevicesUnknown(silent...) })
+}
+
+// isSilent says whether the devices of a user were asked for in vain, and it is not yet time to ask again.
+func (c *Crypto) isSilent(user id.UserID) bool {
+	asked, ok := c.silent.Load(user)
+	return ok && time.Now().Before(asked.(again).next)
 }
 
 // dropIfOther drops the keys of all rooms of a user whose devices are others than before, of all devices of the bridge, in the commit that takes the new

@@ -3,11 +3,15 @@
 package crypto_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"maunium.net/go/mautrix"
 	olm "maunium.net/go/mautrix/crypto"
@@ -15,6 +19,7 @@ import (
 
 	"github.com/trestle-bridge/trestle/appservice"
 	"github.com/trestle-bridge/trestle/bridgetest"
+	"github.com/trestle-bridge/trestle/crypto"
 	"github.com/trestle-bridge/trestle/store"
 )
 
@@ -91,6 +96,52 @@ func (c *carol) gets(device id.DeviceID) {
 	mach := olm.NewOlmMachine(c.client(device), nil, olm.NewMemoryStore(nil), everythingEncrypted{})
 	c.w.no(mach.Load(c.w.t.Context()))
 	c.w.no(mach.ShareKeys(c.w.t.Context(), 0))
+}
+
+func TestDevices_OfAServerThatIsAway_AreAskedForSeldomAndGetAKeyOnceItIsBack(t *testing.T) {
+	w := newWorld(t)
+	w.with(func(*crypto.Options) {})
+	ghost := w.ghost("ann")
+	w.no(w.crypto.Prepare(t.Context(), ghost))
+	room := w.room(ghost)
+	carol := newCarol(w, room)
+	w.settle()
+	back := w.hs.Intercept(func(rw http.ResponseWriter, r *http.Request) bool {
+		if !strings.Contains(r.URL.Path, "/keys/query") {
+			return false
+		}
+		body, _ := io.ReadAll(r.Body)
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		if !bytes.Contains(body, []byte(carol.user)) {
+			return false
+		}
+		_, _ = rw.Write([]byte(`{"device_keys":{},"failures":{"away.test":{"errcode":"M_UNKNOWN"}}}`))
+		return true
+	})
+	w.session(ghost, room)
+	asked := w.requests("/keys/query")
+	var last id.SessionID
+	for range 10 {
+		last = w.session(ghost, room)
+	}
+	if more := w.requests("/keys/query") - asked; more > 0 {
+		t.Errorf("10 messages waited %d times for the server", more)
+	}
+	w.with(func(*crypto.Options) {}) // as after a restart, so that she is asked for once more
+	crypto.AskSilentAfter(w.crypto, 200*time.Millisecond)
+	if w.session(ghost, room) != last {
+		t.Error("the room has another key, and nobody more to have it")
+	}
+	back()
+	for n := 0; w.session(ghost, room) == last; n++ {
+		if n == 50 { // at 100 messages there would be another key anyway
+			t.Fatal("her server is back, and she has no key")
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	if known, err := w.crypto.Devices(t.Context(), ghost, carol.user); err != nil || len(known) != 1 {
+		t.Errorf("known: %v, %v", known, err)
+	}
 }
 
 func TestDevices_AfterTheBridgeWasAway_AreAskedForAgain(t *testing.T) {

@@ -17,6 +17,9 @@ func Unload(c *Crypto, since time.Time) { c.unload(since) }
 // GiveAgainAfter is after how long a room gets another key because a device had none left.
 func GiveAgainAfter(c *Crypto, wait time.Duration) { c.shortAgain = wait }
 
+// AskSilentAfter is after how long a server that did not answer is asked for devices again.
+func AskSilentAfter(c *Crypto, wait time.Duration) { c.silentAgain = wait }
+
 // ProbeOften makes it be found out fast what transactions bring.
 func ProbeOften(o *Options) { o.probing = &probing{200 * time.Millisecond, time.Hour} }
 

@@ -143,8 +143,7 @@ func (c *Crypto) senderDevice(ctx context.Context, m *machine, l *loaded, user i
 		if keys.Keys.GetCurve25519(name) == key {
 			c.mends.unknown.forget(string(user))
 			if err := m.olmWork(ctx, func(ctx context.Context, l *loaded) error {
-				_, err := l.FetchKeys(ctx, []id.UserID{user}, true)
-				return err
+				return c.askFor(ctx, l, []id.UserID{user})
 			}); err != nil {
 				return nil, fmt.Errorf("ask for the devices of %s: %w", user, err)
 			}

@@ -21,9 +21,9 @@ const (
 	mostShortAgain  = 24 * time.Hour
 )
 
-// short is a room whose key could not be given to all.
-type short struct {
-	next time.Time // when it gets another
+// again is when something is tried once more.
+type again struct {
+	next time.Time
 	wait time.Duration
 }
 
@@ -54,9 +54,9 @@ func (c *Crypto) noteShort(ctx context.Context, m *machine, l *loaded, room id.R
 			if !given {
 				wait := c.shortAgain
 				if before, ok := c.shorts.Load(where); ok {
-					wait = min(2*before.(short).wait, mostShortAgain)
+					wait = min(2*before.(again).wait, mostShortAgain)
 				}
-				c.shorts.Store(where, short{time.Now().Add(wait), wait})
+				c.shorts.Store(where, again{time.Now().Add(wait), wait})
 				return nil
 			}
 		}
@@ -88,7 +88,7 @@ func (c *Crypto) giveAgain(ctx context.Context, m *machine, room id.RoomID) erro
 		}
 		return m.olmWork(ctx, func(ctx context.Context, l *loaded) error { return c.noteShort(ctx, m, l, room, users) })
 	}
-	if !ok || time.Now().Before(missed.(short).next) {
+	if !ok || time.Now().Before(missed.(again).next) {
 		return nil
 	}
 	return m.olmWork(ctx, func(ctx context.Context, l *loaded) error { return l.store.RemoveOutboundGroupSession(ctx, room) })

@@ -59,7 +59,7 @@ func TestShare_RestartWhileADeviceHasNoKey_GetsOneAllTheSame(t *testing.T) {
 	}
 	first := w.session(ghost, room)
 	w.no(w.alice.olm.ShareKeys(t.Context(), 0))
-	w.session(ghost, w.room(ghost)) // so that there is a way to her device, by which she was not given the key of the first room
+	w.session(ghost, w.room(ghost))  // so that there is a way to her device, by which she was not given the key of the first room
 	w.with(func(*crypto.Options) {}) // as after a restart
 	crypto.GiveAgainAfter(w.crypto, 200*time.Millisecond)
 	for n := 0; w.session(ghost, room) == first; n++ {

@@ -99,7 +99,6 @@ func (m *machine) judgeAnew(ctx context.Context, l *loaded, user id.UserID, sess
 // askForDevices asks the homeserver for the devices of a user.
 func (m *machine) askForDevices(ctx context.Context, user id.UserID) error {
 	return m.olmWork(ctx, func(ctx context.Context, l *loaded) error {
-		_, err := l.FetchKeys(ctx, []id.UserID{user}, true)
-		return err
+		return m.c.askFor(ctx, l, []id.UserID{user})
 	})
 }

@@ -28,6 +28,18 @@ func (tx *Tx) ForgetDevices(user string) error {
 	return doing(err, "forgetting the devices of %s", user)
 }
 
+// DevicesUnknown makes users ones whose devices are to be asked for again, whether or not they were known before.
+func (tx *Tx) DevicesUnknown(users ...string) error {
+	for _, user := range users {
+		_, err := tx.exec(`INSERT INTO crypto_tracked_user (user_id, devices_outdated) VALUES ($1, true)
+			ON CONFLICT (user_id) DO UPDATE SET devices_outdated = excluded.devices_outdated`, toColumn(user))
+		if err != nil {
+			return doing(err, "marking the devices of %s as unknown", user)
+		}
+	}
+	return nil
+}
+
 // AnyKeyAccount gives the pickled account of any device; ErrNotFound when there is none.
 func (s *Store) AnyKeyAccount(ctx context.Context) (pickled []byte, err error) {
 	return s.read.anyKeyAccount(ctx)
