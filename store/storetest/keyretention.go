@@ -84,7 +84,6 @@ var keyRetentionChecks = []check{
 		shut(t, s)
 		db.now = start.Add(2 * time.Minute)
 		s = db.open(t)
-		f = foreignDB(t, s)
 		lanes := ingest(t, s, transaction(pdu("!a", "$waits"))) // perhaps it needs one
 		shut(t, s)
 		db.now = start.Add(10 * time.Minute)
