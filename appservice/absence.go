@@ -3,13 +3,18 @@ package appservice
 import (
 	"net/http"
 	"sync/atomic"
+	"time"
 )
 
 // absence is whether the homeserver can be reached, as requests show. One that was away may have lost what it had to tell.
 type absence struct {
 	away    atomic.Bool
+	last    atomic.Int64 // when it answered last, in milliseconds
 	returns atomic.Int64
 }
+
+// absentFor is how long nothing of a homeserver may have answered: else it is one broken connection, or one service of several that has nothing to do with keys.
+const absentFor = 3 * time.Second
 
 // failed notes a request that came to no answer.
 func (a *absence) failed() { a.away.Store(true) }
@@ -19,8 +24,11 @@ func (a *absence) answered(status int, matrix bool) {
 	switch {
 	case !matrix && (status == http.StatusBadGateway || status == http.StatusServiceUnavailable || status == http.StatusGatewayTimeout):
 		a.failed()
-	case a.away.CompareAndSwap(true, false):
-		a.returns.Add(1)
+	default:
+		now := time.Now().UnixMilli()
+		if last := a.last.Swap(now); a.away.Swap(false) && now-last >= absentFor.Milliseconds() {
+			a.returns.Add(1)
+		}
 	}
 }
 

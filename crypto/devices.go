@@ -5,6 +5,7 @@ package crypto
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -72,17 +73,13 @@ func (c *Crypto) doubtDevicesNowAndThen(every time.Duration) {
 // request, and when they have changed the keys of their rooms are dropped. Those of a server that did not answer are asked for seldom: each time, the message
 // waits for as long as the homeserver waits for that server. The caller holds the room's lock, not the Olm lock.
 func (c *Crypto) freshen(ctx context.Context, m *machine, room id.RoomID) error {
-	outdated, err := c.store.OutdatedUsers(ctx)
-	if err != nil || len(outdated) == 0 {
-		return err
-	}
-	members, err := c.store.Members(ctx, string(room))
+	outdated, err := c.store.OutdatedMembers(ctx, string(room))
 	if err != nil {
 		return err
 	}
 	var users []id.UserID
 	for _, user := range outdated {
-		if membership := members[user]; (membership == "join" || membership == "invite") && !c.isSilent(id.UserID(user)) {
+		if !c.isSilent(id.UserID(user)) {
 			users = append(users, id.UserID(user))
 		}
 	}
@@ -107,6 +104,13 @@ func (c *Crypto) askFor(ctx context.Context, l *loaded, users []id.UserID) error
 	answered, err := l.FetchKeys(ctx, users, true)
 	if err != nil {
 		return err
+	}
+	if op := operationOf(ctx); op.failed() != nil { // half of the answer is written, perhaps: they are asked for again
+		names := make([]string, len(users))
+		for i, user := range users {
+			names[i] = string(user)
+		}
+		return errors.Join(op.failed(), c.commit(ctx, func(_ context.Context, tx *store.Tx) error { return tx.DevicesUnknown(names...) }))
 	}
 	var silent []string
 	for _, user := range users {
@@ -151,10 +155,37 @@ func (s *keyStore) dropIfOther(ctx context.Context, user id.UserID, devices map[
 	return store.TxOf(ctx).DropKeysSharedWith(string(user))
 }
 
+// signatureCounts says whether a signature may change how far a known device is trusted: it is then by a known cross-signing key, of a device that the homeserver
+// has named or of another such key. Anybody can sign anything with keys that he makes up, and send it. It runs in a job.
+func (s *keyStore) signatureCounts(ctx context.Context, signed id.UserID, signedKey id.Ed25519, signer id.UserID, signerKey id.Ed25519) (bool, error) {
+	isCrossSigning := func(user id.UserID, key id.Ed25519) (bool, error) {
+		keys, err := s.GetCrossSigningKeys(ctx, user)
+		for _, known := range keys {
+			if known.Key == key {
+				return true, err
+			}
+		}
+		return false, err
+	}
+	if by, err := isCrossSigning(signer, signerKey); err != nil || !by {
+		return false, err
+	}
+	devices, err := s.GetDevices(ctx, signed)
+	if err != nil {
+		return false, err
+	}
+	for _, device := range devices {
+		if device.SigningKey == signedKey {
+			return true, nil
+		}
+	}
+	return isCrossSigning(signed, signedKey)
+}
+
 // dropIfTrusted drops the keys of all rooms of a user when what was just written may change how far the user's devices are trusted: some were left out of the
 // keys that there are, or have one that they are not to have. Before anybody has asked for the devices no key was given to them. It runs in a job.
 func (s *keyStore) dropIfTrusted(ctx context.Context, user id.UserID, changed bool) error {
-	if !changed {
+	if !changed || s.c.opts.Send == TrustAny {
 		return nil
 	}
 	tracked, err := s.FilterTrackedUsers(ctx, []id.UserID{user})

@@ -318,7 +318,14 @@ func (s *keyStore) PutSignature(ctx context.Context, signed id.UserID, signedKey
 		if err != nil {
 			return err
 		}
-		return s.dropIfTrusted(ctx, signed, !before)
+		counts := false
+		if !before {
+			counts, err = s.signatureCounts(ctx, signed, signedKey, signer, signerKey)
+		}
+		if err != nil {
+			return err
+		}
+		return s.dropIfTrusted(ctx, signed, counts)
 	})
 }
 

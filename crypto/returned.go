@@ -14,10 +14,14 @@ import (
 // watchEvery is how often it is looked whether it has returned, besides before each use of a room key.
 const watchEvery = 5 * time.Second
 
-// returns is the count of [appservice.AppService.HomeserverReturns] that was acted upon.
+// returnsEvery is how often at most something is done about it: each time costs all that the bridge knows of devices.
+const returnsEvery = time.Minute
+
+// returns is the count of [appservice.AppService.HomeserverReturns] that was acted upon, and when.
 type returns struct {
 	mu   sync.Mutex
 	seen int64
+	at   time.Time
 }
 
 // doubtAfterReturn marks all devices as outdated, and has the bridge's own ask for what was sent to them, if the homeserver was away since the last time.
@@ -25,13 +29,13 @@ func (c *Crypto) doubtAfterReturn(ctx context.Context) error {
 	c.returns.mu.Lock()
 	defer c.returns.mu.Unlock()
 	now := c.as.HomeserverReturns()
-	if now == c.returns.seen {
+	if now == c.returns.seen || time.Since(c.returns.at) < returnsEvery {
 		return nil
 	}
 	if err := c.doubtDevices(ctx); err != nil {
 		return err
 	}
-	c.returns.seen = now
+	c.returns.seen, c.returns.at = now, time.Now()
 	c.syncs.askAgain()
 	return nil
 }

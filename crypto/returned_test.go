@@ -5,6 +5,7 @@ package crypto_test
 import (
 	"net/http"
 	"testing"
+	"time"
 
 	"github.com/trestle-bridge/trestle/crypto"
 )
@@ -34,12 +35,29 @@ func TestHomeserver_ThatWasAway_IsAskedForDevicesWithTheNextMessage(t *testing.T
 		rw.WriteHeader(http.StatusBadGateway)
 		return true
 	})
-	if _, err := w.as.Ghost(ghost).Client("").JoinedRooms(t.Context()); err == nil {
-		t.Fatal("it was not away")
+	failed := func() {
+		if _, err := w.as.Ghost(ghost).Client("").JoinedRooms(t.Context()); err == nil {
+			t.Fatal("it was not away")
+		}
 	}
+	answers := func() {
+		_, err := w.as.Ghost(ghost).Client("").JoinedRooms(t.Context())
+		w.no(err)
+	}
+	failed()
 	away()
-	_, err = w.as.Ghost(ghost).Client("").JoinedRooms(t.Context())
-	w.no(err)
+	answers()
+	if n := w.as.HomeserverReturns(); n != 0 {
+		t.Errorf("one broken request is taken for %d returns", n)
+	}
+	away = w.hs.Intercept(func(rw http.ResponseWriter, _ *http.Request) bool {
+		rw.WriteHeader(http.StatusBadGateway)
+		return true
+	})
+	time.Sleep(3100 * time.Millisecond) // nothing answers for so long that it counts
+	failed()
+	away()
+	answers()
 	before = queries()
 	for range 2 {
 		_, err = w.seal(ghost, room, "x")

@@ -10,6 +10,8 @@ import (
 
 	"maunium.net/go/mautrix/crypto"
 	"maunium.net/go/mautrix/id"
+
+	"github.com/trestle-bridge/trestle/store"
 )
 
 // A device that has neither a one-time key nor a fallback key left cannot be given a room key. Perhaps it has some soon: a client makes new ones when it is
@@ -54,6 +56,9 @@ func (c *Crypto) noteShort(ctx context.Context, m *machine, l *loaded, room id.R
 			if !given {
 				wait := c.shortAgain
 				if before, ok := c.shorts.Load(where); ok {
+					if time.Now().Before(before.(again).next) {
+						return nil // who came or went took the key away, and nobody has waited yet
+					}
 					wait = min(2*before.(again).wait, mostShortAgain)
 				}
 				c.shorts.Store(where, again{time.Now().Add(wait), wait})
@@ -74,7 +79,9 @@ func (s *keyStore) wasGiven(ctx context.Context, device id.IdentityKey, key *cry
 		return latest != nil, err
 	}
 	sessions, err := s.GetSessions(ctx, device)
-	return slices.ContainsFunc(sessions, func(o *crypto.OlmSession) bool { return !o.CreationTime.After(key.CreationTime) }), err
+	return slices.ContainsFunc(sessions, func(o *crypto.OlmSession) bool {
+		return !o.CreationTime.After(key.CreationTime) && !store.IsRetired(o.CreationTime)
+	}), err
 }
 
 // giveAgain takes the key of a room away when it is time to try once more to give one to all. Whether all have it is looked at in the store where that is not

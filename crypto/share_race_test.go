@@ -4,6 +4,7 @@ package crypto_test
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -136,6 +137,12 @@ func TestShare_DeviceThatIsSignedLater_GetsAKey(t *testing.T) {
 
 // What is learnt of a device's trust and that the room keys go are one commit: here the second cannot be written.
 func TestShare_LearnsOfASignatureAndCannotDropTheKeys_LearnsNothing(t *testing.T) {
+	for _, restart := range []bool{false, true} {
+		t.Run(fmt.Sprint("restart ", restart), func(t *testing.T) { learnsNothing(t, restart) })
+	}
+}
+
+func learnsNothing(t *testing.T, restart bool) {
 	w := newWorldOn(t, storetest.Open(t, storetest.SQLite(t), store.Options{}))
 	ghost := w.ghost("ann")
 	w.with(func(o *trestle.Options) { o.Receive, o.Send = trestle.TrustCrossSigned, trestle.TrustCrossSigned })
@@ -149,7 +156,9 @@ func TestShare_LearnsOfASignatureAndCannotDropTheKeys_LearnsNothing(t *testing.T
 		t.Fatal("the keys could be dropped, and this shows nothing")
 	}
 	restore()
-	w.with(func(o *trestle.Options) { o.Receive, o.Send = trestle.TrustCrossSigned, trestle.TrustCrossSigned }) // as after a restart
+	if restart {
+		w.with(func(o *trestle.Options) { o.Receive, o.Send = trestle.TrustCrossSigned, trestle.TrustCrossSigned })
+	}
 	if w.session(ghost, room) == first {
 		t.Error("the key is still in use that the signed device has not got")
 	}

@@ -10,6 +10,9 @@ import (
 	"maunium.net/go/mautrix/id"
 )
 
+// mostSignatures is how many of a message are kept: a device has one of its owner's, and another while the owner changes keys.
+const mostSignatures = 4
+
 // rememberSender keeps the device of an Olm message's sender_device_keys, whose own signature was checked, and its other signatures by keys of the same
 // user (MSC4147): so the messages of a device that was logged out meanwhile are still known to be its owner's, without a question to the homeserver. It is
 // kept as one that is gone, unless the homeserver has named it, and so gets no keys. It runs in a job.
@@ -28,7 +31,11 @@ func (l *loaded) rememberSender(ctx context.Context, p *olmPayload) error {
 			return fmt.Errorf("store the sender's device: %w", err)
 		}
 	}
+	kept := 0
 	for keyID, signature := range p.device.Signatures[user] {
+		if kept == mostSignatures {
+			break
+		}
 		algorithm, by := keyID.Parse()
 		if algorithm != id.KeyAlgorithmEd25519 || by == string(p.device.DeviceID) || len(by) != len(signing) {
 			continue
@@ -40,6 +47,7 @@ func (l *loaded) rememberSender(ctx context.Context, p *olmPayload) error {
 		if err := l.store.PutSignature(ctx, user, signing, user, id.Ed25519(by), signature); err != nil {
 			return fmt.Errorf("store a signature of the sender's device: %w", err)
 		}
+		kept++
 	}
 	return nil
 }

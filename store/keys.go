@@ -142,6 +142,18 @@ func (tx *Tx) DropKeysSharedWith(user string) error {
 	return doing(err, "dropping the keys of the rooms of %s", user)
 }
 
+// OutdatedMembers gives who of a room's members and of those invited is among [Store.OutdatedUsers]: most of the time nobody, whatever their number elsewhere.
+func (s *Store) OutdatedMembers(ctx context.Context, room string) (users []string, err error) {
+	err = s.each(ctx, func(row *sql.Rows) error {
+		var user string
+		err := row.Scan(text{&user})
+		users = append(users, user)
+		return err
+	}, `SELECT t.user_id FROM member m JOIN crypto_tracked_user t ON t.user_id = m.user_id
+		WHERE m.room = $1 AND m.membership IN ('join', 'invite') AND t.devices_outdated = true`, toColumn(room))
+	return users, doing(err, "reading whose devices are outdated in room %s", room)
+}
+
 // OutdatedUsers gives the users whose devices are to be asked for again. There is an index of them: it costs next to nothing when there are none.
 func (s *Store) OutdatedUsers(ctx context.Context) (users []string, err error) {
 	err = s.each(ctx, func(row *sql.Rows) error {

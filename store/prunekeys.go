@@ -44,13 +44,38 @@ func (s *Store) pruneKeys(ctx context.Context) error {
 	if err != nil {
 		return doing(err, "deleting notes of who was given a room key")
 	}
-	err = s.pruneBatches(ctx, `DELETE FROM crypto_olm_session WHERE (account_id, session_id) IN
-		(SELECT account_id, session_id FROM crypto_olm_session WHERE created_at < $2 AND last_decrypted < $2 AND last_encrypted < $2 AND sender_key NOT IN
-			(SELECT identity_key FROM crypto_device WHERE deleted = false) LIMIT $1)`, pruneBatch, now.Add(-keepOlmSessions))
-	if err != nil {
+	if err = s.pruneOlmSessions(ctx, now.Add(-keepOlmSessions)); err != nil {
 		return doing(err, "deleting Olm sessions with devices that are gone")
 	}
 	return doing(s.pruneRoomKeys(ctx, now), "deleting old room keys")
+}
+
+// pruneOlmSessions deletes those with devices of which the homeserver does not say any more that there are such. Of users whose devices nobody asks for, that is
+// not known.
+func (s *Store) pruneOlmSessions(ctx context.Context, unused time.Time) error {
+	const old = `created_at < $1 AND last_decrypted < $1 AND last_encrypted < $1`
+	var sessions [][2]string
+	err := s.each(ctx, func(row *sql.Rows) error {
+		var session [2]string
+		err := row.Scan(&session[0], &session[1])
+		sessions = append(sessions, session)
+		return err
+	}, `SELECT account_id, session_id FROM crypto_olm_session WHERE `+old+`
+		AND sender_key IN (SELECT d.identity_key FROM crypto_device d JOIN crypto_tracked_user t ON t.user_id = d.user_id WHERE d.deleted = true AND t.devices_outdated = false)
+		AND sender_key NOT IN (SELECT identity_key FROM crypto_device WHERE deleted = false) LIMIT $2`, unused, pruneKeysMost)
+	for len(sessions) > 0 && err == nil {
+		batch := sessions[:min(len(sessions), pruneBatch)]
+		sessions = sessions[len(batch):]
+		err = s.Commit(ctx, s.epoch, func(tx *Tx) error {
+			for _, session := range batch {
+				if _, err := tx.exec(`DELETE FROM crypto_olm_session WHERE account_id = $2 AND session_id = $3 AND `+old, unused, session[0], session[1]); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	return err
 }
 
 func (s *Store) pruneBatches(ctx context.Context, query string, args ...any) error {

@@ -73,11 +73,14 @@ func (tx *Tx) SetRoomMember(room, user, membership string) error {
 }
 
 // LeaveRoom makes a room one that is not known, unless this user, of whom events come, is still in it. Of its members only
-// ghosts are kept: who else comes and goes is not told any more.
+// ghosts are kept: who else comes and goes is not told any more. So the next key that is used there is one for those who are in it then.
 func (tx *Tx) LeaveRoom(room, unless string) error {
 	known, err := tx.exec(`DELETE FROM room_state WHERE room = $1 AND NOT EXISTS
 		(SELECT 1 FROM member WHERE room = $1 AND user_id = $2 AND membership = 'join')`, toColumn(room), toColumn(unless))
 	if err == nil && known > 0 {
+		if err = tx.DropRoomKeys(room); err != nil {
+			return err
+		}
 		_, err = tx.exec(`DELETE FROM member WHERE room = $1 AND NOT EXISTS (SELECT 1 FROM ghost WHERE ghost.user_id = member.user_id)`, toColumn(room))
 	}
 	return doing(err, "forgetting the state of room %s", room)

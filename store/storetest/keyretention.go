@@ -40,6 +40,7 @@ const (
 		VALUES ($1, $2, $3, $4, true, 1, 1, 1, $5, $5)`
 	putGiven   = `INSERT INTO crypto_megolm_outbound_session_shared (user_id, identity_key, session_id) VALUES ($1, $2, $3)`
 	putOlm     = `INSERT INTO crypto_olm_session (account_id, session_id, sender_key, session, created_at, last_decrypted, last_encrypted) VALUES ('@bot:x/D', $1, $2, $3, $4, $5, $4)`
+	putTracked = `INSERT INTO crypto_tracked_user (user_id, devices_outdated) VALUES ($1, false)`
 	putADevice = `INSERT INTO crypto_device (user_id, device_id, identity_key, signing_key, trust, deleted, name) VALUES ($1, $2, $3, 'k', 0, $4, '')`
 	roomKeys   = `SELECT session_id FROM crypto_megolm_inbound_session ORDER BY session_id`
 	indexes    = `SELECT DISTINCT session_id FROM crypto_message_index ORDER BY session_id`
@@ -123,13 +124,14 @@ var keyRetentionChecks = []check{
 		s := db.open(t)
 		f := foreignDB(t, s)
 		pickle, long, short := []byte("pickled"), start.Add(-31*ago), start.Add(-29*ago)
-		putAll(t, s, f, []any{putADevice, "@bob:x", "HERE", "here", false}, []any{putADevice, "@bob:x", "GONE", "gone", true},
+		putAll(t, s, f, []any{putTracked, "@bob:x"}, []any{putADevice, "@bob:x", "HERE", "here", false}, []any{putADevice, "@bob:x", "GONE", "gone", true}, []any{putADevice, "@eve:x", "UNASKED", "unasked", true},
+			[]any{putOlm, "funasked", "unasked", pickle, long, long},
 			[]any{putOlm, "agone", "gone", pickle, long, long}, []any{putOlm, "bgoneinuse", "gone", pickle, long, short},
 			[]any{putOlm, "chere", "here", pickle, long, long}, []any{putOlm, "dnever", "never", pickle, long, long}, []any{putOlm, "eneveryoung", "never", pickle, short, short})
 		if err := s.Prune(ctx()); err != nil {
 			t.Fatal(err)
 		}
-		expect(t, "sessions", fmt.Sprint(keyNames(t, f, olms)), "[bgoneinuse chere eneveryoung]")
+		expect(t, "sessions", fmt.Sprint(keyNames(t, f, olms)), "[bgoneinuse chere dnever eneveryoung funasked]")
 	}},
 	{"RenewRoomKey_ThatIsYoung_WritesNothing", func(t *testing.T, db *database) {
 		s := db.open(t)
