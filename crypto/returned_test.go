@@ -31,10 +31,6 @@ func TestHomeserver_ThatWasAway_IsAskedForDevicesWithTheNextMessage(t *testing.T
 	if n := queries() - before; n != 0 {
 		t.Fatalf("%d questions although nothing has happened", n)
 	}
-	away := w.hs.Intercept(func(rw http.ResponseWriter, _ *http.Request) bool {
-		rw.WriteHeader(http.StatusBadGateway)
-		return true
-	})
 	failed := func() {
 		if _, err := w.as.Ghost(ghost).Client("").JoinedRooms(t.Context()); err == nil {
 			t.Fatal("it was not away")
@@ -44,6 +40,11 @@ func TestHomeserver_ThatWasAway_IsAskedForDevicesWithTheNextMessage(t *testing.T
 		_, err := w.as.Ghost(ghost).Client("").JoinedRooms(t.Context())
 		w.no(err)
 	}
+	answers()
+	away := w.hs.Intercept(func(rw http.ResponseWriter, _ *http.Request) bool {
+		rw.WriteHeader(http.StatusBadGateway)
+		return true
+	})
 	failed()
 	away()
 	answers()
