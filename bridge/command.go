@@ -186,11 +186,14 @@ func (b *Bridge) commandUnplumb(ctx context.Context, call *call) (string, []apps
 	return fmt.Sprintf("This room is no longer connected to %s.", p.Channel), b.unplumb(p), nil
 }
 
+// maxQuote is in characters: a sentence of ours with a sentence of the network's.
+const maxQuote = 400
+
 // clip keeps what somebody wrote, and is quoted back, short and in one line.
 func clip(s string) string {
 	runes := []rune(stripControl(s))
-	if len(runes) > 200 {
-		return string(runes[:200]) + "…"
+	if len(runes) > maxQuote {
+		return string(runes[:maxQuote]) + "…"
 	}
 	return string(runes)
 }

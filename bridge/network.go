@@ -282,6 +282,8 @@ type TypingSender interface {
 
 // Redacter is a Session that can take a message back. Without it a redaction ends the links to the message's media and cancels what waits, and no more.
 type Redacter interface {
+	// Redacts says whether the network has that; while nobody knows, true. Where it is false, a redaction costs nothing.
+	Redacts() bool
 	// SendRedaction takes the parts of a message back. A permanent error is the network's refusal, in words for who redacted; nothing is an error that a network
 	// without this returns.
 	SendRedaction(ctx context.Context, channel string, parts []string, reason string, by Sender) error
@@ -289,8 +291,10 @@ type Redacter interface {
 
 // Reacter is a Session that can react to a message. Without it reactions stay on Matrix.
 type Reacter interface {
+	// Reacts says whether the network has that; while nobody knows, true. Where it is false, a reaction costs nothing.
+	Reacts() bool
 	// SendReaction puts a reaction under the message, or takes it back. What several users have in common is put once, and taken back with the last of them,
-	// for all whom the Session speaks for. A permanent error is logged.
+	// for all whom the Session speaks for. A permanent error says that it is not there; it is logged. Keys have 256 bytes at most.
 	SendReaction(ctx context.Context, channel string, r *React, by Sender) error
 }
 

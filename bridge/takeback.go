@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"maunium.net/go/mautrix"
 	"maunium.net/go/mautrix/event"
@@ -19,9 +20,20 @@ import (
 // This file is redactions and reactions, where the network has such. A reaction is in the message map under who says it, to what, and its key, so that it is found
 // when it is taken back. Several Matrix users may share one on the network: each is a part of it, and an empty event is one that was taken back.
 
-const reactionSpace = "reaction\x00"
+const (
+	reactionSpace = "reaction\x00"
+	ofNetwork     = "network " // before who reacts: nobody there is taken for one of our sessions
+	ofMatrix      = "matrix "
+	// maxReactionKey bounds what is stored under a key, in bytes: it is part of a key of the store's, and an emoji has 35 at most.
+	maxReactionKey = 256
+)
 
 func reactionID(to, key, who string) string { return reactionSpace + to + "\x00" + key + "\x00" + who }
+
+// isReactionKey says whether a key can cross.
+func isReactionKey(key string) bool {
+	return key != "" && len(key) <= maxReactionKey && utf8.ValidString(key) && !strings.ContainsRune(key, 0)
+}
 
 // reaction makes the row of a reaction that comes from the network, or of its end.
 func reaction(p *portal, in *Incoming) *outgoing {
@@ -32,7 +44,7 @@ func reaction(p *portal, in *Incoming) *outgoing {
 	} else {
 		key = messageKey(p, in.ID)
 	}
-	who := reactionID(in.React.To, in.React.Key, in.Sender.ID)
+	who := reactionID(in.React.To, in.React.Key, ofNetwork+in.Sender.ID)
 	if in.React.Removed {
 		return &outgoing{Op: opRedact, Room: p.Room, Channel: p.Channel, RemoteID: who, Key: key, Again: again}
 	}
@@ -112,8 +124,7 @@ func (b *Bridge) handleRedaction(ctx context.Context, ev *appservice.Event) ([]a
 			}
 		}
 	}
-	session, ok := b.speakers(author)[0].(Redacter)
-	if len(parts) == 0 || !ok {
+	if len(parts) == 0 {
 		return effects, nil
 	}
 	decoded, err := ev.Decode()
@@ -124,9 +135,21 @@ func (b *Bridge) handleRedaction(ctx context.Context, ev *appservice.Event) ([]a
 	if err != nil {
 		return nil, err
 	}
-	err = session.SendRedaction(ctx, p.Channel, parts, decoded.Content.AsRedaction().Reason, by)
+	own, err := b.voice(ctx, ev.RoomID, author)
+	if err != nil {
+		return nil, err
+	}
+	for _, session := range []Session{own, b.session()} { // the relay may have said it, before there was a login
+		redacter, ok := session.(Redacter)
+		if !ok || !redacter.Redacts() {
+			continue
+		}
+		if err = redacter.SendRedaction(ctx, p.Channel, parts, decoded.Content.AsRedaction().Reason, by); err == nil {
+			return effects, nil
+		}
+	}
 	switch {
-	case errors.Is(err, ErrOffline) && b.logins.get(author) == nil:
+	case errors.Is(err, ErrOffline) && own == nil:
 		return nil, appservice.Later(err)
 	case IsPermanent(err) || errors.Is(err, ErrOffline): // nobody waits for a user's own login
 		return append(effects, b.answer(ev, fmt.Sprintf("%s did not take the message back: %v.", b.info.Name, err))...), nil
@@ -138,9 +161,26 @@ func (b *Bridge) handleRedaction(ctx context.Context, ev *appservice.Event) ([]a
 
 // takesBack says whether the network has anything to take back.
 func (b *Bridge) takesBack() bool {
-	_, redacts := b.session().(Redacter)
-	_, reacts := b.session().(Reacter)
-	return redacts || reacts
+	redacter, redacts := b.session().(Redacter)
+	reacter, reacts := b.session().(Reacter)
+	return redacts && redacter.Redacts() || reacts && reacter.Reacts()
+}
+
+// voice is the session of a user's own login while they are in the room, or nil: the relay speaks for who is not, and nobody's login comes back for what is
+// taken back.
+func (b *Bridge) voice(ctx context.Context, room id.RoomID, user id.UserID) (Session, error) {
+	own := b.logins.get(user)
+	if own == nil {
+		return nil, nil
+	}
+	membership, err := b.store.Member(ctx, string(room), string(user))
+	if err != nil {
+		return nil, fmt.Errorf("looking up whether the user of a login is in the room: %w", err)
+	}
+	if membership != "join" {
+		return nil, nil
+	}
+	return own.session, nil
 }
 
 func (b *Bridge) senderOf(ctx context.Context, ev *appservice.Event) (Sender, error) {
@@ -151,15 +191,27 @@ func (b *Bridge) senderOf(ctx context.Context, ev *appservice.Event) (Sender, er
 // handleReaction reacts on the network, unless somebody for whom the same Session speaks has.
 func (b *Bridge) handleReaction(ctx context.Context, ev *appservice.Event) ([]appservice.Effect, error) {
 	p := b.portals.room(ev.RoomID)
-	session, ok := b.speakers(ev.Sender)[0].(Reacter)
-	if p == nil || !ok {
+	if p == nil {
 		return nil, nil
+	}
+	speaker, who := b.session(), ofMatrix+RelayLogin
+	if own, err := b.voice(ctx, ev.RoomID, ev.Sender); err != nil {
+		return nil, err
+	} else if own != nil {
+		speaker, who = own, ofMatrix+string(ev.Sender)
+	}
+	session, ok := speaker.(Reacter)
+	if !ok || !session.Reacts() {
+		return nil, nil // it costs nothing
 	}
 	decoded, err := ev.Decode()
 	if err != nil {
 		return nil, appservice.Permanent(err)
 	}
 	about := decoded.Content.AsReaction().RelatesTo
+	if !isReactionKey(about.Key) {
+		return nil, nil
+	}
 	if err := ev.Doubt(ctx); err != nil { // with which what came before it is committed, and is seen below
 		return nil, err
 	}
@@ -171,10 +223,10 @@ func (b *Bridge) handleReaction(ctx context.Context, ev *appservice.Event) ([]ap
 		return nil, b.awaitsRow(ev.RoomID, time.UnixMilli(decoded.Timestamp))
 	}
 	m := found[0]
-	if about.Key == "" || m.Channel != p.Channel || m.Room != string(ev.RoomID) || m.RemoteID == m.Event || strings.HasPrefix(m.RemoteID, reactionSpace) {
+	if m.Channel != p.Channel || m.Room != string(ev.RoomID) || m.RemoteID == m.Event || strings.HasPrefix(m.RemoteID, reactionSpace) {
 		return nil, nil // the network does not know it
 	}
-	remote := reactionID(m.RemoteID, about.Key, b.spokenForBy(ev.Sender))
+	remote := reactionID(m.RemoteID, about.Key, who)
 	there, err := b.store.MessagesByRemote(ctx, p.Channel, remote)
 	if err != nil {
 		return nil, fmt.Errorf("looking up who has reacted so: %w", err)
@@ -188,7 +240,7 @@ func (b *Bridge) handleReaction(ctx context.Context, ev *appservice.Event) ([]ap
 		}
 	}
 	if others == 0 {
-		if err := b.react(ctx, session, ev, p, &React{To: m.RemoteID, Key: about.Key}); err != nil {
+		if there, err := b.react(ctx, session, ev, p, &React{To: m.RemoteID, Key: about.Key}); err != nil || !there {
 			return nil, err
 		}
 	}
@@ -197,14 +249,6 @@ func (b *Bridge) handleReaction(ctx context.Context, ev *appservice.Event) ([]ap
 			Channel: p.Channel, RemoteID: remote, Part: part, Event: string(ev.ID), Room: string(ev.RoomID), Sender: string(ev.Sender), FromMatrix: true,
 		})
 	}}, nil
-}
-
-// spokenForBy tells the sessions apart, for which a reaction is one.
-func (b *Bridge) spokenForBy(user id.UserID) string {
-	if b.logins.get(user) != nil {
-		return string(user)
-	}
-	return RelayLogin
 }
 
 // endReaction takes a reaction of a Matrix user back, with the last who has it. What a ghost has reacted the network has to take back.
@@ -223,9 +267,14 @@ func (b *Bridge) endReaction(ctx context.Context, ev *appservice.Event, p *porta
 			others++
 		}
 	}
-	session, ok := b.speakers(id.UserID(of[2]))[0].(Reacter)
-	if others == 0 && ok {
-		if err := b.react(ctx, session, ev, p, &React{To: of[0], Key: of[1], Removed: true}); err != nil {
+	speaker := b.session()
+	if who := strings.TrimPrefix(of[2], ofMatrix); who != RelayLogin {
+		if speaker, err = b.voice(ctx, ev.RoomID, id.UserID(who)); err != nil {
+			return nil, err
+		}
+	}
+	if session, ok := speaker.(Reacter); ok && others == 0 && session.Reacts() {
+		if _, err := b.react(ctx, session, ev, p, &React{To: of[0], Key: of[1], Removed: true}); err != nil {
 			return nil, err
 		}
 	}
@@ -233,18 +282,18 @@ func (b *Bridge) endReaction(ctx context.Context, ev *appservice.Event, p *porta
 	return append(effects, func(tx *store.Tx) error { return tx.PutMessage(&m) }), nil
 }
 
-// react is worth waiting for a network that is away, and nothing more.
-func (b *Bridge) react(ctx context.Context, session Reacter, ev *appservice.Event, p *portal, r *React) error {
+// react is worth waiting for a network that is away, and nothing more. there: the network has it, or may have it.
+func (b *Bridge) react(ctx context.Context, session Reacter, ev *appservice.Event, p *portal, r *React) (there bool, err error) {
 	by, err := b.senderOf(ctx, ev)
 	if err == nil {
 		err = session.SendReaction(ctx, p.Channel, r, by)
 	}
 	switch {
 	case errors.Is(err, ErrOffline) && any(session) == any(b.session()):
-		return appservice.Later(err)
+		return false, appservice.Later(err)
 	case IsPermanent(err) || IsInDoubt(err) || errors.Is(err, ErrOffline):
 		b.log.Info().Err(err).Str("channel", p.Channel).Msg("A reaction is not on the network")
-		return nil
+		return IsInDoubt(err), nil
 	}
-	return err
+	return err == nil, err
 }

@@ -31,9 +31,10 @@ const (
 
 // showUndelivered tells in the room that a message was not delivered, or perhaps not, and why.
 func (b *Bridge) showUndelivered(ev *appservice.Event, cause error) (effects []appservice.Effect) {
+	why := clip(cause.Error()) // it may quote what somebody else wrote
 	if b.cfg.Bridge.Undelivered != undeliveredNotice {
 		status := &event.BeeperMessageStatusEventContent{
-			Status: event.MessageStatusRetriable, Reason: event.MessageStatusGenericError, Message: cause.Error(),
+			Status: event.MessageStatusRetriable, Reason: event.MessageStatusGenericError, Message: why,
 		}
 		if IsInDoubt(cause) {
 			status.Reason = event.MessageStatusNetworkError
@@ -43,9 +44,9 @@ func (b *Bridge) showUndelivered(ev *appservice.Event, cause error) (effects []a
 	if b.cfg.Bridge.Undelivered == undeliveredEvent {
 		return effects
 	}
-	text := fmt.Sprintf("This message did not reach %s: %v.", b.info.Name, cause)
+	text := fmt.Sprintf("This message did not reach %s: %v.", b.info.Name, why)
 	if IsInDoubt(cause) {
-		text = fmt.Sprintf("This message may not have reached %s: %v. It is not sent again, so that it is not there twice.", b.info.Name, cause)
+		text = fmt.Sprintf("This message may not have reached %s: %v. It is not sent again, so that it is not there twice.", b.info.Name, why)
 	}
 	return append(effects, b.answer(ev, fmt.Sprintf("%s Answer it with \"%s retry\" to have it sent again.", text, b.command))...)
 }

@@ -51,6 +51,15 @@ func TestUndelivered_ByConfiguration_IsShownAsNoticeAsStatusOrAsBoth(t *testing.
 	}
 }
 
+func TestUndelivered_NetworkSaysMuch_NoticeIsShort(t *testing.T) {
+	c := newCrossing(t)
+	c.net.FailSends(bridge.Permanent(errors.New(strings.Repeat("no ", 5000))))
+	c.says("lost")
+	if notice := c.seesNotice("This message did not reach").Body(); len(notice) > 1000 || !strings.Contains(notice, "!test retry") {
+		t.Errorf("the notice has %d bytes: %.100q", len(notice), notice)
+	}
+}
+
 func TestRetry_BySender_SendsOnceAndSaysThatItWasDelivered(t *testing.T) {
 	for name, answered := range map[string]func(message, notice id.EventID) id.EventID{
 		"AnsweringTheMessage": func(message, _ id.EventID) id.EventID { return message },

@@ -28,6 +28,7 @@ type loggedIn struct {
 	*testing.T
 	ctx    context.Context
 	hs     *bridgetest.Homeserver
+	config *irc.Config
 	b      *bridgetest.Bridge
 	server *ircd.Server
 	alice  *bridgetest.User
@@ -47,6 +48,7 @@ func newLoggedIn(t *testing.T, opts ircd.Options) *loggedIn {
 	t.Cleanup(func() { _ = l.server.Close() })
 	network := irc.NewNetwork("test")
 	settings := network.Config().(*irc.Config)
+	l.config = settings
 	settings.Address, settings.TLS.Enabled, settings.Logins = l.server.Addr(), false, 1
 	settings.Flood, settings.Reconnect.First, settings.Reconnect.Max = irc.Flood{Burst: 1000, Interval: time.Millisecond}, 10*time.Millisecond, 100*time.Millisecond
 	l.alice = l.hs.User("alice")
@@ -205,6 +207,22 @@ func TestLogin_ConnectionsAreCutInAStream_NothingIsLostOrDoubled(t *testing.T) {
 		time.Sleep(50 * time.Millisecond) // the victim has its own JOIN before the other is cut off: else nobody need be there for a moment
 	}
 	l.heardOnce(n)
+}
+
+func TestLogin_ConfigurationLetsNobodyHaveOne_ThoseThatThereAreStayAway(t *testing.T) {
+	l := newLoggedIn(t, ircd.Options{})
+	l.b.Stop()
+	l.until("alice is gone", func() bool { return !slices.Contains(l.server.Members("#c"), "alice") })
+	l.config.Logins = 0
+	l.b.Start()
+	l.isIn("trestle")
+	l.says("by the relay")
+	l.reads("<alice> by the relay")
+	time.Sleep(100 * time.Millisecond) // a login that is opened has come by then, as a rule
+	if slices.Contains(l.server.Members("#c"), "alice") {
+		t.Error("the login is connected")
+	}
+	l.commands("!irc logout", "has ended")
 }
 
 // The bridge is killed in the middle of a stream, on a network with a history: both ways everything is there once.

@@ -150,6 +150,24 @@ func TestTakeBack_Reactions_CrossBothWaysAndAreTakenBack(t *testing.T) {
 	}
 }
 
+// What the bridge calls its own session is a nick that anybody can have.
+func TestTakeBack_SomebodyHasTheNickRelay_ReactionsOfMatrixStay(t *testing.T) {
+	l := tagged(t, ircd.Options{})
+	_, err := l.alice.SendState(l.ctx, l.room, "m.room.power_levels", "", map[string]any{"users": map[string]any{string(l.alice.ID()): 100, string(l.b.BotID()): 100}})
+	l.ok(err)
+	l.types("PRIVMSG #c :what do you think?")
+	msgid := l.reads1("what do you think?")
+	ev := l.event(func(e bridgetest.Event) bool { return e.Body() == "what do you think?" })
+	_, err = l.alice.Send(l.ctx, l.room, "m.reaction", map[string]any{"m.relates_to": map[string]any{"rel_type": "m.annotation", "event_id": ev.ID, "key": "🎉"}})
+	l.ok(err)
+	l.reads("TAGMSG")
+	l.says("it is stored")
+	l.reads("it is stored")
+	l.types("NICK relay", "@+draft/unreact=🎉;+draft/reply="+msgid+" TAGMSG #c", "PRIVMSG #c :end")
+	l.sees(func(e bridgetest.Event) bool { return e.Body() == "end" })
+	l.wantReactions("alice 🎉 on what do you think?")
+}
+
 // A network with none of that: nothing crosses, nobody is told, and what is said goes on.
 func TestTakeBack_NetworkWithoutAny_StaysQuiet(t *testing.T) {
 	l := newLoggedIn(t, ircd.Options{Capabilities: []string{}})

@@ -62,7 +62,7 @@ func (s *session) live() error {
 		s.link = nil
 	}
 	if ready {
-		s.hadHistory = l.hasHistory()
+		s.hadHistory, s.redacts, s.reacts = l.hasHistory(), l.redacts(), l.reacts()
 	}
 	s.crew.lost(s)
 	var orphans []string

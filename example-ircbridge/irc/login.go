@@ -72,6 +72,9 @@ func (n *Network) openLogin(login *bridge.Login, sink bridge.Sink) (*session, er
 	c.mu.Lock()
 	c.idents[casemap.ASCII.Fold(data.Nick)] = config.Username
 	c.mu.Unlock()
+	if config.Logins == 0 { // after that: what they have said is known as ours all the same
+		return nil, fmt.Errorf("opening login %q: the configuration lets nobody have a connection of their own (network.logins)", login.ID)
+	}
 	return n.open(config, login, sink, c), nil
 }
 

@@ -201,7 +201,7 @@ func testConfig(address string) *Config {
 	c := defaultConfig()
 	c.Address = address
 	c.TLS.Enabled = false
-	c.Nick = "bridge"
+	c.Nick, c.Logins = "bridge", 10
 	c.Flood = Flood{Burst: 100, Interval: time.Millisecond}
 	c.Reconnect = Reconnect{First: 5 * time.Millisecond, Max: 50 * time.Millisecond, Timeout: 15 * time.Second}
 	return c

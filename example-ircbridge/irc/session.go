@@ -41,8 +41,10 @@ type session struct {
 	labelNo  uint64
 	// hadHistory: the last link that was registered could be asked for what was said.
 	hadHistory bool
-	wasLinked  bool          // a link was registered
-	joinWait   time.Duration // how long the answer to a JOIN may take
+	wasLinked  bool // a link was registered
+	// redacts, reacts: the last link that was registered had that.
+	redacts, reacts bool
+	joinWait        time.Duration // how long the answer to a JOIN may take
 }
 
 // joinPatience is how long the network may take to answer a JOIN.

@@ -2,6 +2,7 @@ package irc
 
 import (
 	"context"
+	"errors"
 	"strings"
 
 	"github.com/ergochat/irc-go/ircmsg"
@@ -56,10 +57,32 @@ func (l *link) reaction(ch *channel, m *ircmsg.Message) bool {
 	return false
 }
 
+func (l *link) redacts() bool { return l.caps[redactionCap] }
+
+func (l *link) reacts() bool {
+	return l.caps["message-tags"] && l.support.allows(reactTag) && l.support.allows(unreactTag) && l.support.allows("draft/reply")
+}
+
+// Redacts implements [bridge.Redacter].
+func (s *session) Redacts() bool { return s.offers((*link).redacts, &s.redacts) }
+
+// Reacts implements [bridge.Reacter].
+func (s *session) Reacts() bool { return s.offers((*link).reacts, &s.reacts) }
+
+// offers says what the network has, or had when the last link ended; before the first nobody knows.
+func (s *session) offers(now func(*link) bool, before *bool) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.link != nil {
+		return now(s.link)
+	}
+	return *before || !s.wasLinked
+}
+
 // SendRedaction implements [bridge.Redacter].
 func (s *session) SendRedaction(ctx context.Context, channel string, parts []string, reason string, _ bridge.Sender) error {
 	return s.tellOf(ctx, channel, func(l *link) (lines []part) {
-		if !l.caps[redactionCap] {
+		if !l.redacts() {
 			return nil
 		}
 		reason = strings.Join(strings.Fields(format.CleanPlain(reason)), " ")
@@ -77,8 +100,11 @@ func (s *session) SendReaction(ctx context.Context, channel string, r *bridge.Re
 	if r.Removed {
 		name = unreactTag
 	}
+	if len(r.Key) > maxReaction || format.CleanPlain(r.Key) != r.Key {
+		return bridge.Permanent(errors.New("IRC has no such reaction"))
+	}
 	return s.tellOf(ctx, channel, func(l *link) []part {
-		if !l.caps["message-tags"] || !l.support.allows(name) || !l.support.allows("draft/reply") || len(r.Key) > maxReaction || format.CleanPlain(r.Key) != r.Key {
+		if !l.reacts() {
 			return nil
 		}
 		return []part{{command: "TAGMSG", tags: map[string]string{"+" + name: r.Key, "+draft/reply": r.To}}}
