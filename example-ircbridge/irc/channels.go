@@ -98,8 +98,8 @@ func (s *session) goes(ch *channel, barred bool) (handOver bool) {
 // goes is that, and hands over when the lock is free.
 func (l *link) goes(ch *channel, barred bool) {
 	if l.session.goes(ch, barred) {
-		c, name := l.session.crew, ch.name
-		l.after = append(l.after, func() { c.handOver(name) })
+		s, name := l.session, ch.name
+		l.after = append(l.after, func() { s.crew.handOver(s.out, name) })
 	}
 }
 

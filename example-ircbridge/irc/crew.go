@@ -47,6 +47,7 @@ type seat struct {
 	s      *session
 	inside bool     // it has seen its own JOIN
 	synced bool     // the receiver has seen it, too
+	nick   string   // under which the receiver sees it; empty: it is not known
 	before *session // it is passed over until it sees the JOIN of this one
 	held   []sight  // seen, and not delivered by the receiver
 	ahead  []sight  // delivered by the receiver, and not seen
@@ -58,6 +59,8 @@ type sight struct {
 	in   bridge.Incoming
 	who  *session
 	came bool
+	nick string // of it, folded
+	to   string // what it is from now on, after a change
 	at   time.Time
 }
 
@@ -85,8 +88,13 @@ func sightOf(in *bridge.Incoming) sight {
 	return sg
 }
 
-func sightOfOurs(who *session, came bool) sight {
-	return sight{key: fmt.Sprintf("ours %s %v", who.login, came), who: who, came: came}
+// sightOfOurs names the nick: a link that is lost may sit in the channel for a while, beside the one that came after it.
+func sightOfOurs(who *session, nick string, came bool) sight {
+	return sight{key: fmt.Sprintf("ours %s %s %v", who.login, nick, came), who: who, nick: nick, came: came}
+}
+
+func sightOfOurNick(who *session, from, to string) sight {
+	return sight{key: fmt.Sprintf("ours %s %s\x00%s", who.login, from, to), who: who, nick: from, to: to}
 }
 
 func (w *watch) seat(s *session) *seat {
@@ -114,18 +122,22 @@ func (w *watch) rise(s *session) {
 // note adds to a list what the other side is expected to have, too; what it never has is forgotten.
 func (st *seat) note(list []sight, sg sight) []sight {
 	sg.at = time.Now()
-	ping := st.s.config.Ping
-	age := ping.Interval + ping.Timeout + time.Minute // a receiver that has shown nothing for so long is gone, or was never shown it
 	n := 0
-	for n < len(list) && (sg.at.Sub(list[n].at) > age || len(list)-n >= heldMost) {
+	for n < len(list) && (st.stale(list[n]) || len(list)-n >= heldMost) {
 		n++
 	}
 	return append(list[n:], sg)
 }
 
+// stale: a receiver that has shown nothing for so long is gone, or was never shown it, and so is who has not read what it has delivered.
+func (st *seat) stale(sg sight) bool {
+	ping := st.s.config.Ping
+	return time.Since(sg.at) > ping.Interval+ping.Timeout+time.Minute
+}
+
 // strike takes out the first of this name.
-func strike(list *[]sight, key string) bool {
-	i := slices.IndexFunc(*list, func(sg sight) bool { return sg.key == key })
+func (st *seat) strike(list *[]sight, key string) bool {
+	i := slices.IndexFunc(*list, func(sg sight) bool { return sg.key == key && !st.stale(sg) })
 	if i < 0 {
 		return false
 	}
@@ -198,7 +210,7 @@ func (c *crew) sees(s *session, name string, sg sight) bool {
 			st.before = nil
 		}
 		return false
-	case strike(&st.ahead, sg.key):
+	case st.strike(&st.ahead, sg.key):
 		return false
 	case w.receiver != s:
 		if sg.came && sg.who == w.receiver && !st.synced {
@@ -225,10 +237,16 @@ func (w *watch) tell(sg sight) {
 	if sg.who != nil {
 		switch st := w.seat(sg.who); {
 		case sg.came:
-			w.sit(sg.who).synced = true
+			st = w.sit(sg.who)
+			st.synced, st.nick, st.ahead = true, sg.nick, nil // what was delivered before it is not shown
 		case st == nil:
+		case sg.to != "":
+			if st.nick == sg.nick {
+				st.nick = sg.to
+			}
+		case st.nick != "" && st.nick != sg.nick: // of an earlier link
 		case st.inside:
-			st.synced, st.ahead = false, nil // it has come again meanwhile, as we are about to see
+			st.synced, st.nick, st.ahead = false, "", nil // it has come again meanwhile, as we are about to see
 		default:
 			w.rise(sg.who)
 		}
@@ -237,7 +255,7 @@ func (w *watch) tell(sg sight) {
 		if st.s == w.receiver || st.s == sg.who || !st.synced {
 			continue
 		}
-		if !strike(&st.held, sg.key) {
+		if !st.strike(&st.held, sg.key) {
 			st.ahead = st.note(st.ahead, sg)
 		}
 	}
@@ -275,9 +293,13 @@ func (c *crew) leaves(s *session, name string, gap, barred bool) (handOver bool)
 	w.receiver = next.s
 	w.gap = gap || !next.synced
 	for _, st := range w.seats { // who came before the next one, and is not known to have: from its JOIN on they see the same
-		if came := sightOfOurs(next.s, true).key; st != next && !st.synced {
-			if i := slices.IndexFunc(st.held, func(sg sight) bool { return sg.key == came }); i >= 0 {
+		if st == next || st.synced {
+			continue
+		}
+		for i, sg := range slices.Backward(st.held) {
+			if sg.came && sg.who == next.s {
 				st.synced, st.held = true, st.held[i+1:]
+				break
 			}
 		}
 	}
@@ -320,8 +342,8 @@ func (c *crew) tidy(name string) {
 	}
 }
 
-// handOver delivers what a new receiver held, and then lets it deliver by itself.
-func (c *crew) handOver(name string) {
+// handOver delivers what a new receiver held, and then lets it deliver by itself. The outlet is that of who hands over: it gives up when that must end.
+func (c *crew) handOver(out *outlet, name string) {
 	var listed *session
 	for {
 		c.mu.Lock()
@@ -340,7 +362,7 @@ func (c *crew) handOver(name string) {
 		}
 		c.mu.Unlock()
 		for i := range pending {
-			c.out.deliver(&pending[i])
+			out.deliver(&pending[i])
 		}
 		switch {
 		case len(pending) > 0 || to == nil:

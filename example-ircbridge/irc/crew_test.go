@@ -3,7 +3,9 @@ package irc
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"slices"
 	"strings"
@@ -264,4 +266,129 @@ func TestCrew_WhatALoginSays_IsNotDelivered(t *testing.T) {
 	if n := f.sink.count("#c join") + f.sink.count("#c rename") + f.sink.count("members alic"); n != 0 {
 		t.Errorf("our own session was taken for somebody: %v", f.sink.lines())
 	}
+}
+
+// halfDead makes the connections that are made from now on ones that a test can have lost on our side, while the server does not notice.
+func (f *fixture) halfDead() (of func(nick string) (lose func())) {
+	var mu sync.Mutex
+	lose := map[string]func(){}
+	f.network.dial = func(ctx context.Context, c *Config) (net.Conn, error) {
+		conn, err := dial(ctx, c)
+		if err != nil {
+			return nil, err
+		}
+		here, there := net.Pipe()
+		go func() { _, _ = io.Copy(there, conn); _ = there.Close() }()
+		lost := make(chan struct{})
+		go func() {
+			_, _ = io.Copy(conn, there)
+			select {
+			case <-lost:
+			default:
+				_ = conn.Close()
+			}
+		}()
+		f.t.Cleanup(func() { _ = conn.Close() })
+		mu.Lock()
+		defer mu.Unlock()
+		if lose[c.Nick] == nil {
+			lose[c.Nick] = sync.OnceFunc(func() { close(lost); _ = here.Close() })
+		}
+		return here, nil
+	}
+	return func(nick string) func() {
+		mu.Lock()
+		defer mu.Unlock()
+		return lose[nick]
+	}
+}
+
+func (f *fixture) joinedTimes(n int) {
+	f.t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); f.sink.count("Joined #c") < n; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			f.t.Fatal("somebody never came back")
+		}
+	}
+}
+
+// The server notices only when the next connection is there, under another nick: what it says then is of the old one.
+func TestCrew_OldConnectionTimesOutLater_NothingIsDoubled(t *testing.T) {
+	f := start(t, noCaps)
+	lose := f.halfDead()
+	f.witness.send("JOIN #c")
+	f.witness.until(" 366 ")
+	f.join("#c")
+	f.login("alice")
+	n := f.sink.count("Joined #c")
+	lose("alice")()
+	f.joinedTimes(n + 1)
+	f.witness.until("alice_")
+	f.witness.send("PRIVMSG #c :line 0")
+	f.sink.until(t, "line 0")
+	f.server.Disconnect("alice")
+	f.witness.until("QUIT")
+	for _, text := range numbered(31)[1:30] {
+		f.witness.send("PRIVMSG #c :" + text)
+	}
+	f.sink.until(t, "line 29")
+	time.Sleep(100 * time.Millisecond) // alice has read them, too: else the test says less
+	f.server.Disconnect("bridge")
+	f.witness.send("PRIVMSG #c :line 30")
+	f.sink.until(t, "line 30")
+	f.wantTexts(numbered(31))
+}
+
+// Only the receiver was shown a line, as in a netsplit; much later somebody says the same again, and the other receives.
+func TestCrew_LineThatTheOtherNeverSaw_SwallowsNoLaterOne(t *testing.T) {
+	a, b := &session{config: *testConfig("x:1"), login: bridge.RelayLogin}, &session{config: *testConfig("x:1"), login: "@b:x"}
+	c := newCrew(nil)
+	ok := sightOf(&bridge.Incoming{Channel: "#c", Sender: bridge.RemoteUser{ID: "bob"}, Text: &bridge.Text{Kind: bridge.KindText, Body: "ok"}})
+	c.enters(a, "#c")
+	c.enters(b, "#c")
+	c.sees(a, "#c", sightOfOurs(b, "b", true))
+	c.sees(a, "#c", ok)
+	ahead := c.channels["#c"].seat(b).ahead
+	if len(ahead) != 1 {
+		t.Fatalf("b is to see %v", ahead)
+	}
+	ahead[0].at = ahead[0].at.Add(-time.Hour)
+	c.leaves(a, "#c", false, false)
+	c.channels["#c"].handing = false
+	if !c.sees(b, "#c", ok) {
+		t.Error("what was said an hour later is lost")
+	}
+}
+
+func TestCrew_StoreTakesNothingWhenALoginCloses_TheClosingEnds(t *testing.T) {
+	f := joined(t, noCaps)
+	s, err := f.network.Open(t.Context(), &bridge.Login{ID: "@alice:x", User: "@alice:x", Data: []byte(`{"nick":"alice"}`)}, f.sink)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.joins(s)
+	f.server.Disconnect("bridge")
+	f.joinedTimes(3)
+	f.witness.send("PRIVMSG #c :go")
+	f.sink.until(t, "go")
+	f.sink.failWith(func(*bridge.Incoming) error { return errors.New("the store is away") })
+	for i := range outletSize + 50 {
+		f.witness.send(fmt.Sprint("PRIVMSG #c :more ", i))
+	}
+	f.witness.sync()
+	time.Sleep(300 * time.Millisecond) // the relay has read them, and holds them: else the test says less
+	done := make(chan struct{})
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		_ = s.Close(ctx) // the error says that something was left
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-time.After(30 * time.Second):
+		t.Error("closing within a second has not ended after thirty")
+	}
+	f.sink.failWith(nil)
+	<-done
 }

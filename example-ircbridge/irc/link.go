@@ -75,7 +75,7 @@ func (s *session) live() error {
 	s.mu.Unlock()
 	close(l.ended)
 	for _, name := range orphans {
-		s.crew.handOver(name)
+		s.crew.handOver(s.out, name)
 	}
 	switch {
 	case refusal != nil:

@@ -85,7 +85,7 @@ func (l *link) handleKick(m *ircmsg.Message) {
 	}
 	if !l.isMe(victim) {
 		if who := l.session.crew.whose(l.fold(victim), "", ""); who != nil {
-			l.seesOurs(name, who, false)
+			l.seesOurs(name, sightOfOurs(who, l.fold(victim), false))
 		}
 		l.leave(m, ch, victim, bridge.Leave{Reason: reason, By: shown(by)})
 		return

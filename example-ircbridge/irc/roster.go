@@ -90,30 +90,35 @@ func (l *link) ofOurs(m *ircmsg.Message) bool {
 	if who == nil || who == l.session {
 		return false
 	}
+	nick := l.fold(nuh.Name)
 	switch m.Command {
 	case "PRIVMSG", "NOTICE":
 		l.fromHistory(m) // there it is looked for, if it is in doubt
 	case "TAGMSG", "TOPIC", "REDACT":
 	case "JOIN":
-		l.seesOurs(m.Params[0], who, true)
+		l.seesOurs(m.Params[0], sightOfOurs(who, nick, true))
 	case "PART":
-		l.seesOurs(m.Params[0], who, false)
+		l.seesOurs(m.Params[0], sightOfOurs(who, nick, false))
 		return false // it may have been taken for somebody else when it came
 	case "QUIT":
 		for _, ch := range l.session.channels {
-			l.seesOurs(ch.name, who, false)
+			l.seesOurs(ch.name, sightOfOurs(who, nick, false))
 		}
 		return false
 	case "NICK":
-		c.bears(who, l.fold(m.Params[0]), nuh.User, nuh.Host)
+		to := l.fold(m.Params[0])
+		c.bears(who, to, nuh.User, nuh.Host)
+		for _, ch := range l.session.channels {
+			l.seesOurs(ch.name, sightOfOurNick(who, nick, to))
+		}
 	default:
 		return false
 	}
 	return true
 }
 
-func (l *link) seesOurs(channel string, who *session, came bool) {
+func (l *link) seesOurs(channel string, sg sight) {
 	if ch := l.in(channel); ch != nil {
-		l.session.crew.sees(l.session, ch.name, sightOfOurs(who, came))
+		l.session.crew.sees(l.session, ch.name, sg)
 	}
 }
