@@ -242,14 +242,16 @@ func (b *Bridge) start(ctx context.Context, l *listeners) error {
 	}); err != nil {
 		return fmt.Errorf("reading what waits in the outbox: %w", err)
 	}
+	logins, err := b.storedLogins(ctx) // before the first session delivers what they may have said
+	if err != nil {
+		return err
+	}
 	session, err := b.network.Open(b.running, &Login{ID: RelayLogin}, &sink{b: b})
 	if err != nil {
 		return fmt.Errorf("opening the session on %s: %w", b.info.Name, err)
 	}
 	b.sessions.Store(&session)
-	if err := b.openLogins(ctx); err != nil {
-		return err
-	}
+	b.openLogins(logins)
 	if err := b.as.Start(b.running); err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"maunium.net/go/mautrix/id"
@@ -20,8 +21,9 @@ const loginsKey = "logins"
 
 // logins are those of Matrix users.
 type logins struct {
-	mu sync.Mutex
-	of map[id.UserID]*ownLogin
+	mu   sync.Mutex
+	of   map[id.UserID]*ownLogin
+	ever atomic.Bool // there are some, or were: the network may give us back what they have said
 }
 
 // ownLogin is a login with its Session, which sits in the channels whose rooms the user is in.
@@ -70,25 +72,21 @@ func (b *Bridge) storedLogins(ctx context.Context) (list []*Login, err error) {
 	} else if err != nil {
 		return nil, fmt.Errorf("reading the logins: %w", err)
 	}
+	b.logins.ever.Store(true) // the setting stays when the last has ended
 	if err := json.Unmarshal(data, &list); err != nil {
 		return nil, fmt.Errorf("reading the logins: %w", err)
 	}
 	return list, nil
 }
 
-// openLogins opens what the store has. One that cannot be opened is none: the relay speaks for its user.
-func (b *Bridge) openLogins(ctx context.Context) error {
-	list, err := b.storedLogins(ctx)
-	if err != nil {
-		return err
-	}
+// openLogins opens those of the store. One that cannot be opened is none: the relay speaks for its user.
+func (b *Bridge) openLogins(list []*Login) {
 	if _, ok := b.network.(LoginMaker); !ok {
-		return nil
+		return
 	}
 	for _, login := range list {
 		b.openLogin(login)
 	}
-	return nil
 }
 
 func (b *Bridge) openLogin(login *Login) {
@@ -215,6 +213,7 @@ func (b *Bridge) commandLogin(ctx context.Context, call *call) (string, []appser
 	if err := b.apply(ctx, putLogins(append(list, login))); err != nil {
 		return "", nil, err
 	}
+	b.logins.ever.Store(true)
 	b.openLogin(login)
 	return fmt.Sprintf("What you write goes to %s from a connection of your own now, once that is there. %s logout ends it.", b.info.Name, b.command), nil, nil
 }
@@ -262,7 +261,7 @@ func (b *Bridge) speakers(user id.UserID) []Session {
 
 // ownWords says whether what a network delivers is what a login has said: whoever sits in the channel beside it sees that.
 func (b *Bridge) ownWords(ctx context.Context, in *Incoming) (bool, error) {
-	if in.ID == "" || in.Text == nil && in.File == nil || len(b.logins.all()) == 0 {
+	if in.ID == "" || in.Text == nil && in.File == nil || !b.logins.ever.Load() {
 		return false, nil
 	}
 	found, err := b.store.MessagesByRemote(ctx, in.Channel, in.ID)

@@ -225,6 +225,28 @@ func TestLogin_ConfigurationLetsNobodyHaveOne_ThoseThatThereAreStayAway(t *testi
 	l.commands("!irc logout", "has ended")
 }
 
+// The network's history has what a login has said that there is no more.
+func TestLogin_EndedBeforeARestart_ItsWordsDoNotComeBack(t *testing.T) {
+	l := newLoggedIn(t, ircd.Options{History: 1000})
+	l.types("PRIVMSG #c :line 0")
+	l.sees(func(e bridgetest.Event) bool { return e.Body() == "line 0" })
+	l.says("mine")
+	l.reads("mine")
+	l.commands("!irc logout", "has ended")
+	l.b.Stop()
+	l.b.Start()
+	l.isIn("trestle")
+	l.types("PRIVMSG #c :line 1")
+	l.sees(func(e bridgetest.Event) bool { return e.Body() == "line 1" })
+	events, err := l.alice.Timeline(l.ctx, l.room)
+	l.ok(err)
+	for _, e := range events {
+		if e.Type == "m.room.message" && e.Sender == l.b.GhostID(bridge.RemoteUser{ID: "alice"}) {
+			t.Errorf("what alice said came back to her: %q", e.Body())
+		}
+	}
+}
+
 // The bridge is killed in the middle of a stream, on a network with a history: both ways everything is there once.
 func TestLogin_BridgeIsKilled_NothingIsLostOrDoubled(t *testing.T) {
 	l := newLoggedIn(t, ircd.Options{History: 10_000})

@@ -168,6 +168,33 @@ func TestTakeBack_SomebodyHasTheNickRelay_ReactionsOfMatrixStay(t *testing.T) {
 	l.wantReactions("alice 🎉 on what do you think?")
 }
 
+func TestTakeBack_OfWhoHasLeft_DoesNotBringTheLoginBack(t *testing.T) {
+	for name, opts := range map[string]ircd.Options{"plain": {Capabilities: []string{}}, "with redactions": {}} {
+		t.Run(name, func(t *testing.T) {
+			l := newLoggedIn(t, opts)
+			carol := l.hs.User("carol")
+			l.ok(l.alice.Invite(l.ctx, l.room, carol.ID()))
+			_, err := carol.Join(l.ctx, string(l.room))
+			l.ok(err)
+			_, err = l.alice.SendState(l.ctx, l.room, "m.room.power_levels", "", map[string]any{"users": map[string]any{string(l.alice.ID()): 100, string(carol.ID()): 100}})
+			l.ok(err)
+			ev, err := l.alice.SendText(l.ctx, l.room, "mine")
+			l.ok(err)
+			l.reads("mine")
+			l.ok(l.alice.Leave(l.ctx, l.room, ""))
+			l.until("alice is out", func() bool { return !slices.Contains(l.server.Members("#c"), "alice") })
+			_, err = carol.Redact(l.ctx, l.room, ev, "")
+			l.ok(err)
+			_, err = carol.SendText(l.ctx, l.room, "afterwards")
+			l.ok(err)
+			l.reads("afterwards")
+			if slices.Contains(l.server.Members("#c"), "alice") {
+				t.Error("alice's login is in the channel, and she is not in the room")
+			}
+		})
+	}
+}
+
 // A network with none of that: nothing crosses, nobody is told, and what is said goes on.
 func TestTakeBack_NetworkWithoutAny_StaysQuiet(t *testing.T) {
 	l := newLoggedIn(t, ircd.Options{Capabilities: []string{}})

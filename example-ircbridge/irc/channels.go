@@ -274,6 +274,9 @@ func (l *link) timed(ch *channel, wait time.Duration, fn func()) {
 // told, once.
 func (l *link) joinFailed(ch *channel, err error, text string) {
 	asked := len(ch.waiting) > 0
+	if bridge.IsPermanent(err) && l.session.relays() {
+		l.goes(ch, true)
+	}
 	ch.decide(err)
 	if !ch.lasting {
 		l.session.forget(ch)

@@ -35,7 +35,7 @@ func newCrew(out *outlet) *crew {
 type watch struct {
 	receiver *session
 	seats    []*seat
-	barred   bool // the relay was shown the door: nobody listens in its place
+	barred   bool // the relay was shown the door, or not let in: nobody listens in its place
 	// handing: what the new receiver held is being delivered, and what it sees meanwhile waits in pending.
 	handing bool
 	pending []bridge.Incoming
@@ -267,7 +267,11 @@ func (c *crew) leaves(s *session, name string, gap, barred bool) (handOver bool)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	w := c.channels[name]
-	if w == nil {
+	switch {
+	case w == nil && barred && s.relays(): // it was not let in
+		w = &watch{}
+		c.channels[name] = w
+	case w == nil:
 		return false
 	}
 	w.rise(s)

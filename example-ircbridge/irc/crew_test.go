@@ -392,3 +392,46 @@ func TestCrew_StoreTakesNothingWhenALoginCloses_TheClosingEnds(t *testing.T) {
 	f.sink.failWith(nil)
 	<-done
 }
+
+func TestCrew_LoginTakesBackWhereItIsNot_DoesNotComeIn(t *testing.T) {
+	f := joined(t, allCaps)
+	alice := f.login("alice")
+	if err := alice.(bridge.ChannelJoiner).LeaveChannel(f.ctx(), "#c"); err != nil {
+		t.Fatal(err)
+	}
+	if err := alice.(bridge.Redacter).SendRedaction(f.ctx(), "#c", []string{"1"}, "", bridge.Sender{}); !bridge.IsPermanent(err) {
+		t.Errorf("a redaction where it is not: %v", err)
+	}
+	if in := f.server.Members("#c"); slices.Contains(in, "alice") {
+		t.Errorf("in the channel are %q", in)
+	}
+}
+
+// After a restart, say: the relay is kept out, and a login is not.
+func TestCrew_RelayMayNotComeIn_NobodyListensInItsPlace(t *testing.T) {
+	for _, first := range []string{"relay", "login"} {
+		t.Run(first, func(t *testing.T) {
+			f := start(t, noCaps)
+			f.witness.send("JOIN #c", "MODE #c +b bridge!*@*")
+			f.witness.sync()
+			if first == "login" {
+				f.login("alice")
+			}
+			if err := f.session.(bridge.ChannelJoiner).JoinChannel(f.ctx(), "#c"); !bridge.IsPermanent(err) {
+				t.Fatalf("the relay joined: %v", err)
+			}
+			if first == "relay" {
+				f.login("alice")
+			}
+			f.witness.send("PRIVMSG #c :unheard")
+			f.witness.sync()
+			f.witness.send("MODE #c -b bridge!*@*")
+			f.witness.sync()
+			f.join("#c")
+			f.witness.until("JOIN #c")
+			f.witness.send("PRIVMSG #c :after")
+			f.sink.until(t, "after")
+			f.wantTexts([]string{"after"})
+		})
+	}
+}

@@ -15,6 +15,7 @@ type delivery struct {
 	parts []part
 	done  int
 	ids   []string
+	stays bool // it is worth no joining
 }
 
 // maxProgress bounds the messages whose progress is remembered.
@@ -99,7 +100,7 @@ func (s *session) offline(why string) error {
 
 // attempt does it over one link. errUnsent means that the link went before its turn.
 func (s *session) attempt(ctx context.Context, channel string, d *delivery, leaving *marker, compose func(*link, string) ([]part, error)) error {
-	l, err := s.inside(ctx, channel, d.done > 0)
+	l, err := s.inside(ctx, channel, d.done > 0, d.stays)
 	if err != nil {
 		return err
 	}
@@ -188,7 +189,7 @@ func (l *link) outlive(ctx context.Context, err error) {
 // inside returns the link, when the session is in the channel. It waits for nothing that is under way already, unless the
 // message has left in part. It joins, and waits for that, when nobody else has tried, or the network has refused it before:
 // whoever writes then learns why.
-func (s *session) inside(ctx context.Context, name string, wait bool) (*link, error) {
+func (s *session) inside(ctx context.Context, name string, wait, stays bool) (*link, error) {
 	for {
 		s.mu.Lock()
 		l, stopped, ch := s.link, s.stopped, s.channels[s.mapping.Fold(name)]
@@ -213,6 +214,8 @@ func (s *session) inside(ctx context.Context, name string, wait bool) (*link, er
 			return nil, s.offline("no connection")
 		case joining && !wait:
 			return nil, s.offline("still joining " + name)
+		case stays:
+			return nil, bridge.Permanent(errors.New("who speaks there is not in " + name))
 		}
 		if err := s.enter(ctx, name, wait); err != nil {
 			return nil, err

@@ -30,7 +30,7 @@ func (s *session) Settle(ctx context.Context, msg *bridge.Message, known func(st
 	if !had && (linked || s.everLinked()) {
 		return sent, false, bridge.InDoubt(errNoHistory)
 	}
-	l, err := s.inside(ctx, msg.Channel, false)
+	l, err := s.inside(ctx, msg.Channel, false, false)
 	if err != nil {
 		return sent, false, err
 	}

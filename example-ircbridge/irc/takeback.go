@@ -114,7 +114,7 @@ func (s *session) SendReaction(ctx context.Context, channel string, r *bridge.Re
 // tellOf sends what has to do with a message that is there; that the network has nothing for it is no error. Sent twice it does no harm, and so an error in
 // doubt is one to try again.
 func (s *session) tellOf(ctx context.Context, channel string, compose func(l *link) []part) error {
-	err := s.say(ctx, channel, &delivery{}, nil, func(l *link, _ string) ([]part, error) { return compose(l), nil })
+	err := s.say(ctx, channel, &delivery{stays: !s.relays()}, nil, func(l *link, _ string) ([]part, error) { return compose(l), nil })
 	if bridge.IsInDoubt(err) {
 		return s.offline("the network did not say whether it has it")
 	}
