@@ -5,7 +5,6 @@ package crypto_test
 import (
 	"crypto/ed25519"
 	"encoding/base64"
-	"encoding/json"
 	"testing"
 	"time"
 
@@ -31,9 +30,9 @@ func TestShare_SignaturesThatSomebodyMakesUp_TakeNoKeyAway(t *testing.T) {
 		signed := object(keys)
 		delete(signed, "signatures")
 		delete(signed, "unsigned")
-		raw, err := json.Marshal(signed)
+		raw, err := canonicaljson.Marshal(signed)
 		w.no(err)
-		signature := base64.RawStdEncoding.EncodeToString(ed25519.Sign(private, canonicaljson.CanonicalJSONAssumeValid(raw)))
+		signature := base64.RawStdEncoding.EncodeToString(ed25519.Sign(private, raw))
 		by := keys["signatures"].(map[string]any)[string(w.alice.ID())].(map[string]any)
 		by["ed25519:"+base64.RawStdEncoding.EncodeToString(public)] = signature
 		w.no(w.crypto.HandleKeys(t.Context(), h.encrypt(payload)))
