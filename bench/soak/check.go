@@ -17,13 +17,13 @@ var isMarker = regexp.MustCompile(`^[imp]\d+-\d+$`)
 
 // tally is what became of everything in one direction.
 type tally struct {
-	sent, delivered, dead, doubt, again, redacted, missed, loose, forgotten int
-	lost, doubled, reordered                                                []string
+	sent, delivered, dead, doubt, again, redacted, missed, late, forgotten int
+	lost, doubled, reordered                                               []string
 }
 
 func (t *tally) String() string {
-	return fmt.Sprintf("sent %d, delivered %d, dead %d, in doubt %d, sent again %d, redacted before %d, not taken in %d, not judged by order %d, forgotten by the homeserver %d, lost %d, doubled %d, reordered %d",
-		t.sent, t.delivered, t.dead, t.doubt, t.again, t.redacted, t.missed, t.loose, t.forgotten, len(t.lost), len(t.doubled), len(t.reordered))
+	return fmt.Sprintf("sent %d, delivered %d, dead %d, in doubt %d, sent again %d, redacted before %d, not taken in %d, came late from the homeserver %d, forgotten by the homeserver %d, lost %d, doubled %d, reordered %d",
+		t.sent, t.delivered, t.dead, t.doubt, t.again, t.redacted, t.missed, t.late, t.forgotten, len(t.lost), len(t.doubled), len(t.reordered))
 }
 
 // checker compares both ends with the store, once nothing is under way any more.
@@ -160,36 +160,24 @@ func number(marker string) int {
 func (c *checker) toIRC() *tally {
 	t := &tally{}
 	count := map[string]int{}
-	last := map[string]int{}
 	by := map[string]*link{}
-	loose := map[string]bool{}
-	for _, w := range c.wrote {
-		if loose[w.marker] = c.relay.isLoose(w.event); loose[w.marker] {
-			t.loose++
-		}
-		for i := 2; i <= w.lines; i++ {
-			loose[fmt.Sprintf("%s/%d", w.marker, i)] = loose[w.marker]
-		}
-	}
+	first := map[string][]line{} // by channel, without what was sent again
 	c.wire.mu.Lock()
 	for _, l := range c.wire.arrived {
-		if count[l.marker]++; count[l.marker] > 1 {
+		if count[l.marker]++; count[l.marker] == 1 {
+			first[l.channel] = append(first[l.channel], l)
+		} else {
 			t.again++
 			if c.Delivery == atMostOnce || by[l.marker] == l.link {
 				t.doubled = append(t.doubled, l.marker)
 			}
 		}
 		by[l.marker] = l.link
-		if count[l.marker] > 1 || loose[l.marker] {
-			continue // sent again, or sent by the homeserver out of order
-		}
-		if n := number(l.marker); n < last[l.channel] {
-			t.reordered = append(t.reordered, l.marker)
-		} else {
-			last[l.channel] = n
-		}
 	}
 	c.wire.mu.Unlock()
+	for _, lines := range first {
+		c.inOrder(t, lines)
+	}
 	told := map[id.EventID]int{}
 	for _, events := range c.timeline {
 		for _, ev := range events {
@@ -226,6 +214,30 @@ func (c *checker) toIRC() *tally {
 		}
 	}
 	return t
+}
+
+// inOrder compares the lines that came to a channel with the order in which the bridge was given their messages.
+func (c *checker) inOrder(t *tally, lines []line) {
+	events := map[string]id.EventID{}
+	for _, w := range c.wrote {
+		events[w.marker] = w.event
+	}
+	of := func(l line) id.EventID {
+		marker, _, _ := strings.Cut(l.marker, "/")
+		return events[marker]
+	}
+	for i, later := range lines {
+		x := of(later)
+		for _, earlier := range lines[:i] {
+			y := of(earlier)
+			switch {
+			case x == y && number(later.marker) < number(earlier.marker), x != y && c.relay.before(x, y):
+				t.reordered = append(t.reordered, later.marker+" after "+earlier.marker)
+			case number(later.marker) < number(earlier.marker):
+				t.late++
+			}
+		}
+	}
 }
 
 // untouchable says whether a process ended even over telling of it, after it had ended over the event alone three times: then it

@@ -6,7 +6,6 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -14,9 +13,8 @@ import (
 	"maunium.net/go/mautrix/id"
 )
 
-// relay stands between the homeserver and the bridge, and knows which transactions come late. Synapse sends one that its own
-// restart has cut off again only when a later one has failed, so its events may come after later ones; its number is less than
-// that of the later one. After a restart the numbers may begin again, but never below one that is to be sent again.
+// relay stands between the homeserver and the bridge, and knows in which order the bridge was given what happened. That is not always the order in
+// which it happened: Synapse sends a transaction that its own restart has cut off again only when a later one has failed.
 type relay struct {
 	server *httptest.Server
 	client *http.Client
@@ -25,15 +23,17 @@ type relay struct {
 	gate   sync.Mutex     // held while the homeserver is restarted
 	inside sync.WaitGroup // requests that are past the gate
 
-	mu      sync.Mutex
-	highest int // number since the last restart
-	seen    map[id.EventID]bool
-	loose   map[id.EventID]bool // those that may come out of order
-	missed  int                 // transactions that the bridge did not answer
+	mu       sync.Mutex
+	clock    int // goes on with each transaction, and with each that the bridge took
+	passages map[id.EventID]*passage
+	missed   int // transactions that the bridge did not answer
 }
 
+// passage is when an event first came for the bridge, the how many-th of its transaction, and when the bridge had taken it for the first time.
+type passage struct{ came, place, taken int }
+
 func newRelay(t *testing.T, target string) *relay {
-	r := &relay{client: &http.Client{Transport: &http.Transport{}}, target: "http://" + target, seen: map[id.EventID]bool{}, loose: map[id.EventID]bool{}}
+	r := &relay{client: &http.Client{Transport: &http.Transport{}}, target: "http://" + target, passages: map[id.EventID]*passage{}}
 	r.server = httptest.NewServer(r)
 	t.Cleanup(func() {
 		r.server.Close()
@@ -55,15 +55,9 @@ func (r *relay) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		panic(http.ErrAbortHandler) // it waited at the gate, and whoever sent it is gone
 	}
 	answered := false
-	if _, number, ok := strings.Cut(req.URL.Path, "/transactions/"); ok {
-		r.note(number, body)
-		defer func() {
-			if !answered {
-				r.mu.Lock()
-				r.missed++
-				r.mu.Unlock()
-			}
-		}()
+	if strings.Contains(req.URL.Path, "/transactions/") {
+		events := r.comes(body)
+		defer func() { r.went(events, answered) }()
 	}
 	out, err := http.NewRequestWithContext(req.Context(), req.Method, r.target+req.URL.RequestURI(), bytes.NewReader(body))
 	if err != nil {
@@ -85,26 +79,42 @@ func (r *relay) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	_, _ = w.Write(answer)
 }
 
-// note looks at a transaction.
-func (r *relay) note(number string, body []byte) {
+// comes notes the events of a transaction.
+func (r *relay) comes(body []byte) []*passage {
 	var transaction struct {
 		Events []struct {
 			ID id.EventID `json:"event_id"`
 		} `json:"events"`
 	}
 	_ = json.Unmarshal(body, &transaction)
-	n, err := strconv.Atoi(number)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, ev := range transaction.Events {
-		r.seen[ev.ID] = true
+	r.clock++
+	var all []*passage
+	for place, ev := range transaction.Events {
+		p := r.passages[ev.ID]
+		if p == nil {
+			p = &passage{came: r.clock, place: place}
+			r.passages[ev.ID] = p
+		}
+		all = append(all, p)
 	}
-	if err == nil && n >= r.highest {
-		r.highest = n
+	return all
+}
+
+// went notes what became of a transaction.
+func (r *relay) went(events []*passage, answered bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !answered {
+		r.missed++
 		return
 	}
-	for _, ev := range transaction.Events {
-		r.loose[ev.ID] = true
+	r.clock++
+	for _, p := range events {
+		if p.taken == 0 {
+			p.taken = r.clock
+		}
 	}
 }
 
@@ -114,9 +124,6 @@ func (r *relay) during(restart func()) {
 	defer r.gate.Unlock()
 	restart()
 	r.inside.Wait() // for what the old one has sent, and does not wait for any more
-	r.mu.Lock()
-	r.highest = 0
-	r.mu.Unlock()
 }
 
 // missing counts the transactions that the bridge did not answer.
@@ -130,11 +137,19 @@ func (r *relay) missing() int {
 func (r *relay) saw(ev id.EventID) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.seen[ev]
+	return r.passages[ev] != nil
 }
 
-func (r *relay) isLoose(ev id.EventID) bool {
+// before says whether the bridge must know that x was there before y: it had taken x when y came, or got both at once in this order.
+func (r *relay) before(x, y id.EventID) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.loose[ev]
+	a, b := r.passages[x], r.passages[y]
+	switch {
+	case a == nil || b == nil:
+		return false
+	case a.came == b.came:
+		return a.place < b.place
+	}
+	return a.taken != 0 && a.taken < b.came
 }
