@@ -24,10 +24,10 @@ func StartInspIRCd(tb testing.TB) *IRCServer {
 	var config strings.Builder
 	fmt.Fprintf(&config, `<server name="irc.inspircd.test" description="for tests" network="Inspired" id="1TT">
 <admin name="test" nick="test" email="test@inspircd.test">
-<path configdir="DIR" datadir="DIR" logdir="DIR" runtimedir="DIR">
+<path configdir="@DIR@" datadir="@DIR@" logdir="@DIR@" runtimedir="@DIR@">
 <bind address="127.0.0.1" port="%d" type="clients">
 <bind address="127.0.0.1" port="%d" type="clients" sslprofile="tests">
-<sslprofile name="tests" provider="gnutls" certfile="DIR/certificate.pem" keyfile="DIR/key.pem" requestclientcert="no">
+<sslprofile name="tests" provider="gnutls" certfile="@DIR@/certificate.pem" keyfile="@DIR@/key.pem" requestclientcert="no">
 <connect name="everybody" allow="*" registertimeout="30" timeout="300" pingfreq="120" threshold="100000" commandrate="100000000"
  fakelag="off" hardsendq="16M" softsendq="1M" recvq="1M" localmax="10000" globalmax="10000" resolvehostnames="off"
  useident="no" limit="10000" maxchans="1000">
@@ -42,5 +42,5 @@ func StartInspIRCd(tb testing.TB) *IRCServer {
 			Kind: "inspircd", Address: loopback(plain), TLS: loopback(secure), CAFile: "certificate.pem", Roots: roots,
 		},
 		map[string]string{"inspircd.conf": config.String(), "certificate.pem": certificate, "key.pem": key},
-		"--config=DIR/inspircd.conf", "--nofork", "--nopid")
+		"--config=@DIR@/inspircd.conf", "--nofork", "--nopid")
 }

@@ -71,7 +71,7 @@ func daemonUser(tb testing.TB) (uid, gid int) {
 	return uid, gid
 }
 
-// startIRCServer writes files into a directory of the server's own, in whose content DIR stands for that directory, and
+// startIRCServer writes files into a directory of the server's own, in whose content @DIR@ stands for that directory, and
 // starts the program with args, in which it does too.
 func startIRCServer(tb testing.TB, s *IRCServer, files map[string]string, args ...string) *IRCServer {
 	tb.Helper()
@@ -80,7 +80,7 @@ func startIRCServer(tb testing.TB, s *IRCServer, files map[string]string, args .
 	dir := serverDir(tb, "", "trestle-"+s.Kind+"-", uid, gid)
 	for name, content := range files {
 		file := filepath.Join(dir, name)
-		if err := os.WriteFile(file, []byte(strings.ReplaceAll(content, "DIR", dir)), 0o600); err != nil {
+		if err := os.WriteFile(file, []byte(strings.ReplaceAll(content, "@DIR@", dir)), 0o600); err != nil {
 			tb.Fatalf("configuring %s: %v", s.Kind, err)
 		}
 		if os.Geteuid() == 0 {
@@ -96,7 +96,7 @@ func startIRCServer(tb testing.TB, s *IRCServer, files map[string]string, args .
 	s.start = func() *Process {
 		words := make([]string, len(args))
 		for i, arg := range args {
-			words[i] = strings.ReplaceAll(arg, "DIR", dir)
+			words[i] = strings.ReplaceAll(arg, "@DIR@", dir)
 		}
 		cmd := exec.Command(path, words...)
 		cmd.Dir = dir

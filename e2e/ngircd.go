@@ -28,5 +28,5 @@ func StartNgIRCd(tb testing.TB) *IRCServer {
 	PAM = no
 `, port)
 	return startIRCServer(tb, &IRCServer{Kind: "ngircd", Address: loopback(port)},
-		map[string]string{"ngircd.conf": config}, "-n", "-f", "DIR/ngircd.conf")
+		map[string]string{"ngircd.conf": config}, "-n", "-f", "@DIR@/ngircd.conf")
 }
