@@ -75,6 +75,7 @@ lint: modules $(STATICCHECK) ## gofmt, go vet and staticcheck over both modules;
 	sh -n .ci/retry
 	sh -n .ci/requirements
 	sh -n .ci/fuzz
+	sh -n .ci/failures
 
 readme: ## put docs/embed/main.go into README.md as it is
 	@awk '/^<!-- embed:/ { print; print "```go"; while ((getline line < "docs/embed/main.go") > 0) print line; print "```"; inside = 1; next } \
