@@ -5,7 +5,6 @@ package crypto
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"time"
 
@@ -101,18 +100,19 @@ const (
 
 // askFor asks the homeserver for the devices of users. Those of whom it says nothing, because it cannot reach their server, stay outdated.
 func (c *Crypto) askFor(ctx context.Context, l *loaded, users []id.UserID) error {
-	answered, err := l.FetchKeys(ctx, users, true)
+	a := &answer{}
+	answered, err := l.FetchKeys(context.WithValue(ctx, answerKey{}, a), users, true)
 	if err != nil {
 		return err
 	}
-	if op := operationOf(ctx); op.failed() != nil { // half of the answer is written, perhaps: they are asked for again
-		names := make([]string, len(users))
-		for i, user := range users {
-			names[i] = string(user)
+	for _, user := range users {
+		if _, ok := answered[user]; !ok {
+			a.add(user, 1, func(ctx context.Context) error { return store.TxOf(ctx).DevicesUnknown(string(user)) })
 		}
-		return errors.Join(op.failed(), c.commit(ctx, func(_ context.Context, tx *store.Tx) error { return tx.DevicesUnknown(names...) }))
 	}
-	var silent []string
+	if err := l.store.learn(ctx, a); err != nil {
+		return err
+	}
 	for _, user := range users {
 		if _, ok := answered[user]; ok {
 			c.silent.Delete(user)
@@ -123,12 +123,8 @@ func (c *Crypto) askFor(ctx context.Context, l *loaded, users []id.UserID) error
 			wait = min(2*before.(again).wait, mostSilentAgain)
 		}
 		c.silent.Store(user, again{time.Now().Add(wait), wait})
-		silent = append(silent, string(user))
 	}
-	if len(silent) == 0 {
-		return nil
-	}
-	return l.store.write(ctx, func(ctx context.Context) error { return store.TxOf(ctx).DevicesUnknown(silent...) })
+	return nil
 }
 
 // isSilent says whether the devices of a user were asked for in vain, and it is not yet time to ask again.
@@ -152,7 +148,7 @@ func (s *keyStore) dropIfOther(ctx context.Context, user id.UserID, devices map[
 	if same {
 		return nil
 	}
-	return store.TxOf(ctx).DropKeysSharedWith(string(user))
+	return s.dropKeysOf(ctx, user)
 }
 
 // signatureCounts says whether a signature may change how far a known device is trusted: it is then by a known cross-signing key, of a device that the homeserver
@@ -183,14 +179,10 @@ func (s *keyStore) signatureCounts(ctx context.Context, signed id.UserID, signed
 }
 
 // dropIfTrusted drops the keys of all rooms of a user when what was just written may change how far the user's devices are trusted: some were left out of the
-// keys that there are, or have one that they are not to have. Before anybody has asked for the devices no key was given to them. It runs in a job.
+// keys that there are, or have one that they are not to have. It runs in a job.
 func (s *keyStore) dropIfTrusted(ctx context.Context, user id.UserID, changed bool) error {
 	if !changed || s.c.opts.Send == TrustAny {
 		return nil
 	}
-	tracked, err := s.FilterTrackedUsers(ctx, []id.UserID{user})
-	if err != nil || len(tracked) == 0 {
-		return err
-	}
-	return store.TxOf(ctx).DropKeysSharedWith(string(user))
+	return s.dropKeysOf(ctx, user)
 }

@@ -18,7 +18,8 @@
 // looks away. Memory that was moved by a job that is undone is thrown away and read again, also when the job runs again for
 // the sake of others in its group.
 //
-// What needs the network (a room key is shared, keys are uploaded, devices are asked for) runs outside of jobs, each of its writes a job of its own.
+// What needs the network (a room key is shared, keys are uploaded, devices are asked for) runs outside of jobs, each of its writes a job of its own; but what
+// an answer says of users' devices is one job, or one for each 512 rows, with all that is said of some users.
 // When one fails nothing more leaves: a ratchet that was moved and not stored must not be used.
 //
 // # Machines

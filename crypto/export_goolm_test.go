@@ -2,7 +2,12 @@
 
 package crypto
 
-import "time"
+import (
+	"fmt"
+	"time"
+
+	"maunium.net/go/mautrix/id"
+)
 
 // Machines is how many machines are in memory.
 func Machines(c *Crypto) int {
@@ -25,3 +30,20 @@ func ProbeOften(o *Options) { o.probing = &probing{200 * time.Millisecond, time.
 
 // SendInBatches is how requests of encryption leave.
 var SendInBatches = sendInBatches
+
+// MostLearnt is how many rows about devices are written in one commit.
+const MostLearnt = mostLearnt
+
+// Commits are how many users each commit of an answer is about that says so many rows of each.
+func Commits(rows ...int) (commits []int) {
+	a := &answer{}
+	for n, rows := range rows {
+		for range rows {
+			a.add(id.UserID(fmt.Sprint(n)), 1, nil)
+		}
+	}
+	for users := a.next(); len(users) > 0; users = a.next() {
+		commits = append(commits, len(users))
+	}
+	return commits
+}

@@ -269,7 +269,7 @@ func (s *keyStore) PutDevice(ctx context.Context, user id.UserID, device *id.Dev
 
 // PutDevices is mautrix's without the transaction that it begins, which cannot be had.
 func (s *keyStore) PutDevices(ctx context.Context, user id.UserID, devices map[id.DeviceID]*id.Device) error {
-	return s.write(ctx, func(ctx context.Context) error {
+	return s.hear(ctx, user, len(devices)+1, func(ctx context.Context) error {
 		if err := s.dropIfOther(ctx, user, devices); err != nil {
 			return err
 		}
@@ -293,7 +293,7 @@ func (s *keyStore) MarkTrackedUsersOutdated(ctx context.Context, users []id.User
 }
 
 func (s *keyStore) PutCrossSigningKey(ctx context.Context, user id.UserID, usage id.CrossSigningUsage, key id.Ed25519) error {
-	return s.write(ctx, func(ctx context.Context) error {
+	return s.hear(ctx, user, 1, func(ctx context.Context) error {
 		before, err := s.GetCrossSigningKeys(ctx, user)
 		if err == nil {
 			err = s.SQLCryptoStore.PutCrossSigningKey(ctx, user, usage, key)
@@ -310,7 +310,7 @@ func (s *keyStore) ResetMasterKeyTOFU(ctx context.Context, user id.UserID, key i
 }
 
 func (s *keyStore) PutSignature(ctx context.Context, signed id.UserID, signedKey id.Ed25519, signer id.UserID, signerKey id.Ed25519, signature string) error {
-	return s.write(ctx, func(ctx context.Context) error {
+	return s.hear(ctx, signed, 1, func(ctx context.Context) error {
 		before, err := s.IsKeySignedBy(ctx, signed, signedKey, signer, signerKey)
 		if err == nil {
 			err = s.SQLCryptoStore.PutSignature(ctx, signed, signedKey, signer, signerKey, signature)
@@ -330,7 +330,7 @@ func (s *keyStore) PutSignature(ctx context.Context, signed id.UserID, signedKey
 }
 
 func (s *keyStore) DropSignaturesByKey(ctx context.Context, user id.UserID, key id.Ed25519) (n int64, err error) {
-	err = s.write(ctx, func(ctx context.Context) error {
+	err = s.hear(ctx, user, 1, func(ctx context.Context) error {
 		if n, err = s.SQLCryptoStore.DropSignaturesByKey(ctx, user, key); err != nil {
 			return err
 		}

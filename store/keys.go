@@ -4,6 +4,8 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"slices"
+	"strings"
 	"time"
 
 	"maunium.net/go/mautrix/crypto/sql_store_upgrade"
@@ -134,12 +136,26 @@ func (tx *Tx) DropRoomKeysUnless(room, user, membership string) error {
 	return tx.DropRoomKeys(room)
 }
 
-// DropKeysSharedWith is DropRoomKeys for all rooms that a user is known to be in or invited to: the user's devices have changed.
-func (tx *Tx) DropKeysSharedWith(user string) error {
-	tx.markDrop(func(drops *marks) { drops.mark(user) })
-	_, err := tx.exec(`DELETE FROM crypto_megolm_outbound_session WHERE EXISTS
-		(SELECT 1 FROM member WHERE room = room_id AND user_id = $1 AND membership IN ('join', 'invite'))`, toColumn(user))
-	return doing(err, "dropping the keys of the rooms of %s", user)
+// dropAtOnce is for how many users the room keys are looked through at once.
+const dropAtOnce = 16
+
+// DropKeysSharedWith is DropRoomKeys for all rooms that one of the users is known to be in or invited to: their devices have changed.
+func (tx *Tx) DropKeysSharedWith(users ...string) error {
+	for _, user := range users {
+		tx.markDrop(func(drops *marks) { drops.mark(user) })
+	}
+	for some := range slices.Chunk(users, dropAtOnce) {
+		args := make([]any, dropAtOnce)
+		for n := range args {
+			args[n] = toColumn(some[min(n, len(some)-1)])
+		}
+		_, err := tx.exec(`DELETE FROM crypto_megolm_outbound_session WHERE EXISTS (SELECT 1 FROM member WHERE room = room_id AND membership IN ('join', 'invite')
+			AND user_id IN ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16))`, args...)
+		if err != nil {
+			return doing(err, "dropping the keys of the rooms of %s", strings.Join(some, ", "))
+		}
+	}
+	return nil
 }
 
 // OutdatedMembers gives who of a room's members and of those invited is among [Store.OutdatedUsers]: most of the time nobody, whatever their number elsewhere.

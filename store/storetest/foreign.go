@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -52,6 +53,33 @@ var foreignChecks = []check{
 			return err
 		})
 		expect(t, "after a job", accounts(t, f), 1)
+	}},
+	{"DropKeysSharedWith_ManyUsers_DropsThoseOfTheirRoomsOnly", func(t *testing.T, db *database) {
+		s := db.open(t)
+		f := foreignDB(t, s)
+		var users []string
+		Commit(t, s, func(tx *store.Tx) (err error) {
+			for n := range 20 { // more than are looked for at once
+				user, room := fmt.Sprint("@", n, ":x"), fmt.Sprint("!", n)
+				users = append(users, user)
+				membership := []string{"join", "invite"}[n%2]
+				err = errors.Join(err, tx.SetMember(room, user, membership), tx.SetMember("!left", user, "leave"), tx.SetMember("!others", "@other:x", "join"))
+			}
+			return err
+		})
+		var rows [][]any
+		for n := range users {
+			rows = append(rows, []any{putSending, "@bot:x/D", fmt.Sprint("!", n), longID(fmt.Sprint("n", n)), []byte("pickled"), start})
+		}
+		rows = append(rows, []any{putSending, "@bot:x/D", "!left", longID("left"), []byte("pickled"), start},
+			[]any{putSending, "@bot:x/D", "!others", longID("others"), []byte("pickled"), start})
+		putAll(t, s, f, rows...)
+		Commit(t, s, func(tx *store.Tx) error { return tx.DropKeysSharedWith() })
+		if left := keyNames(t, f, sending); len(left) != 22 {
+			t.Fatalf("%d are left, and nobody was named", len(left))
+		}
+		Commit(t, s, func(tx *store.Tx) error { return tx.DropKeysSharedWith(users[1:]...) })
+		expect(t, "left", fmt.Sprint(keyNames(t, f, sending)), "[left n0 others]")
 	}},
 	{"Foreign_WithoutAJob_OnlyReads", func(t *testing.T, db *database) {
 		s := db.open(t)

@@ -44,6 +44,7 @@ const (
 	putADevice = `INSERT INTO crypto_device (user_id, device_id, identity_key, signing_key, trust, deleted, name) VALUES ($1, $2, $3, 'k', 0, $4, '')`
 	roomKeys   = `SELECT session_id FROM crypto_megolm_inbound_session ORDER BY session_id`
 	indexes    = `SELECT DISTINCT session_id FROM crypto_message_index ORDER BY session_id`
+	sending    = `SELECT session_id FROM crypto_megolm_outbound_session ORDER BY session_id`
 	given      = `SELECT session_id FROM crypto_megolm_outbound_session_shared ORDER BY session_id`
 	olms       = `SELECT session_id FROM crypto_olm_session ORDER BY session_id`
 	ago        = 24 * time.Hour
