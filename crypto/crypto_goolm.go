@@ -44,7 +44,7 @@ type Crypto struct {
 	requests seldom // keys and devices that were asked for
 	witness  witness
 	returns  returns
-	shorts   sync.Map // by machine and room, as rooms: when it gets another key
+	shorts   sync.Map // by machine and room, as rooms: when another key is tried for which devices
 	silent   sync.Map // by [id.UserID]: when his server is asked for his devices again
 	// They are usualShortAgain and usualSilentAgain, but in tests.
 	shortAgain, silentAgain time.Duration

@@ -47,3 +47,12 @@ func Commits(rows ...int) (commits []int) {
 	}
 	return commits
 }
+
+// TriedInVain is the minute at which a device is tried again that was tried in vain at those minutes from start on.
+func TriedInVain(start time.Time, minutes []int) (next int) {
+	var a again
+	for _, minute := range minutes {
+		a = a.inVain(start.Add(time.Duration(minute)*time.Minute), usualShortAgain, mostShortAgain)
+	}
+	return int(a.next.Sub(start) / time.Minute)
+}

@@ -16,7 +16,8 @@ import (
 
 // A device that has neither a one-time key nor a fallback key left cannot be given a room key. Perhaps it has some soon: a client makes new ones when it is
 // online. So the room gets another key then, instead of leaving the device out for as long as the key is used. That is tried after
-// [Crypto.shortAgain] first, and after twice as long each time, so that a device that never has any costs little.
+// [Crypto.shortAgain] first, and after twice as long each time, so that a device that never has any costs little. The wait is the device's own in the room:
+// who comes without a key does not wait as long as somebody who has had none for days.
 
 const (
 	usualShortAgain = time.Minute
@@ -29,13 +30,32 @@ type again struct {
 	wait time.Duration
 }
 
-// noteShort remembers whether some of the users' devices have not been given the key that a machine has in a room.
+// inVain is when it is tried once more after it was tried now. What is tried before its time, for the sake of others, does not wait twice as long for it, but
+// once more as long from now on if more than half of its wait is over: so those who have long waits come to be tried together.
+func (a again) inVain(now time.Time, first, most time.Duration) again {
+	left := a.next.Sub(now)
+	switch {
+	case a.wait == 0:
+		a.wait = first
+	case left > a.wait/2:
+		return a
+	case left <= 0:
+		a.wait = min(2*a.wait, most)
+	}
+	return again{now.Add(a.wait), a.wait}
+}
+
+// noteShort remembers which of the users' devices have not been given the key that a machine has in a room.
 func (c *Crypto) noteShort(ctx context.Context, m *machine, l *loaded, room id.RoomID, users []id.UserID) error {
 	key, err := l.store.GetOutboundGroupSession(ctx, room)
 	if err != nil || key == nil {
 		return err
 	}
 	where := m.account() + " " + string(room)
+	before, _ := c.shorts.Load(where)
+	waited, _ := before.(map[id.IdentityKey]again)
+	short := map[id.IdentityKey]again{}
+	now := time.Now()
 	for _, user := range users {
 		devices, err := l.store.GetDevices(ctx, user)
 		if err != nil {
@@ -54,17 +74,13 @@ func (c *Crypto) noteShort(ctx context.Context, m *machine, l *loaded, room id.R
 				return fmt.Errorf("find out whether device %s of %s has a room key: %w", device.DeviceID, user, err)
 			}
 			if !given {
-				wait := c.shortAgain
-				if before, ok := c.shorts.Load(where); ok {
-					if time.Now().Before(before.(again).next) {
-						return nil // who came or went took the key away, and nobody has waited yet
-					}
-					wait = min(2*before.(again).wait, mostShortAgain)
-				}
-				c.shorts.Store(where, again{time.Now().Add(wait), wait})
-				return nil
+				short[device.IdentityKey] = waited[device.IdentityKey].inVain(now, c.shortAgain, mostShortAgain)
 			}
 		}
+	}
+	if len(short) > 0 {
+		c.shorts.Store(where, short)
+		return nil
 	}
 	c.shorts.Delete(where)
 	m.whole.Store(room, true)
@@ -95,8 +111,14 @@ func (c *Crypto) giveAgain(ctx context.Context, m *machine, room id.RoomID) erro
 		}
 		return m.olmWork(ctx, func(ctx context.Context, l *loaded) error { return c.noteShort(ctx, m, l, room, users) })
 	}
-	if !ok || time.Now().Before(missed.(again).next) {
+	if !ok {
 		return nil
 	}
-	return m.olmWork(ctx, func(ctx context.Context, l *loaded) error { return l.store.RemoveOutboundGroupSession(ctx, room) })
+	now := time.Now()
+	for _, device := range missed.(map[id.IdentityKey]again) {
+		if !now.Before(device.next) {
+			return m.olmWork(ctx, func(ctx context.Context, l *loaded) error { return l.store.RemoveOutboundGroupSession(ctx, room) })
+		}
+	}
+	return nil
 }

@@ -96,3 +96,63 @@ func TestShare_DeviceThatNeverHasAKey_CostsTheRoomFewKeys(t *testing.T) {
 		t.Errorf("the room had %d keys in a second", n)
 	}
 }
+
+func TestShare_SomebodyComesWithoutAKeyWhereAnotherWaitsLong_DoesNotWaitAsLong(t *testing.T) {
+	w := newWorld(t)
+	w.with(func(*crypto.Options) {})
+	crypto.GiveAgainAfter(w.crypto, time.Hour)
+	ghost := w.ghost("ann")
+	w.no(w.crypto.Prepare(t.Context(), ghost))
+	room := w.room(ghost)
+	for range 50 {
+		w.claim(w.alice.ID(), w.alice.DeviceID()) // by somebody else
+	}
+	w.session(ghost, room)
+	crypto.GiveAgainAfter(w.crypto, 200*time.Millisecond)
+	bob := newPerson(w, "bob")
+	for range 50 {
+		w.claim(bob.ID(), bob.DeviceID())
+	}
+	_, err := bob.Join(t.Context(), string(room))
+	w.no(err)
+	w.settle()
+	last := w.session(ghost, room)
+	w.no(bob.olm.ShareKeys(t.Context(), 0))
+	for n := 0; w.session(ghost, room) == last; n++ {
+		if n == 50 { // at 100 messages there would be another key anyway
+			t.Fatal("he waits for as long as she does")
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	last = w.session(ghost, room)
+	bob.sync(room)
+	if got, err := bob.olm.CryptoStore.GetGroupSession(t.Context(), room, last); got == nil {
+		t.Errorf("he has no key: %v", err)
+	}
+	time.Sleep(300 * time.Millisecond)
+	if w.session(ghost, room) != last {
+		t.Error("nobody is left but who waits for an hour, and the room gets another key")
+	}
+}
+
+func TestAgain_WhatIsTriedInVain_WaitsTwiceAsLongOnlyWhenItsTimeHadCome(t *testing.T) {
+	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	for _, c := range []struct {
+		at   []int // minutes at which it is tried
+		next int
+	}{
+		{[]int{0}, 1},
+		{[]int{0, 1}, 3},
+		{[]int{0, 1, 3}, 7},
+		{[]int{0, 1, 3, 4}, 7},             // nothing is over yet
+		{[]int{0, 1, 3, 6}, 10},            // as long once more
+		{[]int{0, 1, 3, 6, 9, 12, 15}, 19}, // whoever comes and goes does not make it longer
+		{[]int{0, 1, 3, 100}, 108},
+		{[]int{0, 2000, 4000, 6000, 8000, 10_000, 12_000, 14_000, 16_000, 18_000, 20_000, 22_000, 24_000}, 24_000 + 24*60},
+	} {
+		next := crypto.TriedInVain(start, c.at)
+		if next != c.next {
+			t.Errorf("tried at %v it is tried again at %d, want %d", c.at, next, c.next)
+		}
+	}
+}
