@@ -45,7 +45,8 @@ type Crypto struct {
 	witness  witness
 	returns  returns
 	shorts   sync.Map // by machine and room, as rooms: when another key is tried for which devices
-	silent   sync.Map // by [id.UserID]: when his server is asked for his devices again
+	silent   sync.Map // by [id.UserID]: a silence
+	early    seldom   // rooms that have asked a silent server before its time
 	// They are usualShortAgain and usualSilentAgain, but in tests.
 	shortAgain, silentAgain time.Duration
 

@@ -30,7 +30,7 @@ func (c *Crypto) deviceLists(ctx context.Context, ev *appservice.Event) error {
 	}
 	users := append(lists.Changed, lists.Left...)
 	for _, user := range users {
-		c.silent.Delete(id.UserID(user))
+		c.hears(id.UserID(user))
 		if c.as.Owns(id.UserID(user)) {
 			c.doubtOwn(id.UserID(user))
 		}
@@ -70,17 +70,25 @@ func (c *Crypto) doubtDevicesNowAndThen(every time.Duration) {
 
 // freshen makes sure before a room key is used again that the devices of the room's members are known: those that are outdated are asked for, all in one
 // request, and when they have changed the keys of their rooms are dropped. Those of a server that did not answer are asked for seldom: each time, the message
-// waits for as long as the homeserver waits for that server. The caller holds the room's lock, not the Olm lock.
+// waits for as long as the homeserver waits for that server. When the server was heard of since, they are asked for before their time, which each room does once
+// in [Crypto.silentAgain], whoever writes there: nobody can hold it up by speaking and not answering. The caller holds the room's lock, not the Olm lock.
 func (c *Crypto) freshen(ctx context.Context, m *machine, room id.RoomID) error {
 	outdated, err := c.store.OutdatedMembers(ctx, string(room))
 	if err != nil {
 		return err
 	}
-	var users []id.UserID
+	var users, heard []id.UserID
 	for _, user := range outdated {
-		if !c.isSilent(id.UserID(user)) {
+		asked, silent := c.isSilent(id.UserID(user))
+		switch {
+		case !silent:
 			users = append(users, id.UserID(user))
+		case asked.heard:
+			heard = append(heard, id.UserID(user))
 		}
+	}
+	if len(heard) > 0 && c.early.may(string(room), c.silentAgain, time.Now()) {
+		users = append(users, heard...)
 	}
 	if len(users) == 0 {
 		return nil
@@ -118,19 +126,31 @@ func (c *Crypto) askFor(ctx context.Context, l *loaded, users []id.UserID) error
 			c.silent.Delete(user)
 			continue
 		}
-		wait := c.silentAgain
-		if before, ok := c.silent.Load(user); ok {
-			wait = min(2*before.(again).wait, mostSilentAgain)
-		}
-		c.silent.Store(user, again{time.Now().Add(wait), wait})
+		asked, _ := c.silent.Load(user)
+		before, _ := asked.(silence)
+		c.silent.Store(user, silence{before.inVain(time.Now(), c.silentAgain, mostSilentAgain), false})
 	}
 	return nil
 }
 
+// silence is when the devices of a user are asked for again whose server did not answer.
+type silence struct {
+	again
+	heard bool // of the server, since then
+}
+
 // isSilent says whether the devices of a user were asked for in vain, and it is not yet time to ask again.
-func (c *Crypto) isSilent(user id.UserID) bool {
+func (c *Crypto) isSilent(user id.UserID) (silence, bool) {
 	asked, ok := c.silent.Load(user)
-	return ok && time.Now().Before(asked.(again).next)
+	before, _ := asked.(silence)
+	return before, ok && time.Now().Before(before.next)
+}
+
+// hears notes that something has come from a user's server, which may answer by now.
+func (c *Crypto) hears(user id.UserID) {
+	if asked, ok := c.silent.Load(user); ok {
+		c.silent.CompareAndSwap(user, asked, silence{asked.(silence).again, true})
+	}
 }
 
 // dropIfOther drops the keys of all rooms of a user whose devices are others than before, of all devices of the bridge, in the commit that takes the new

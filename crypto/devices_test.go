@@ -99,6 +99,24 @@ func (c *carol) gets(device id.DeviceID) {
 	c.w.no(mach.ShareKeys(c.w.t.Context(), 0))
 }
 
+// away has the server of a user not answer to who asks for the user's devices, and counts who does.
+func (w *world) away(user id.UserID) (asked *atomic.Int32, back func()) {
+	asked = new(atomic.Int32)
+	return asked, w.hs.Intercept(func(rw http.ResponseWriter, r *http.Request) bool {
+		if !strings.Contains(r.URL.Path, "/keys/query") {
+			return false
+		}
+		body, _ := io.ReadAll(r.Body)
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		if !bytes.Contains(body, []byte(user)) {
+			return false
+		}
+		asked.Add(1)
+		_, _ = rw.Write([]byte(`{"device_keys":{},"failures":{"away.test":{"errcode":"M_UNKNOWN"}}}`))
+		return true
+	})
+}
+
 func TestDevices_OfAServerThatIsAway_AreAskedForSeldomAndGetAKeyOnceItIsBack(t *testing.T) {
 	w := newWorld(t)
 	w.with(func(*crypto.Options) {})
@@ -107,20 +125,7 @@ func TestDevices_OfAServerThatIsAway_AreAskedForSeldomAndGetAKeyOnceItIsBack(t *
 	room := w.room(ghost)
 	carol := newCarol(w, room)
 	w.settle()
-	var asked atomic.Int32
-	back := w.hs.Intercept(func(rw http.ResponseWriter, r *http.Request) bool {
-		if !strings.Contains(r.URL.Path, "/keys/query") {
-			return false
-		}
-		body, _ := io.ReadAll(r.Body)
-		r.Body = io.NopCloser(bytes.NewReader(body))
-		if !bytes.Contains(body, []byte(carol.user)) {
-			return false
-		}
-		asked.Add(1)
-		_, _ = rw.Write([]byte(`{"device_keys":{},"failures":{"away.test":{"errcode":"M_UNKNOWN"}}}`))
-		return true
-	})
+	asked, back := w.away(carol.user)
 	w.session(ghost, room)
 	var last id.SessionID
 	for range 10 {
@@ -143,6 +148,52 @@ func TestDevices_OfAServerThatIsAway_AreAskedForSeldomAndGetAKeyOnceItIsBack(t *
 	}
 	if known, err := w.crypto.Devices(t.Context(), ghost, carol.user); err != nil || len(known) != 1 {
 		t.Errorf("known: %v, %v", known, err)
+	}
+}
+
+func TestDevices_OfAServerThatIsAwayForLong_AreAskedForOnceItIsHeardOf(t *testing.T) {
+	for name, hear := range map[string]func(w *world, ghost id.UserID, room id.RoomID, carol *carol){
+		"a message": func(w *world, ghost id.UserID, room id.RoomID, carol *carol) {
+			ev := w.alice.encryptedEvent(room, "$1", object(w.alice.encrypt(room, "x")))
+			ev.Sender = carol.user
+			if _, err := w.crypto.Open(t.Context(), ev, ghost); err == nil { // it need not be readable
+				t.Error("carol has no key that could have been used")
+			}
+		},
+		"her devices": func(w *world, _ id.UserID, _ id.RoomID, carol *carol) {
+			w.no(w.crypto.HandleKeys(t.Context(), &appservice.Event{Kind: store.KindDeviceLists, Raw: json.RawMessage(fmt.Sprintf(`{"changed":[%q]}`, carol.user))}))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.with(func(*crypto.Options) {})
+			crypto.AskSilentAfter(w.crypto, time.Hour)
+			ghost := w.ghost("ann")
+			w.no(w.crypto.Prepare(t.Context(), ghost))
+			room, other := w.room(ghost), w.room(ghost)
+			carol := newCarol(w, room)
+			_, err := carol.client("").JoinRoomByID(t.Context(), other)
+			w.no(err)
+			w.settle()
+			asked, back := w.away(carol.user)
+			w.session(ghost, other)
+			w.session(ghost, room)
+			for range 5 { // whatever comes of her, nobody waits for her server each time
+				hear(w, ghost, room, carol)
+				w.session(ghost, room)
+			}
+			if n := asked.Load(); n != 2 {
+				t.Errorf("she was asked for %d times; once, and once when something had come from her", n)
+			}
+			back()
+			before := w.session(ghost, other)
+			if known, err := w.crypto.Devices(t.Context(), ghost, carol.user); err != nil || len(known) != 1 {
+				t.Errorf("something has come from her, and in a room that has not waited for her yet she is not asked for: %v, %v", known, err)
+			}
+			if w.session(ghost, other) != before {
+				t.Error("the room has another key although nothing has changed")
+			}
+		})
 	}
 }
 

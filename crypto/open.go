@@ -26,6 +26,7 @@ func (c *Crypto) Open(ctx context.Context, ev *appservice.Event, reader id.UserI
 		return nil, fmt.Errorf("decrypt %s as %s: %w", ev.ID, reader, err)
 	}
 	defer release()
+	c.hears(ev.Sender)
 	opened, err := m.open(ctx, ev)
 	if errors.Is(err, ErrNoKey) {
 		c.syncs.missing(m.deviceKey)
