@@ -76,6 +76,9 @@ func New(ctx context.Context, o Options) (*Crypto, error) {
 	}
 	c.returns.seen = c.as.HomeserverReturns()
 	c.syncs = newSyncer(c)
+	if err := c.keepPolicy(ctx); err != nil {
+		return nil, fmt.Errorf("set up encryption: %w", err)
+	}
 	// What the homeserver told of devices while the bridge was away is lost.
 	if err := c.doubtDevices(ctx); err != nil {
 		return nil, fmt.Errorf("set up encryption: %w", err)
