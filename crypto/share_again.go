@@ -84,7 +84,23 @@ func (c *Crypto) noteShort(ctx context.Context, m *machine, l *loaded, room id.R
 	}
 	c.shorts.Delete(where)
 	m.whole.Store(room, true)
-	return nil
+	return l.store.MarkOutboundGroupSessionShared(ctx, toAll, "", key.ID())
+}
+
+// toAll stands for everybody in the notes of who was given a room key: for a machine that comes into memory again, so that it does not look at each device.
+const toAll id.UserID = ""
+
+// wasGivenToAll says whether it was noted that all have the key that a machine has in a room, or that there is none.
+func (m *machine) wasGivenToAll(ctx context.Context, room id.RoomID) (bool, error) {
+	l, err := m.load(ctx)
+	if err != nil {
+		return false, err
+	}
+	key, err := l.store.GetOutboundGroupSession(ctx, room)
+	if err != nil || key == nil {
+		return key == nil, err
+	}
+	return l.store.IsOutboundGroupSessionShared(ctx, toAll, "", key.ID())
 }
 
 // wasGiven says whether a device was given a room key: it was if there was an Olm session with it by the time that the key was stored, for that is done when
@@ -101,10 +117,13 @@ func (s *keyStore) wasGiven(ctx context.Context, device id.IdentityKey, key *cry
 }
 
 // giveAgain takes the key of a room away when it is time to try once more to give one to all. Whether all have it is looked at in the store where that is not
-// remembered, as after a start. The caller holds the room's lock.
+// remembered, as after a start, and device by device where it is not noted there. The caller holds the room's lock.
 func (c *Crypto) giveAgain(ctx context.Context, m *machine, room id.RoomID) error {
 	missed, ok := c.shorts.Load(m.account() + " " + string(room))
 	if _, whole := m.whole.Load(room); !ok && !whole {
+		if noted, err := m.wasGivenToAll(ctx, room); noted || err != nil {
+			return err
+		}
 		users, _, err := c.readers(ctx, m, room)
 		if err != nil {
 			return err

@@ -9,6 +9,7 @@ import (
 	"maunium.net/go/mautrix/event"
 
 	"github.com/trestle-bridge/trestle/crypto"
+	"github.com/trestle-bridge/trestle/store"
 )
 
 func TestShare_DeviceThatHadNoKeyLeft_ReadsOnceItHasSome(t *testing.T) {
@@ -154,5 +155,47 @@ func TestAgain_WhatIsTriedInVain_WaitsTwiceAsLongOnlyWhenItsTimeHadCome(t *testi
 		if next != c.next {
 			t.Errorf("tried at %v it is tried again at %d, want %d", c.at, next, c.next)
 		}
+	}
+}
+
+func TestShare_MachineThatComesIntoMemoryAgain_LooksAtNoDeviceOnceAllHaveTheKey(t *testing.T) {
+	w := newWorld(t)
+	w.with(func(*crypto.Options) {})
+	crypto.GiveAgainAfter(w.crypto, time.Millisecond)
+	ghost := w.ghost("ann")
+	w.no(w.crypto.Prepare(t.Context(), ghost))
+	room := w.room(ghost)
+	first := w.session(ghost, room)
+	keys, err := w.store.Foreign()
+	w.no(err)
+	w.no(w.store.Commit(t.Context(), w.store.Epoch(), func(tx *store.Tx) error { // so that it would seem as if she had not been given it
+		_, err := keys.Exec(tx.Context(t.Context()), `DELETE FROM crypto_olm_session`)
+		return err
+	}))
+	crypto.Unload(w.crypto, time.Now().Add(time.Hour))
+	if n := crypto.Machines(w.crypto); n != 0 {
+		t.Fatalf("%d machines are in memory", n)
+	}
+	for range 3 {
+		if w.session(ghost, room) != first {
+			t.Fatal("it was looked whether her device has the key")
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	w.no(w.store.Commit(t.Context(), w.store.Epoch(), func(tx *store.Tx) error { return tx.DropRoomKeys(string(room)) }))
+	second := w.session(ghost, room)
+	w.no(w.store.Commit(t.Context(), w.store.Epoch(), func(tx *store.Tx) error { // as if the process had ended before it was noted
+		_, err := keys.Exec(tx.Context(t.Context()), `DELETE FROM crypto_megolm_outbound_session_shared WHERE user_id = ''`)
+		if err == nil {
+			_, err = keys.Exec(tx.Context(t.Context()), `DELETE FROM crypto_olm_session`)
+		}
+		return err
+	}))
+	crypto.Unload(w.crypto, time.Now().Add(time.Hour))
+	for n := 0; w.session(ghost, room) == second; n++ {
+		if n == 50 {
+			t.Fatal("without the note nobody looks")
+		}
+		time.Sleep(5 * time.Millisecond)
 	}
 }
