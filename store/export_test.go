@@ -5,7 +5,9 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"fmt"
+	"maps"
 	"net/url"
+	"slices"
 	"testing"
 	"time"
 
@@ -106,4 +108,17 @@ func SilentAfter(tb testing.TB, d time.Duration) {
 	before := silentAfter
 	silentAfter = d
 	tb.Cleanup(func() { silentAfter = before })
+}
+
+// WriterQueries are the statements that the writer has run.
+func WriterQueries(tb testing.TB, s *Store) (queries []string) {
+	tb.Helper()
+	err := s.Commit(context.Background(), s.Epoch(), func(tx *Tx) error {
+		queries = slices.Collect(maps.Keys(tx.w.statements))
+		return nil
+	})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return queries
 }

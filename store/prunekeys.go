@@ -5,6 +5,7 @@ import (
 	"context"
 	"database/sql"
 	"regexp"
+	"slices"
 	"time"
 )
 
@@ -37,14 +38,10 @@ func (tx *Tx) RenewRoomKey(account, session string, since time.Time) error {
 // room keys of others while the inbox has not been worked off.
 func (s *Store) pruneKeys(ctx context.Context) error {
 	now := s.opts.Now().UTC()
-	// mautrix notes to whom a key was given, for whoever asks for it again. The bridge gives none again that it does not use any more.
-	err := s.pruneBatches(ctx, `DELETE FROM crypto_megolm_outbound_session_shared WHERE (user_id, identity_key, session_id) IN
-		(SELECT user_id, identity_key, session_id FROM crypto_megolm_outbound_session_shared WHERE session_id NOT IN
-			(SELECT session_id FROM crypto_megolm_outbound_session) LIMIT $1)`, pruneBatch)
-	if err != nil {
+	if err := s.pruneGiven(ctx); err != nil {
 		return doing(err, "deleting notes of who was given a room key")
 	}
-	if err = s.pruneOlmSessions(ctx, now.Add(-keepOlmSessions)); err != nil {
+	if err := s.pruneOlmSessions(ctx, now.Add(-keepOlmSessions)); err != nil {
 		return doing(err, "deleting Olm sessions with devices that are gone")
 	}
 	return doing(s.pruneRoomKeys(ctx, now), "deleting old room keys")
@@ -78,17 +75,40 @@ func (s *Store) pruneOlmSessions(ctx context.Context, unused time.Time) error {
 	return err
 }
 
-func (s *Store) pruneBatches(ctx context.Context, query string, args ...any) error {
-	for n := int64(pruneBatch); n == pruneBatch; {
-		err := s.Commit(ctx, s.epoch, func(tx *Tx) (err error) {
-			n, err = tx.exec(query, args...)
+// pruneGiven deletes what mautrix notes of to whom a key was given, for whoever asks for it again: the bridge gives none again that it does not use any more.
+// They have no index by key, and so are looked for where nobody waits.
+func (s *Store) pruneGiven(ctx context.Context) error {
+	for {
+		var notes [][3]string
+		err := s.each(ctx, func(row *sql.Rows) error {
+			var note [3]string
+			err := row.Scan(&note[0], &note[1], &note[2])
+			notes = append(notes, note)
 			return err
-		})
-		if err != nil {
+		}, `SELECT user_id, identity_key, session_id FROM crypto_megolm_outbound_session_shared s WHERE NOT EXISTS
+			(SELECT 1 FROM crypto_megolm_outbound_session o WHERE o.session_id = s.session_id) LIMIT $1`, pruneKeysMost)
+		if err != nil || len(notes) == 0 {
 			return err
 		}
+		for batch := range slices.Chunk(notes, pruneBatch) {
+			err := s.Commit(ctx, s.epoch, func(tx *Tx) error {
+				for _, note := range batch {
+					_, err := tx.exec(`DELETE FROM crypto_megolm_outbound_session_shared WHERE user_id = $1 AND identity_key = $2 AND session_id = $3 AND NOT EXISTS
+						(SELECT 1 FROM crypto_megolm_outbound_session o WHERE o.session_id = $3)`, note[0], note[1], note[2])
+					if err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+		}
+		if len(notes) < pruneKeysMost {
+			return nil
+		}
 	}
-	return nil
 }
 
 // oldRoomKey is one that may go.
