@@ -129,7 +129,7 @@ func (s *Store) pruneRoomKeys(ctx context.Context, now time.Time) error {
 	if err != nil || !waits.OldestInbox.IsZero() && now.Sub(waits.OldestInbox) > time.Minute {
 		return err
 	}
-	old, err := s.oldRoomKeys(ctx, now.Add(-keepRoomKeys), `session_id NOT IN (SELECT session FROM parked)`)
+	old, err := s.oldRoomKeys(ctx, now.Add(-keepRoomKeys), `true`)
 	if err != nil || len(old) == 0 {
 		return err
 	}

@@ -57,5 +57,10 @@ var encrypted = []mutant{
 		`return tx.RetireOlmSessions()`,
 		`return nil`,
 		"crypto", "TestStore_PutBackToAnOlderState_UsesNoKeyOfThenAgainAndIsRead",
+	}, {
+		"keys: no key goes that a parked event waits for", "store/prunekeys.go",
+		`(SELECT 1 FROM parked WHERE session = $2)`,
+		`(SELECT 1 FROM parked WHERE session = $2 AND false)`,
+		"store", "TestStore_SQLite/Prune_RoomKeys_GoAYearAfterTheirLastUseAndNeverWhileSomethingWaitsForThem",
 	},
 }
