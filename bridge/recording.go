@@ -10,7 +10,8 @@ import (
 )
 
 // This file commits what became of rows. Workers do not wait for that: they hand over what the homeserver has answered and go on
-// with another lane, while the row's own waits. What has gathered meanwhile shares the next commit.
+// with another lane, while the row's own waits. What has gathered meanwhile shares the next commit. As long as the workers have
+// other lanes to see to, nobody is in a hurry for that, and it takes more together.
 
 // carried is a row that was done on Matrix and is still in the store.
 type carried struct {
@@ -65,7 +66,11 @@ func (b *Bridge) record() {
 }
 
 func (b *Bridge) recordTogether(list []*carried) {
-	err := b.store.Commit(list[0].ctx, b.store.Epoch(), func(tx *store.Tx) error {
+	commit := b.store.Commit
+	if b.outbox.Busy() {
+		commit = b.store.CommitSoon
+	}
+	err := commit(list[0].ctx, b.store.Epoch(), func(tx *store.Tx) error {
 		for _, c := range list {
 			if err := c.record(tx); err != nil {
 				return err
@@ -113,6 +118,7 @@ func (b *Bridge) recorded(c *carried, err error) (retryAfter time.Duration, done
 type freshRows struct {
 	mu   sync.Mutex
 	rows map[int64]freshRow
+	size int
 }
 
 type freshRow struct {
@@ -121,27 +127,35 @@ type freshRow struct {
 }
 
 const (
-	maxFresh     = 1024
+	maxFresh     = 8 << 20 // bytes, of all
 	maxFreshSize = 8 << 10 // of one
 )
+
+// size is about what a row takes: the payload is there twice, encoded and not.
+func (f *freshRow) size() int { return 1<<10 + 2*len(f.row.Payload) }
 
 func (f *freshRows) put(row *store.Outgoing, o *outgoing) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if len(f.rows) >= maxFresh || len(row.Payload) > maxFreshSize {
+	fresh := freshRow{row, o}
+	if f.size+fresh.size() > maxFresh || len(row.Payload) > maxFreshSize {
 		return
 	}
 	if f.rows == nil {
 		f.rows = map[int64]freshRow{}
 	}
-	f.rows[row.ID] = freshRow{row, o}
+	f.rows[row.ID] = fresh
+	f.size += fresh.size()
 }
 
 // take gives a row once: whoever tries it again reads what the store has.
 func (f *freshRows) take(id int64) (freshRow, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	row, ok := f.rows[id]
-	delete(f.rows, id)
-	return row, ok
+	fresh, ok := f.rows[id]
+	if ok {
+		delete(f.rows, id)
+		f.size -= fresh.size()
+	}
+	return fresh, ok
 }

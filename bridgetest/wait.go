@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 
@@ -35,7 +36,7 @@ func (b *inbox) take(room id.RoomID, open func(Event) Event, match func(Event) b
 	for i, ev := range b.seen {
 		ev = open(ev)
 		if (room == "" || ev.RoomID == room) && match(ev) {
-			b.seen = append(b.seen[:i:i], b.seen[i+1:]...)
+			b.seen = slices.Delete(b.seen, i, i+1)
 			return ev, true, nil
 		}
 	}

@@ -63,6 +63,10 @@
 // of inbox rows go through a cache of 4 MiB. The progress of rows with 65,536 events is in memory, that of others is read
 // when it is needed: a longer backlog takes no more.
 //
+// On SQLite, whether a room is encrypted and who is in it is remembered, up to 8,192 answers: a job that changes a room takes
+// it out before anything of that can be durable, and until its group has ended the database is asked. A PostgreSQL may have
+// been changed by another process.
+//
 // # Retention
 //
 //	inbox, outbox     until done, however old; who works on them gives up and buries after a time

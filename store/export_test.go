@@ -122,3 +122,9 @@ func WriterQueries(tb testing.TB, s *Store) (queries []string) {
 	}
 	return queries
 }
+
+// Remembers says whether a membership would be answered without asking the database.
+func Remembers(s *Store, room, user string) bool {
+	_, ok, _ := s.rooms.member(room, user)
+	return ok
+}

@@ -15,6 +15,7 @@ type Store struct {
 	epoch  Epoch
 	read   *reader
 	cache  *rowCache
+	rooms  *roomMemory // nil on PostgreSQL
 	jobs   chan *request
 	soon   chan *request // of CommitSoon
 	tally  tally
@@ -47,6 +48,7 @@ func Open(ctx context.Context, uri string, opts Options) (*Store, error) {
 		return nil, err
 	}
 	if isSQLite {
+		s.rooms = newRoomMemory()
 		s.engine, err = openSQLite(ctx, path, s.opts.Log)
 	} else {
 		s.engine, err = openPostgres(ctx, uri, s.opts.Log)

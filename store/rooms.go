@@ -9,25 +9,37 @@ import (
 // SetEncrypted remembers whether a room is encrypted. A room that was once encrypted stays so: encryption cannot be
 // switched off in Matrix, and a state event that claims so must not bring plaintext into the room.
 func (tx *Tx) SetEncrypted(room string, encrypted bool) error {
-	_, err := tx.exec(`INSERT INTO room (room, encrypted) VALUES ($1, $2)
-		ON CONFLICT (room) DO UPDATE SET encrypted = 1 WHERE room.encrypted = 0 AND excluded.encrypted = 1`,
-		toColumn(room), toFlag(encrypted))
+	_, err := tx.room(room, `INSERT INTO room (room, encrypted) VALUES ($1, $2)
+		ON CONFLICT (room) DO UPDATE SET encrypted = 1 WHERE room.encrypted = 0 AND excluded.encrypted = 1`, toFlag(encrypted))
 	return doing(err, "marking room %s as encrypted", room)
 }
 
 // Encrypted says whether a room is encrypted, as far as is known.
 func (s *Store) Encrypted(ctx context.Context, room string) (encrypted, known bool, err error) {
-	err = s.one(ctx, []any{flag{&encrypted}}, `SELECT encrypted FROM room WHERE room = $1`, toColumn(room))
-	if errors.Is(err, ErrNotFound) {
-		return false, false, nil
+	e, remembered, asked := s.rooms.encryption(room)
+	if remembered {
+		return e.encrypted, e.known, nil
 	}
-	return encrypted, err == nil, doing(err, "reading whether room %s is encrypted", room)
+	err = s.one(ctx, []any{flag{&e.encrypted}}, `SELECT encrypted FROM room WHERE room = $1`, toColumn(room))
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return false, false, doing(err, "reading whether room %s is encrypted", room)
+	}
+	e.known = err == nil
+	s.rooms.keepEncryption(asked, room, e)
+	return e.encrypted, e.known, nil
+}
+
+// room runs a statement that changes what is known of a room, which is its first argument. Every change of the tables room and member comes through
+// here, so that [Store.Encrypted] and [Store.Member] do not answer with what was.
+func (tx *Tx) room(room, query string, args ...any) (rows int64, err error) {
+	tx.w.store.rooms.change(room)
+	return tx.exec(query, append([]any{toColumn(room)}, args...)...)
 }
 
 // ForgetPlain makes a room that was found to be plain one that nothing is known about: whoever was out of it for a while
 // has to ask again. An encrypted room stays encrypted.
 func (tx *Tx) ForgetPlain(room string) error {
-	_, err := tx.exec(`DELETE FROM room WHERE room = $1 AND encrypted = 0`, toColumn(room))
+	_, err := tx.room(room, `DELETE FROM room WHERE room = $1 AND encrypted = 0`)
 	return doing(err, "forgetting whether room %s is encrypted", room)
 }
 
@@ -48,23 +60,27 @@ func (tx *Tx) ForgetNotices(what string) error {
 func (tx *Tx) SetMember(room, user, membership string) error {
 	var err error
 	if membership == "" {
-		_, err = tx.exec(`DELETE FROM member WHERE room = $1 AND user_id = $2`, toColumn(room), toColumn(user))
+		_, err = tx.room(room, `DELETE FROM member WHERE room = $1 AND user_id = $2`, toColumn(user))
 	} else {
-		_, err = tx.exec(`INSERT INTO member (room, user_id, membership) VALUES ($1, $2, $3)
+		_, err = tx.room(room, `INSERT INTO member (room, user_id, membership) VALUES ($1, $2, $3)
 			ON CONFLICT (room, user_id) DO UPDATE SET membership = excluded.membership WHERE member.membership <> excluded.membership`,
-			toColumn(room), toColumn(user), toColumn(membership))
+			toColumn(user), toColumn(membership))
 	}
 	return doing(err, "remembering the membership of %s in %s", user, room)
 }
 
 // Member gives a user's membership in a room; empty when it is not known.
 func (s *Store) Member(ctx context.Context, room, user string) (string, error) {
-	var membership string
-	err := s.one(ctx, []any{text{&membership}}, `SELECT membership FROM member WHERE room = $1 AND user_id = $2`, toColumn(room), toColumn(user))
-	if errors.Is(err, ErrNotFound) {
-		return "", nil
+	membership, remembered, asked := s.rooms.member(room, user)
+	if remembered {
+		return membership, nil
 	}
-	return membership, doing(err, "reading the membership of %s in %s", user, room)
+	err := s.one(ctx, []any{text{&membership}}, `SELECT membership FROM member WHERE room = $1 AND user_id = $2`, toColumn(room), toColumn(user))
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return "", doing(err, "reading the membership of %s in %s", user, room)
+	}
+	s.rooms.keepMember(asked, room, user, membership)
+	return membership, nil
 }
 
 // Members gives the known memberships of a room by user.

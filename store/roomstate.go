@@ -17,7 +17,7 @@ const (
 // left as they are given.
 func (tx *Tx) BeginRoom(room string, keep map[string]string) error {
 	for _, statement := range []string{`DELETE FROM room_state WHERE room = $1`, `DELETE FROM member WHERE room = $1`} {
-		if _, err := tx.exec(statement, toColumn(room)); err != nil {
+		if _, err := tx.room(room, statement); err != nil {
 			return doing(err, "forgetting room %s", room)
 		}
 	}
@@ -38,8 +38,8 @@ func (tx *Tx) BeginRoom(room string, keep map[string]string) error {
 // said since BeginRoom stays. With the last part the room is known.
 func (tx *Tx) ReadRoom(room string, members map[string]string, state map[string][]byte, last bool) error {
 	for user, membership := range members {
-		_, err := tx.exec(`INSERT INTO member (room, user_id, membership) VALUES ($1, $2, $3) ON CONFLICT (room, user_id) DO NOTHING`,
-			toColumn(room), toColumn(user), toColumn(membership))
+		_, err := tx.room(room, `INSERT INTO member (room, user_id, membership) VALUES ($1, $2, $3) ON CONFLICT (room, user_id) DO NOTHING`,
+			toColumn(user), toColumn(membership))
 		if err != nil {
 			return doing(err, "taking in the members of room %s", room)
 		}
@@ -67,8 +67,8 @@ func (tx *Tx) SetRoomState(room, typ string, content []byte) error {
 
 // SetRoomMember is SetMember, if the room is known or being read.
 func (tx *Tx) SetRoomMember(room, user, membership string) error {
-	_, err := tx.exec(`INSERT INTO member (room, user_id, membership) SELECT room, $2, $3 FROM room_state WHERE room = $1 AND type = ''
-		ON CONFLICT (room, user_id) DO UPDATE SET membership = excluded.membership`, toColumn(room), toColumn(user), toColumn(membership))
+	_, err := tx.room(room, `INSERT INTO member (room, user_id, membership) SELECT room, $2, $3 FROM room_state WHERE room = $1 AND type = ''
+		ON CONFLICT (room, user_id) DO UPDATE SET membership = excluded.membership`, toColumn(user), toColumn(membership))
 	return doing(err, "remembering the membership of %s in %s", user, room)
 }
 
@@ -81,7 +81,7 @@ func (tx *Tx) LeaveRoom(room, unless string) error {
 		if err = tx.DropRoomKeys(room); err != nil {
 			return err
 		}
-		_, err = tx.exec(`DELETE FROM member WHERE room = $1 AND NOT EXISTS (SELECT 1 FROM ghost WHERE ghost.user_id = member.user_id)`, toColumn(room))
+		_, err = tx.room(room, `DELETE FROM member WHERE room = $1 AND NOT EXISTS (SELECT 1 FROM ghost WHERE ghost.user_id = member.user_id)`)
 	}
 	return doing(err, "forgetting the state of room %s", room)
 }

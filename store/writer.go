@@ -436,6 +436,7 @@ func (w *writer) forget() {
 	w.undo, w.hooks, w.taken = w.undo[:0], w.hooks[:0], w.taken[:0]
 	clear(w.dirty)
 	w.enqueued = enqueued{direct: w.enqueued.direct}
+	w.store.rooms.end()
 	w.open, w.bytes = false, 0
 }
 

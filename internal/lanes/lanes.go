@@ -193,6 +193,13 @@ func (l *Lanes[T]) Len() (items, lanes int) {
 	return l.items, l.lanes.Len()
 }
 
+// Busy says whether lanes wait for a worker.
+func (l *Lanes[T]) Busy() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.first != nil && l.running >= l.workers
+}
+
 // Drain takes up no further item, stops all waits, and waits until the running calls of work have returned, and every
 // [Lanes.Finish] that is awaited has come, or ctx ends, whose error it then returns. What was not worked on is forgotten. Drain may be called again to wait on.
 func (l *Lanes[T]) Drain(ctx context.Context) error {

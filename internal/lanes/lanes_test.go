@@ -434,3 +434,31 @@ func TestLanes_HurriedLane_ComesBeforeAllThatAreReady(t *testing.T) {
 		})
 	}
 }
+
+func TestBusy_LanesThatWaitForAWorker_AndNotThoseThatWaitForSomethingElse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		work := make(chan time.Duration)
+		l := lanes.New(ints, 1, func(context.Context, string, int) (time.Duration, bool) {
+			wait := <-work
+			return wait, wait == 0
+		})
+		busy := func(want bool, when string) {
+			t.Helper()
+			if synctest.Wait(); l.Busy() != want {
+				t.Errorf("%s it is busy: %v", when, !want)
+			}
+		}
+		busy(false, "empty")
+		l.Add("a", 1)
+		busy(false, "before there are workers")
+		l.Start(t.Context())
+		busy(false, "with a worker for its lane")
+		l.Add("b", 1)
+		busy(true, "with more lanes than workers")
+		work <- time.Hour
+		busy(false, "while a lane waits for its time")
+		work <- 0
+		busy(false, "afterwards")
+		drain(t, l)
+	})
+}

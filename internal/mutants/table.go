@@ -120,6 +120,23 @@ var mutants = []mutant{
 		`DO UPDATE SET encrypted = excluded.encrypted`,
 		"store", "TestStore_SQLite/Encrypted_OnceTrue_StaysTrue",
 	}, {
+		"a room that changes is not answered from memory", "store/rooms.go",
+		`	tx.w.store.rooms.change(room)
+`,
+		``,
+		"store", "TestRoomMemory_WhateverChangesARoom_IsReadAfterItsCommit",
+	}, {
+		"what was read before a room changed is not remembered", "store/roommemory.go",
+		`changes || asked != m.ended {`,
+		`changes && false {`,
+		"store", "TestRoomMemory_AnAnswerThatAChangeHasOvertaken_IsNotKept",
+	}, {
+		"a room that is undone is remembered again", "store/writer.go",
+		`	w.store.rooms.end()
+`,
+		``,
+		"store", "TestRoomMemory_AChangeThatIsUndone_LeavesTheRoomToBeRemembered",
+	}, {
 		"the room is marked with the event that encrypts it", "store/ingest.go",
 		`for _, room := range t.EncryptedRooms {`,
 		`for _, room := range t.EncryptedRooms[:0] {`,
