@@ -50,6 +50,9 @@ type Crypto struct {
 	// They are usualShortAgain and usualSilentAgain, but in tests.
 	shortAgain, silentAgain time.Duration
 
+	unread     unread
+	mostUnread int // usualUnread, but in tests
+
 	quit    chan struct{}
 	closing sync.Once
 	running sync.WaitGroup
@@ -66,7 +69,7 @@ func New(ctx context.Context, o Options) (*Crypto, error) {
 	}
 	c := &Crypto{
 		store: o.Store, epoch: o.Store.Epoch(), as: o.AS, log: o.Log, opts: o, keys: keys, mends: newMends(),
-		machines: map[deviceKey]*machine{}, shortAgain: usualShortAgain, silentAgain: usualSilentAgain, quit: make(chan struct{}),
+		machines: map[deviceKey]*machine{}, shortAgain: usualShortAgain, silentAgain: usualSilentAgain, mostUnread: usualUnread, quit: make(chan struct{}),
 	}
 	if err := c.tryPickleKey(ctx); err != nil {
 		return nil, fmt.Errorf("set up encryption: %w", err)

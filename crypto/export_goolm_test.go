@@ -56,3 +56,6 @@ func TriedInVain(start time.Time, minutes []int) (next int) {
 	}
 	return int(a.next.Sub(start) / time.Minute)
 }
+
+// KeepUnread is how many room keys of one user a device keeps that have opened nothing.
+func KeepUnread(c *Crypto, most int) { c.mostUnread = most }

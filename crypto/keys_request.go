@@ -173,5 +173,8 @@ func (m *machine) receivedForwardedKey(ctx context.Context, tx *store.Tx, l *loa
 	if err := l.StoreGroupSession(ctx, session); err != nil {
 		return inStore(err)
 	}
+	if err := m.boundUnread(tx, p.Sender); err != nil {
+		return inStore(err)
+	}
 	return inStore(m.c.keyArrived(tx, content.RoomID, content.SessionID))
 }

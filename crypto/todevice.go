@@ -157,5 +157,8 @@ func (m *machine) receivedRoomKey(ctx context.Context, tx *store.Tx, l *loaded, 
 	if err := l.StoreGroupSession(ctx, session); err != nil {
 		return inStore(err)
 	}
+	if err := m.boundUnread(tx, p.Sender); err != nil {
+		return inStore(err)
+	}
 	return inStore(m.c.keyArrived(tx, content.RoomID, content.SessionID))
 }

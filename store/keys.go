@@ -112,6 +112,15 @@ func (tx *Tx) DropAllRoomKeys() error {
 	return doing(err, "dropping the keys of all rooms")
 }
 
+// DeleteUnreadKeys deletes the room keys that a device of the bridge has of a user and that have opened no message yet, but the newest.
+func (tx *Tx) DeleteUnreadKeys(account, sender string, keep int) error {
+	_, err := tx.exec(`DELETE FROM crypto_megolm_inbound_session WHERE account_id = $1 AND session_id IN
+		(SELECT s.session_id FROM crypto_megolm_inbound_session s WHERE s.account_id = $1 AND s.source_user = $2 AND s.session IS NOT NULL AND NOT EXISTS
+			(SELECT 1 FROM crypto_message_index i WHERE i.session_id = s.session_id) ORDER BY s.received_at DESC, s.session_id LIMIT $4 OFFSET $3)`,
+		account, sender, keep, pruneBatch)
+	return doing(err, "deleting room keys of %s that have opened nothing", sender)
+}
+
 // RetireOlmSessions makes all Olm sessions of the bridge's devices ones that [IsRetired].
 func (tx *Tx) RetireOlmSessions() error {
 	_, err := tx.exec(`UPDATE crypto_olm_session SET created_at = $1, last_decrypted = $1`, time.Unix(0, 0).UTC())

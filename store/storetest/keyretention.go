@@ -134,6 +134,20 @@ var keyRetentionChecks = []check{
 		}
 		expect(t, "sessions", fmt.Sprint(keyNames(t, f, olms)), "[bgoneinuse chere dnever eneveryoung funasked]")
 	}},
+	{"DeleteUnreadKeys_OfOneSender_LeavesTheNewestAndThoseThatWereUsed", func(t *testing.T, db *database) {
+		s := db.open(t)
+		f := foreignDB(t, s)
+		put := strings.NewReplacer("received_at)", "received_at, source_user)", "$5)", "$5, $6)").Replace(putRoomKey)
+		var rows [][]any
+		for n, name := range []string{"aused", "bold", "cold", "dnew", "enew"} {
+			rows = append(rows, []any{put, "@bot:x/D", longID(name), "k", []byte("pickled"), start.Add(time.Duration(n) * time.Hour), "@eve:x"})
+		}
+		rows = append(rows, []any{put, "@bot:x/D", longID("fothers"), "k", []byte("pickled"), start, "@bob:x"},
+			[]any{put, "@ann:x/D", longID("bold"), "k", []byte("pickled"), start, "@eve:x"}, []any{putIndex, longID("aused"), 0})
+		putAll(t, s, f, rows...)
+		Commit(t, s, func(tx *store.Tx) error { return tx.DeleteUnreadKeys("@bot:x/D", "@eve:x", 2) })
+		expect(t, "room keys", fmt.Sprint(keyNames(t, f, roomKeys)), "[aused bold dnew enew fothers]") // the one that is left of the old is another device's
+	}},
 	{"RenewRoomKey_ThatIsYoung_WritesNothing", func(t *testing.T, db *database) {
 		s := db.open(t)
 		f := foreignDB(t, s)
