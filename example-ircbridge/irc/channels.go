@@ -28,9 +28,7 @@ type channel struct {
 	again   backoff           // of the next, after a refusal that may pass
 	members map[string]string // folded nick to nick, without us
 	listing map[string]string // members, while NAMES is under way
-	// catching: what was said before we came is being fetched, and what happens meanwhile is held until that is delivered.
-	catching bool
-	held     []bridge.Incoming
+	ours    []*session        // and those of them that are ours
 }
 
 // decide tells whoever waits for the joining how it ended.
@@ -51,8 +49,7 @@ func (ch *channel) stopTimer() {
 }
 
 func (ch *channel) left() {
-	ch.joined, ch.parting, ch.members, ch.listing = false, false, nil, nil
-	ch.catching, ch.held = false, nil // what was held is in the network's history, and is fetched again
+	ch.joined, ch.parting, ch.members, ch.listing, ch.ours = false, false, nil, nil, nil
 	for _, w := range ch.leaving {
 		w <- nil
 	}
@@ -90,17 +87,16 @@ func (ch *channel) list(l *link) *bridge.Members {
 	return &bridge.Members{Users: users}
 }
 
-// goes tells the others that the session is about to be out of a channel. barred: the channel does not want it. The caller holds the lock, and hands over.
-func (s *session) goes(ch *channel, barred bool) (handOver bool) {
-	return s.crew.leaves(s, ch.name, ch.catching, barred)
+// goes tells the others that the session is about to be out of a channel.
+func (l *link) goes(ch *channel, how leaving) {
+	l.session.crew.leaves(l.session, ch.name, how)
+	l.release(ch.name)
 }
 
-// goes is that, and hands over when the lock is free.
-func (l *link) goes(ch *channel, barred bool) {
-	if l.session.goes(ch, barred) {
-		s, name := l.session, ch.name
-		l.after = append(l.after, func() { s.crew.handOver(s.out, name) })
-	}
+// release delivers what there is of a channel when the lock is free.
+func (l *link) release(name string) {
+	s := l.session
+	l.after = append(l.after, func() { s.crew.release(s.out, name) })
 }
 
 // JoinChannel implements [bridge.ChannelJoiner]. When it fails, for a channel that the session was never in and that nobody
@@ -139,6 +135,7 @@ func (s *session) join(ctx context.Context, name string, written bool) error {
 	case <-s.ctx.Done():
 		return errClosed
 	}
+	defer s.crew.release(s.out, name)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	select {
@@ -181,6 +178,7 @@ func (s *session) forget(ch *channel) {
 	ch.stopTimer()
 	if folded := s.mapping.Fold(ch.name); s.channels[folded] == ch {
 		delete(s.channels, folded)
+		s.crew.leaves(s, ch.name, leaving{})
 	}
 }
 
@@ -201,13 +199,16 @@ func (s *session) LeaveChannel(ctx context.Context, name string) error {
 	ch.decide(bridge.Permanent(errors.New("the channel was given up meanwhile")))
 	if s.link == nil || !ch.joined {
 		delete(s.channels, folded)
+		s.crew.leaves(s, ch.name, leaving{})
 		s.mu.Unlock()
+		s.crew.release(s.out, ch.name)
 		return nil
 	}
 	done := make(chan error, 1)
 	ch.leaving = append(ch.leaving, done)
 	if !ch.parting {
 		ch.parting = true
+		s.crew.parts(s, ch.name)
 		s.link.send("PART", ch.name)
 	}
 	s.mu.Unlock()
@@ -234,6 +235,7 @@ func (l *link) join(ch *channel) {
 // expect begins the wait for the answer to a JOIN, which may have to wait its own turn first.
 func (l *link) expect(ch *channel) {
 	ch.joining = true
+	l.session.crew.awaits(l.session, ch.name)
 	l.timed(ch, l.session.joinWait, func() {
 		switch {
 		case !ch.joining:
@@ -274,8 +276,8 @@ func (l *link) timed(ch *channel, wait time.Duration, fn func()) {
 // told, once.
 func (l *link) joinFailed(ch *channel, err error, text string) {
 	asked := len(ch.waiting) > 0
-	if bridge.IsPermanent(err) && l.session.relays() {
-		l.goes(ch, true)
+	if !ch.joined {
+		l.goes(ch, leaving{refused: true, barred: bridge.IsPermanent(err)})
 	}
 	ch.decide(err)
 	if !ch.lasting {
@@ -346,6 +348,7 @@ func (s *session) rekey(mapping casemap.Mapping) {
 		if other := channels[folded]; other != nil {
 			ch.wanted = false
 			ch.decide(bridge.Permanent(sameChannel(ch.name, other.name)))
+			s.crew.leaves(s, ch.name, leaving{})
 			continue
 		}
 		channels[folded] = ch

@@ -87,11 +87,13 @@ func (f *fixture) wantTexts(want []string) {
 	f.t.Log(strings.Join(f.sink.lines(), "\n"))
 }
 
-// stalling is a connection of which a test can say that nothing more is read for now.
+// stalling is a connection of which a test can say that nothing more is read for now, until it is closed.
 type stalling struct {
 	net.Conn
-	mu   sync.Mutex
-	wait chan struct{}
+	mu     sync.Mutex
+	wait   chan struct{}
+	closed chan struct{}
+	once   sync.Once
 }
 
 func (s *stalling) Read(b []byte) (int, error) {
@@ -100,9 +102,17 @@ func (s *stalling) Read(b []byte) (int, error) {
 	wait := s.wait
 	s.mu.Unlock()
 	if wait != nil {
-		<-wait
+		select {
+		case <-wait:
+		case <-s.closed:
+		}
 	}
 	return n, err
+}
+
+func (s *stalling) Close() error {
+	s.once.Do(func() { close(s.closed) })
+	return s.Conn.Close()
 }
 
 func (s *stalling) stall() {
@@ -129,7 +139,7 @@ func (f *fixture) stallable() (of func(nick string) *stalling) {
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		made[c.Nick] = &stalling{Conn: conn}
+		made[c.Nick] = &stalling{Conn: conn, closed: make(chan struct{})}
 		return made[c.Nick], nil
 	}
 	return func(nick string) *stalling {
@@ -344,18 +354,22 @@ func TestCrew_LineThatTheOtherNeverSaw_SwallowsNoLaterOne(t *testing.T) {
 	a, b := &session{config: *testConfig("x:1"), login: bridge.RelayLogin}, &session{config: *testConfig("x:1"), login: "@b:x"}
 	c := newCrew(nil)
 	ok := sightOf(&bridge.Incoming{Channel: "#c", Sender: bridge.RemoteUser{ID: "bob"}, Text: &bridge.Text{Kind: bridge.KindText, Body: "ok"}})
-	c.enters(a, "#c")
-	c.enters(b, "#c")
+	c.enters(a, "#c", "a")
+	c.counts(a, "#c", nil)
+	c.enters(b, "#c", "b")
+	c.counts(b, "#c", []*session{a})
 	c.sees(a, "#c", sightOfOurs(b, "b", true))
 	c.sees(a, "#c", ok)
-	ahead := c.channels["#c"].seat(b).ahead
+	w := c.channels["#c"]
+	ahead := w.seat(b).ahead
 	if len(ahead) != 1 {
 		t.Fatalf("b is to see %v", ahead)
 	}
 	ahead[0].at = ahead[0].at.Add(-time.Hour)
-	c.leaves(a, "#c", false, false)
-	c.channels["#c"].handing = false
-	if !c.sees(b, "#c", ok) {
+	c.leaves(a, "#c", leaving{})
+	w.goOn()
+	w.ready = nil
+	if c.sees(b, "#c", ok); len(w.ready) != 1 {
 		t.Error("what was said an hour later is lost")
 	}
 }

@@ -31,10 +31,9 @@
 //
 // # Several sessions in one channel
 //
-// Each line of a channel is delivered once: one of the sessions in it is elected to receive (crew.go), and when it goes another one delivers what it had not,
-// without a gap and in order. What was said while none was there is fetched from the network's history, where there is one, and else lost. Two servers of a
-// network that are split show each other's people nothing: then it is the receiver's side that is delivered. A channel that the relay was kicked from is
-// received by nobody.
+// Each line of a channel is delivered once, by the session that shows it first, and in order (watch.go): what the others show is compared with that. What was
+// said while none was there is fetched from the network's history, where there is one, and else lost. Two servers of a network that are split show each
+// other's people nothing: then one side is delivered. A channel that the relay was kicked from is received by nobody.
 //
 // # Goroutines
 //

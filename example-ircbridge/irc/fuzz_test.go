@@ -31,7 +31,7 @@ func FuzzHandle(f *testing.F) {
 		s := &session{config: *config, ctx: t.Context(), joinWait: time.Hour, channels: map[string]*channel{}, typing: map[string]time.Time{}}
 		s.out = &outlet{sink: newSink(), events: make(chan func(context.Context), 64)}
 		s.login, s.crew = bridge.RelayLogin, newCrew(s.out)
-		s.crew.enters(s, "#c")
+		s.crew.enters(s, "#c", "bridge")
 		l := &link{
 			session: s, conn: there, queue: newQueue(there, config, &s.running), caps: map[string]bool{"message-tags": true},
 			support: newISupport(), batches: map[string]string{}, nick: "bridge", ready: true,

@@ -157,18 +157,40 @@ func (l *link) historyRefused(m *ircmsg.Message) {
 	}
 }
 
+// looksBack is for what nobody has seen of a channel, if this session is to see to that: who is there, and what the network's history has.
+func (s *session) looksBack(name string) {
+	s.mu.Lock()
+	l := s.link
+	if l == nil {
+		s.mu.Unlock()
+		return // it is about to leave
+	}
+	if ch := s.channels[l.fold(name)]; ch != nil && ch.name == name && ch.joined {
+		l.looksBack(ch)
+	}
+	l.unlock()
+}
+
+func (l *link) looksBack(ch *channel) bool {
+	if !l.session.crew.missing(l.session, ch.name) {
+		return false
+	}
+	if l.hasHistory() {
+		l.catchUp(ch)
+	} else {
+		l.caughtUp(ch, nil)
+	}
+	return true
+}
+
 // catchUp fetches what was said in a channel since the newest message that was taken in. What happens meanwhile is held.
 func (l *link) catchUp(ch *channel) {
-	if !l.hasHistory() {
-		return
-	}
-	ch.catching, ch.held = true, nil
 	s, name := l.session, ch.name
 	l.after = append(l.after, func() {
 		since, err := s.out.sink.Since(s.ctx, name)
 		s.mu.Lock()
 		switch {
-		case s.link != l || !ch.catching:
+		case s.link != l || !s.crew.fetching(s, name):
 		case err != nil || since.IsZero():
 			l.caughtUp(ch, err)
 		default:
@@ -184,7 +206,7 @@ func stamp(at time.Time) string { return "timestamp=" + at.UTC().Format(historyS
 func (l *link) fetch(ch *channel, reference string, left int) {
 	limit := min(l.page(), left)
 	l.ask(ch.name, "AFTER", reference, limit, func(lines []ircmsg.Message, err error) {
-		if !ch.catching {
+		if !l.session.crew.fetching(l.session, ch.name) {
 			return
 		}
 		for i := range lines {
@@ -218,7 +240,8 @@ func (l *link) tellAgain(ch *channel, m *ircmsg.Message) {
 				in.Time = at
 			}
 		}
-		l.pass(in)
+		l.session.crew.found(ch.name, in)
+		l.release(ch.name)
 	}
 }
 
@@ -227,20 +250,11 @@ func (l *link) isOurs(nick string) bool {
 	return l.isMe(nick) || l.fold(nick) == l.fold(l.session.config.Nick)
 }
 
-func (l *link) hold(ch *channel, in bridge.Incoming) {
-	if ch.held = append(ch.held, in); len(ch.held) >= heldMost {
-		l.caughtUp(ch, errHistorySilent)
-	}
-}
-
 // caughtUp lets what was held follow.
 func (l *link) caughtUp(ch *channel, err error) {
 	if err != nil {
 		l.session.log().Warn().Err(err).Str("channel", ch.name).Msg("What was said while the bridge was away could not be fetched")
 	}
-	held := ch.held
-	ch.catching, ch.held = false, nil
-	for _, in := range held {
-		l.pass(in)
-	}
+	l.session.crew.goesOn(l.session, bridge.Incoming{Channel: ch.name, Members: ch.list(l)})
+	l.release(ch.name)
 }

@@ -90,8 +90,11 @@ func TestHistory_Refused_HoldsNothingUp(t *testing.T) {
 	f.server.Hold("bridge", true)
 	s := f.session.(*session)
 	s.mu.Lock()
-	ch := s.channels["#c"]
-	s.link.catchUp(ch)
+	s.crew.mu.Lock()
+	w := s.crew.channels["#c"]
+	w.waits, w.by = true, s
+	s.crew.mu.Unlock()
+	s.link.looksBack(s.channels["#c"])
 	s.link.unlock()
 	f.received("CHATHISTORY")
 	f.witness.send("PRIVMSG #c :held")

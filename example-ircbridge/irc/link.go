@@ -65,17 +65,16 @@ func (s *session) live() error {
 		s.hadHistory, s.redacts, s.reacts = l.hasHistory(), l.redacts(), l.reacts()
 	}
 	s.crew.lost(s)
-	var orphans []string
+	var names []string
 	for _, ch := range s.channels {
-		if s.goes(ch, false) {
-			orphans = append(orphans, ch.name)
-		}
+		names = append(names, ch.name)
+		s.crew.leaves(s, ch.name, leaving{})
 		ch.unlink()
 	}
 	s.mu.Unlock()
 	close(l.ended)
-	for _, name := range orphans {
-		s.crew.handOver(s.out, name)
+	for _, name := range names {
+		s.crew.release(s.out, name)
 	}
 	switch {
 	case refusal != nil:
@@ -152,13 +151,14 @@ func (l *link) deliver(m *ircmsg.Message, in bridge.Incoming) {
 			in.Time = at
 		}
 	}
-	ch := l.session.channels[l.fold(in.Channel)]
-	switch {
-	case ch == nil || !l.session.crew.sees(l.session, ch.name, sightOf(&in)):
-	case ch.catching:
-		l.hold(ch, in)
-	default:
-		l.pass(in)
+	if ch := l.session.channels[l.fold(in.Channel)]; ch != nil {
+		l.sees(ch, sightOf(&in))
+	}
+}
+
+func (l *link) sees(ch *channel, sg sight) {
+	if l.session.crew.sees(l.session, ch.name, sg) {
+		l.release(ch.name)
 	}
 }
 
@@ -170,12 +170,6 @@ func (l *link) unlock() {
 	for _, fn := range after {
 		fn()
 	}
-}
-
-// pass hands an event over, whatever is held.
-func (l *link) pass(in bridge.Incoming) {
-	out := l.session.out
-	l.after = append(l.after, func() { out.deliver(&in) })
 }
 
 func (l *link) warn(channel, text string) {

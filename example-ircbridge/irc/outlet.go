@@ -61,22 +61,24 @@ func (o *outlet) abandon() int {
 	return left
 }
 
-// add waits for room.
-func (o *outlet) add(event func(ctx context.Context)) {
+// add waits for room. It says whether there was any, before a share gave up.
+func (o *outlet) add(event func(ctx context.Context)) bool {
 	if !o.shares {
 		o.events <- event
-		return
+		return true
 	}
 	select {
 	case o.events <- event:
+		return true
 	case <-o.given:
+		return false
 	}
 }
 
-// deliver hands an event to the Sink until the Sink has it.
-func (o *outlet) deliver(in *bridge.Incoming) {
+// deliver hands an event to the Sink until the Sink has it. It says whether the event has its place.
+func (o *outlet) deliver(in *bridge.Incoming) bool {
 	o.waiting.Add(1)
-	o.add(func(ctx context.Context) {
+	placed := o.add(func(ctx context.Context) {
 		defer o.waiting.Add(-1)
 		wait := backoff{first: 100 * time.Millisecond, max: 30 * time.Second}
 		for ctx.Err() == nil {
@@ -92,6 +94,10 @@ func (o *outlet) deliver(in *bridge.Incoming) {
 			}
 		}
 	})
+	if !placed {
+		o.waiting.Add(-1)
+	}
+	return placed
 }
 
 func (o *outlet) warn(channel, text string) {

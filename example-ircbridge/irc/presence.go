@@ -27,9 +27,7 @@ func (l *link) handleJoin(m *ircmsg.Message) {
 		ch.again.reset()
 		ch.decide(nil)
 		l.session.log().Info().Msg("Joined " + ch.name)
-		if l.session.crew.enters(l.session, ch.name) {
-			l.catchUp(ch)
-		}
+		l.session.crew.enters(l.session, ch.name, l.fold(nick))
 		l.online()
 		return
 	}
@@ -47,7 +45,9 @@ func (l *link) handlePart(m *ircmsg.Message) {
 	}
 	if l.isMe(nick) {
 		asked := ch.parting
-		l.goes(ch, ch.wanted && !asked)
+		sg := sightOfOurs(l.session, l.fold(nick), false)
+		sg.barred = ch.wanted && !asked
+		l.goes(ch, leaving{read: &sg, barred: sg.barred, again: ch.joining})
 		ch.left()
 		switch {
 		case !ch.wanted:
@@ -85,13 +85,17 @@ func (l *link) handleKick(m *ircmsg.Message) {
 	}
 	if !l.isMe(victim) {
 		if who := l.session.crew.whose(l.fold(victim), "", ""); who != nil {
-			l.seesOurs(name, sightOfOurs(who, l.fold(victim), false))
+			sg := sightOfOurs(who, l.fold(victim), false)
+			sg.barred = true
+			l.seesOurs(name, sg)
 		}
 		l.leave(m, ch, victim, bridge.Leave{Reason: reason, By: shown(by)})
 		return
 	}
 	by = shown(by)
-	l.goes(ch, true)
+	sg := sightOfOurs(l.session, l.fold(victim), false)
+	sg.barred = true
+	l.goes(ch, leaving{read: &sg, barred: true})
 	ch.left()
 	ch.decide(bridge.Permanent(errors.New("the bridge was kicked")))
 	ch.kicked = "kicked by " + by
@@ -136,11 +140,16 @@ func (l *link) handleNames(m *ircmsg.Message) {
 		return
 	}
 	if ch.listing == nil {
-		ch.listing = map[string]string{}
+		ch.listing, ch.ours = map[string]string{}, nil
 	}
 	for _, name := range strings.Fields(m.Params[3]) {
 		nick, _, _ := strings.Cut(strings.TrimLeft(name, l.support.prefixes), "!")
-		if nick != "" && !l.isMe(nick) && !l.isColleague(nick) {
+		if nick == "" || l.isMe(nick) {
+			continue
+		}
+		if who := l.session.crew.whose(l.fold(nick), "", ""); who != nil {
+			ch.ours = append(ch.ours, who)
+		} else {
 			ch.listing[l.fold(nick)] = nick
 		}
 	}
@@ -152,7 +161,11 @@ func (l *link) handleNamesEnd(m *ircmsg.Message) {
 		return
 	}
 	ch.members, ch.listing = ch.listing, nil
-	l.deliver(m, bridge.Incoming{Channel: ch.name, Members: ch.list(l)})
+	l.session.crew.counts(l.session, ch.name, ch.ours)
+	if !l.looksBack(ch) {
+		l.deliver(m, bridge.Incoming{Channel: ch.name, Members: ch.list(l)})
+	}
+	l.release(ch.name)
 }
 
 // handleTopic is TOPIC: somebody changed it. Our own changes come from Matrix.

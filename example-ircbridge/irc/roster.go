@@ -74,11 +74,6 @@ func (l *link) wasOurs(m *ircmsg.Message) bool {
 	return ident != "" && strings.TrimPrefix(nuh.User, "~") == ident
 }
 
-// isColleague says whether somebody in a list of members is another session of ours.
-func (l *link) isColleague(nick string) bool {
-	return l.session.crew.whose(l.fold(nick), "", "") != nil
-}
-
 // ofOurs handles what another session of ours has done, and says whether it was one.
 func (l *link) ofOurs(m *ircmsg.Message) bool {
 	nuh, err := m.NUH()
@@ -98,7 +93,9 @@ func (l *link) ofOurs(m *ircmsg.Message) bool {
 	case "JOIN":
 		l.seesOurs(m.Params[0], sightOfOurs(who, nick, true))
 	case "PART":
-		l.seesOurs(m.Params[0], sightOfOurs(who, nick, false))
+		sg := sightOfOurs(who, nick, false)
+		sg.parted = true
+		l.seesOurs(m.Params[0], sg)
 		return false // it may have been taken for somebody else when it came
 	case "QUIT":
 		for _, ch := range l.session.channels {
@@ -119,6 +116,6 @@ func (l *link) ofOurs(m *ircmsg.Message) bool {
 
 func (l *link) seesOurs(channel string, sg sight) {
 	if ch := l.in(channel); ch != nil {
-		l.session.crew.sees(l.session, ch.name, sg)
+		l.sees(ch, sg)
 	}
 }
