@@ -40,3 +40,6 @@ func (a *absence) answered(status int, matrix bool) {
 // HomeserverReturns tells how often since the start the homeserver has answered again after requests had come to no answer. What happened to it
 // meanwhile nobody has told the bridge.
 func (as *AppService) HomeserverReturns() int64 { return as.absence.returns.Load() }
+
+// HomeserverAway says whether the last request has come to no answer: what happens to the homeserver nobody tells the bridge now.
+func (as *AppService) HomeserverAway() bool { return as.absence.away.Load() }

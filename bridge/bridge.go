@@ -193,7 +193,7 @@ func (b *Bridge) build(ctx context.Context, l *listeners) (err error) {
 	if err != nil {
 		return err
 	}
-	b.guard = crypto.NewGuard(b.store, func(ctx context.Context, room id.RoomID) (*appservice.Intent, error) {
+	b.guard = crypto.NewGuard(b.store, b.as, func(ctx context.Context, room id.RoomID) (*appservice.Intent, error) {
 		speaker, err := b.speaker(ctx, room)
 		return b.as.Ghost(speaker), err
 	})

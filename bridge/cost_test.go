@@ -38,6 +38,9 @@ func TestGhosts_InABridge_CostSixRequestsWithTheirName_AndOneForWhatTheySayThen(
 			t.Errorf("%d ghosts who said %q cost %v, want %v", ghosts, round.words, got, round.want)
 		}
 	}
+	if n := len(c.hs.Requests(func(r bridgetest.Request) bool { return strings.Contains(r.Path, "/state/m.room.encryption") })); n > 2 {
+		t.Errorf("the homeserver was asked %d times whether the room is encrypted, want once, and once when it was connected", n)
+	}
 }
 
 // asked counts what ghosts asked of the homeserver after so many requests, and the invitations.

@@ -6,7 +6,9 @@ import (
 	"net/http"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 	"maunium.net/go/mautrix/id"
@@ -60,8 +62,21 @@ func newStage(t *testing.T) *stage {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.as.Stop(context.Background()) })
-	s.guard = crypto.NewGuard(s.store, func(context.Context, id.RoomID) (*appservice.Intent, error) { return s.as.Bot(), nil })
+	s.restart()
 	return s
+}
+
+// restart makes the guard of a new process on the same store.
+func (s *stage) restart() {
+	s.guard = crypto.NewGuard(s.store, s.as, func(context.Context, id.RoomID) (*appservice.Intent, error) { return s.as.Bot(), nil })
+}
+
+// away makes the homeserver's requests come to nothing.
+func (s *stage) away() (back func()) {
+	return s.hs.Intercept(func(w http.ResponseWriter, _ *http.Request) bool {
+		w.WriteHeader(http.StatusBadGateway)
+		return true
+	})
 }
 
 // room is one that the bot is in.
@@ -83,13 +98,10 @@ func (s *stage) questions() int {
 	}))
 }
 
-func TestGuard_RoomThatTheBotJoined_IsKnownAlready(t *testing.T) {
+func TestGuard_RoomThatTheBotJoinedEncrypted_IsKnownAlready(t *testing.T) {
 	s := newStage(t)
-	plain, encrypted := s.room(t, false), s.room(t, true)
-	if err := s.guard.Check(t.Context(), plain); err != nil {
-		t.Error(err)
-	}
-	if err := s.guard.Check(t.Context(), encrypted); !errors.Is(err, crypto.ErrEncrypted) {
+	room := s.room(t, true)
+	if err := s.guard.Check(t.Context(), room); !errors.Is(err, crypto.ErrEncrypted) {
 		t.Errorf("got %v, want ErrEncrypted", err)
 	}
 	if n := s.questions(); n != 0 {
@@ -97,12 +109,92 @@ func TestGuard_RoomThatTheBotJoined_IsKnownAlready(t *testing.T) {
 	}
 }
 
+// Nobody tells the bridge what happens while it is stopped, and the homeserver may tell late.
+func TestGuard_SwitchedOnWhileTheBridgeWasStopped_IsRefused(t *testing.T) {
+	s := newStage(t)
+	plain, switched := s.room(t, false), s.room(t, false)
+	for _, room := range []id.RoomID{plain, switched} {
+		if err := s.guard.Check(t.Context(), room); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.alice.EnableEncryption(t.Context(), switched); err != nil {
+		t.Fatal(err)
+	}
+	s.restart()
+	before := s.questions()
+	for range 3 {
+		if err := s.guard.Check(t.Context(), switched); !errors.Is(err, crypto.ErrEncrypted) {
+			t.Errorf("got %v, want ErrEncrypted", err)
+		}
+		if err := s.guard.Check(t.Context(), plain); err != nil {
+			t.Error(err)
+		}
+	}
+	if n := s.questions() - before; n != 2 {
+		t.Errorf("the homeserver was asked %d times about two rooms, want once about each", n)
+	}
+	s.restart()
+	before = s.questions()
+	if err := s.guard.Check(t.Context(), switched); !errors.Is(err, crypto.ErrEncrypted) || s.questions() != before {
+		t.Errorf("got %v with %d questions, want ErrEncrypted with none", err, s.questions()-before)
+	}
+}
+
+func TestGuard_SwitchedOnWhileTheHomeserverCouldNotBeReached_IsRefused(t *testing.T) {
+	for name, others := range map[string]bool{"and nothing was asked since": false, "and something else was asked since": true} {
+		t.Run(name, func(t *testing.T) {
+			s := newStage(t)
+			room := s.room(t, false)
+			if err := s.guard.Check(t.Context(), room); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.alice.EnableEncryption(t.Context(), room); err != nil {
+				t.Fatal(err)
+			}
+			back := s.away()
+			if others {
+				time.Sleep(3100 * time.Millisecond) // nothing answers for so long that it counts as a return
+			}
+			if _, err := s.as.Bot().Client("").JoinedRooms(t.Context()); err == nil {
+				t.Fatal("it was not away")
+			}
+			if err := s.guard.Check(t.Context(), room); err == nil || errors.Is(err, crypto.ErrEncrypted) {
+				t.Errorf("while it is away: %v", err)
+			}
+			back()
+			if others {
+				if _, err := s.as.Bot().Client("").JoinedRooms(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := s.guard.Check(t.Context(), room); !errors.Is(err, crypto.ErrEncrypted) {
+				t.Errorf("got %v, want ErrEncrypted", err)
+			}
+		})
+	}
+}
+
+func TestGuard_ManyAtOnce_AskOnce(t *testing.T) {
+	s := newStage(t)
+	room := s.room(t, false)
+	var all sync.WaitGroup
+	for range 20 {
+		all.Go(func() {
+			if err := s.guard.Check(t.Context(), room); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if n := s.questions(); n != 1 {
+		t.Errorf("the homeserver was asked %d times, want once", n)
+	}
+}
+
 func TestGuard_PlainRoom_MayBeWrittenTo_AndIsAskedAboutOnce(t *testing.T) {
 	s := newStage(t)
 	room := s.room(t, false)
-	if err := s.guard.Forget(t.Context(), room); err != nil {
-		t.Fatal(err)
-	}
 	for range 3 {
 		if err := s.guard.Check(t.Context(), room); err != nil {
 			t.Fatal(err)
@@ -110,6 +202,15 @@ func TestGuard_PlainRoom_MayBeWrittenTo_AndIsAskedAboutOnce(t *testing.T) {
 	}
 	if n := s.questions(); n != 1 {
 		t.Errorf("the homeserver was asked %d times, want once", n)
+	}
+	if err := s.guard.Forget(t.Context(), room); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.guard.Check(t.Context(), room); err != nil {
+		t.Fatal(err)
+	}
+	if n := s.questions(); n != 2 {
+		t.Errorf("the homeserver was asked %d times, want once more after it was forgotten", n)
 	}
 }
 
@@ -123,9 +224,6 @@ func TestGuard_EncryptedRoom_IsRefused(t *testing.T) {
 func TestGuard_HomeserverThatDoesNotAnswer_MeansNothingMayBeSent(t *testing.T) {
 	s := newStage(t)
 	room := s.room(t, false)
-	if err := s.guard.Forget(t.Context(), room); err != nil {
-		t.Fatal(err)
-	}
 	s.hs.Fault(bridgetest.Fault{Method: http.MethodGet, Path: regexp.MustCompile(`/state/m\.room\.encryption`), Times: 1, Status: 502})
 	err := s.guard.Check(t.Context(), room)
 	if err == nil || errors.Is(err, crypto.ErrEncrypted) {

@@ -48,8 +48,6 @@ func TestRoomMemory_WhateverChangesARoom_IsReadAfterItsCommit(t *testing.T) {
 		}, func(tx *store.Tx) error { return tx.LeaveRoom("!r", "@bot") }, "join unknown", " unknown"},
 		{"SetEncrypted", func(tx *store.Tx) error { return tx.SetEncrypted("!r", false) },
 			func(tx *store.Tx) error { return tx.SetEncrypted("!r", true) }, " plain", " encrypted"},
-		{"ForgetPlain", func(tx *store.Tx) error { return tx.SetEncrypted("!r", false) },
-			func(tx *store.Tx) error { return tx.ForgetPlain("!r") }, " plain", " unknown"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := storetest.Open(t, storetest.SQLite(t), store.Options{})

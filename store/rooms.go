@@ -36,13 +36,6 @@ func (tx *Tx) room(room, query string, args ...any) (rows int64, err error) {
 	return tx.exec(query, append([]any{toColumn(room)}, args...)...)
 }
 
-// ForgetPlain makes a room that was found to be plain one that nothing is known about: whoever was out of it for a while
-// has to ask again. An encrypted room stays encrypted.
-func (tx *Tx) ForgetPlain(room string) error {
-	_, err := tx.room(room, `DELETE FROM room WHERE room = $1 AND encrypted = 0`)
-	return doing(err, "forgetting whether room %s is encrypted", room)
-}
-
 // SetNoticed remembers that something was said in a room, so that it is said once. fresh is true the first time.
 func (tx *Tx) SetNoticed(room, what string) (fresh bool, err error) {
 	n, err := tx.exec(`INSERT INTO noticed (room, what) VALUES ($1, $2) ON CONFLICT (room, what) DO NOTHING`, toColumn(room), toColumn(what))

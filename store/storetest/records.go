@@ -370,16 +370,4 @@ var recordChecks = []check{
 		_, err = s.Setting(ctx(), "k")
 		expectError(t, "deleted", err, store.ErrNotFound)
 	}},
-	{"ForgetPlain_ForgetsPlainRoomsOnly", func(t *testing.T, db *database) {
-		s := db.open(t)
-		Commit(t, s, func(tx *store.Tx) error {
-			return errors.Join(tx.SetEncrypted("!plain", false), tx.SetEncrypted("!secret", true), tx.ForgetPlain("!plain"), tx.ForgetPlain("!secret"))
-		})
-		if _, known, err := s.Encrypted(ctx(), "!plain"); err != nil || known {
-			t.Errorf("the plain room is still known: %v, %v", known, err)
-		}
-		if encrypted, known, err := s.Encrypted(ctx(), "!secret"); err != nil || !known || !encrypted {
-			t.Errorf("the encrypted room is forgotten: %v, %v, %v", encrypted, known, err)
-		}
-	}},
 }
