@@ -30,8 +30,8 @@
 // store that was written with another one is refused at the start ([ErrPickleKey]), and an account that does not belong to its
 // device when it is loaded ([ErrForeign]): nothing is written over.
 //
-// Rooms and members are those of the store: mautrix's machine is told of them as it asks. Who may read a room is who is in it or
-// invited; of the bridge's own users that is one, the bot or the first by name.
+// Rooms and members are those of the store: mautrix's machine is told of them as it asks. Who may read a room is who is in it, and
+// who is invited, unless its history visibility is "joined" or not known (MSC3061); of the bridge's own users that is one, the bot or the first by name.
 //
 // # Locks and goroutines
 //

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 
+	"maunium.net/go/mautrix/event"
 	"maunium.net/go/mautrix/id"
 
 	"github.com/trestle-bridge/trestle/appservice"
@@ -62,8 +63,8 @@ func (c *Crypto) shareOnce(ctx context.Context, m *machine, room id.RoomID) erro
 	})
 }
 
-// readers gives who is given the keys of a room: who is in it and who is invited. Of the bridge's own users that is one, the
-// reader of the room: nobody needs the same key twice. The drops are the [store.Store.KeyDrops] from before that was read.
+// readers gives who is given the keys of a room: who is in it, and who is invited where the history visibility is known to let them read. Of the bridge's own users
+// that is one, the reader of the room: nobody needs the same key twice. The drops are the [store.Store.KeyDrops] from before that was read.
 func (c *Crypto) readers(ctx context.Context, m *machine, room id.RoomID) (users []id.UserID, drops uint64, err error) {
 	asks := c.as.Ghost(m.user)
 	bot := c.as.Bot()
@@ -76,6 +77,11 @@ func (c *Crypto) readers(ctx context.Context, m *machine, room id.RoomID) (users
 		return nil, 0, err
 	}
 	drops = c.store.KeyDrops() // to know the room may drop its keys
+	visibility, err := stateStore{c.store}.GetHistoryVisibility(ctx, room)
+	if err != nil {
+		return nil, 0, fmt.Errorf("read the history visibility of %s: %w", room, err)
+	}
+	invited := visibility != nil && visibility.HistoryVisibility != event.HistoryVisibilityJoined
 	members, err := c.store.Members(ctx, string(room))
 	if err != nil {
 		return nil, 0, err
@@ -84,7 +90,7 @@ func (c *Crypto) readers(ctx context.Context, m *machine, room id.RoomID) (users
 	for name, membership := range members {
 		user := id.UserID(name)
 		switch {
-		case membership != "join" && membership != "invite":
+		case membership != "join" && (membership != "invite" || !invited):
 		case !c.as.Owns(user):
 			users = append(users, user)
 		case membership == "join":

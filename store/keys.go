@@ -130,8 +130,9 @@ func (tx *Tx) RetireOlmSessions() error {
 // IsRetired says of an Olm session, by the time at which it was made, that nothing may be encrypted with it any more.
 func IsRetired(made time.Time) bool { return made.Before(time.Unix(0, 0).Add(48 * time.Hour)) }
 
-// DropRoomKeysUnless is DropRoomKeys when a user's membership changes who reads in the room: who comes needs a key, and who has left must not have the
-// next. It is called before the new membership is remembered.
+// DropRoomKeysUnless is DropRoomKeys when a user's membership may change who reads in the room: who comes needs a key, and who has left must not have the
+// next. Who is invited may have none yet (it depends on the room's history visibility), and so needs one when he joins. It is called before the new membership is
+// remembered.
 func (tx *Tx) DropRoomKeysUnless(room, user, membership string) error {
 	var before string
 	err := tx.row([]any{text{&before}}, `SELECT membership FROM member WHERE room = $1 AND user_id = $2`, toColumn(room), toColumn(user))
@@ -139,7 +140,7 @@ func (tx *Tx) DropRoomKeysUnless(room, user, membership string) error {
 		return doing(err, "reading the membership of %s in %s", user, room)
 	}
 	reads := func(membership string) bool { return membership == "join" || membership == "invite" }
-	if err == nil && reads(before) == reads(membership) {
+	if err == nil && (before == membership || !reads(before) && !reads(membership)) {
 		return nil
 	}
 	return tx.DropRoomKeys(room)
