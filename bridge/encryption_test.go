@@ -6,8 +6,10 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -162,10 +164,7 @@ func TestEncryption_FilesBothWays_AreEncryptedOnTheHomeserver(t *testing.T) {
 
 func TestEncryption_SwitchedOnInALiveRoom_TakesEffectWithTheMessageUnderWay(t *testing.T) {
 	s := newSealed(t, "ghosts")
-	room := must(s.alice.CreateRoom(s.ctx, bridgetest.RoomOptions{Preset: "public_chat", Invite: []id.UserID{s.b.BotID()}}))(t)
-	s.keys.WaitFor("the bot", olmclient.Joined(room, s.b.BotID()))
-	must(s.alice.SendText(s.ctx, room, "!test plumb den"))(t)
-	s.keys.WaitFor("the answer", olmclient.Text(room, "This room is now connected to den on Scripted."))
+	room := s.den()
 	asked, encrypted := make(chan struct{}), make(chan struct{})
 	remove := s.hs.Intercept(func(w http.ResponseWriter, r *http.Request) bool {
 		if r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/devices/") {
@@ -185,6 +184,36 @@ func TestEncryption_SwitchedOnInALiveRoom_TakesEffectWithTheMessageUnderWay(t *t
 	}
 	s.ok(s.net.Say(s.ctx, "den", "carl", "the next"))
 	s.keys.WaitFor("the next", olmclient.Text(room, "the next"))
+	for _, ev := range s.keys.InTheClear(room) {
+		t.Errorf("in the clear: %v", ev.Content)
+	}
+}
+
+// den is a plain room that is connected to the channel den, where carl has spoken.
+func (s *sealed) den() id.RoomID {
+	s.Helper()
+	room := must(s.alice.CreateRoom(s.ctx, bridgetest.RoomOptions{Preset: "public_chat", Invite: []id.UserID{s.b.BotID()}}))(s.T)
+	s.keys.WaitFor("the bot", olmclient.Joined(room, s.b.BotID()))
+	must(s.alice.SendText(s.ctx, room, "!test plumb den"))(s.T)
+	s.keys.WaitFor("the answer", olmclient.Text(room, "This room is now connected to den on Scripted."))
+	return room
+}
+
+// The homeserver tells of it late, or never.
+func TestEncryption_SwitchedOnWhileTheBridgeIsStopped_TakesEffectBeforeItIsTold(t *testing.T) {
+	s := newSealed(t, "ghosts")
+	room := s.den()
+	s.ok(s.net.Say(s.ctx, "den", "carl", "first"))
+	s.keys.WaitFor("first", olmclient.Text(room, "first"))
+	s.b.Stop()
+	s.hs.PushFault(bridgetest.PushFault{Times: -1, CutRequest: true})
+	s.keys.Encrypt(room)
+	s.b.Start()
+	s.hs.Fault(bridgetest.Fault{Method: http.MethodGet, Path: regexp.MustCompile(`/state/m\.room\.encryption`), Times: 1, Status: http.StatusInternalServerError})
+	s.ok(s.net.Say(s.ctx, "den", "carl", "secret")) // waits until it can be asked
+	if ev := s.keys.WaitFor("secret", olmclient.Text(room, "secret")); !ev.Encrypted {
+		t.Error("plain text in an encrypted room after a start")
+	}
 	for _, ev := range s.keys.InTheClear(room) {
 		t.Errorf("in the clear: %v", ev.Content)
 	}
@@ -274,6 +303,40 @@ func TestEncryption_KeyComesLate_MessageIsDeliveredThenAndOnce(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A member makes up sessions, one for each event.
+func TestEncryption_OneSendersUnreadableEvents_HoldUpTheRoomOnce(t *testing.T) {
+	const hold, events = 2 * time.Second, 30
+	s := newSealed(t, "bot", func(cfg *bridge.Config) { cfg.Encryption.Hold = hold })
+	mallory := s.hs.User("mallory")
+	s.keys.Invite(s.room, mallory.ID())
+	must(mallory.Join(s.ctx, string(s.room)))(t)
+	for n := range events {
+		must(mallory.Send(s.ctx, s.room, "m.room.encrypted", map[string]any{
+			"algorithm": "m.megolm.v1.aes-sha2", "session_id": fmt.Sprintf("%043d", n), "ciphertext": strings.Repeat("A", 200), "sender_key": "x", "device_id": "D",
+		}))(t)
+	}
+	begun := time.Now()
+	s.keys.Say(s.room, "hello")
+	s.arrives("hello")
+	if waited := time.Since(begun); waited > hold*events/2 {
+		t.Errorf("what alice wrote waited %s: each of %d events of somebody else's has held up the room for %s", waited, events, hold)
+	}
+}
+
+// What is parked at once is delivered once its key comes, as what was waited for.
+func TestEncryption_MoreOfASenderWhoseKeyDidNotCome_IsParkedAtOnceAndDeliveredWithItsKey(t *testing.T) {
+	s := newSealed(t, "bot", func(cfg *bridge.Config) { cfg.Encryption.Hold = 50 * time.Millisecond })
+	let := s.keyless()
+	s.keys.Say(s.room, "one")
+	s.keys.Forget(s.room) // so that the next has a key of its own
+	s.keys.Say(s.room, "two")
+	must(s.alice.SetTopic(s.ctx, s.room, "those behind them go on"))(t)
+	s.ok(s.net.Wait(s.ctx, "the topic", func() bool { return s.net.Topic(lobby) != "" }))
+	let()
+	s.arrives("one")
+	s.arrives("two")
 }
 
 func TestEncryption_KeyNeverComes_IsToldOnceAndADeadLetter(t *testing.T) {

@@ -15,7 +15,8 @@ import (
 )
 
 // This file is what becomes of encrypted events that cannot be read. One whose key has not come holds up its room for a while; then it is parked, and
-// its key asked for; when that comes it is handled after all, and when it does not it is a dead letter. All others are dead letters at once.
+// its key asked for; when that comes it is handled after all, and when it does not it is a dead letter. What else of its sender's cannot be read meanwhile is
+// parked at once: who makes up sessions, each with an event, holds up nobody. All others are dead letters at once.
 
 // errPlain is why what was written in the clear into an encrypted room is not taken: anybody on the way could have written it.
 var errPlain = errors.New("it was not encrypted, as everything in this room should be")
@@ -81,7 +82,7 @@ func (b *Bridge) awaitKey(ctx context.Context, ev *appservice.Event, reader id.U
 		b.held.forget(ev.RoomID)
 		return b.handleContent(ctx, ev, opened)
 	}
-	if b.held.giveUp(ev.RoomID, session, now.Add(b.cfg.Encryption.Patience)) {
+	if b.held.giveUp(ev, session, now, now.Add(b.cfg.Encryption.Patience)) {
 		b.log.Warn().Err(cause).Stringer("room", ev.RoomID).Stringer("event_id", ev.ID).Str("session", string(session)).Msg("The key of an event has not come; asking for it")
 		if err := b.cipher.RequestKey(ctx, ev, reader); err != nil {
 			b.log.Warn().Err(err).Stringer("event_id", ev.ID).Msg("The key of an event cannot be asked for")
@@ -90,14 +91,15 @@ func (b *Bridge) awaitKey(ctx context.Context, ev *appservice.Event, reader id.U
 	return []appservice.Effect{b.as.Park(ev, session, now.Add(b.cfg.Encryption.Patience), changed)}, nil
 }
 
-// maxHeld is how many rooms and sessions are remembered. To forget one makes its room be held up once more.
+// maxHeld is how many rooms, sessions and senders are remembered. To forget one makes its room be held up once more.
 const maxHeld = 10_000
 
-// held remembers which rooms are held up by an event without a key, since when, and the keys of which sessions are not waited for like that any more.
+// held remembers which rooms are held up by an event without a key, since when, and what is not waited for like that any more: sessions, and senders in a room.
 type held struct {
-	mu    sync.Mutex
-	rooms map[id.RoomID]heldEvent
-	over  map[heldSession]time.Time // until when
+	mu       sync.Mutex
+	rooms    map[id.RoomID]heldEvent
+	sessions map[inRoom]time.Time // until when
+	senders  map[inRoom]time.Time // the same
 }
 
 type heldEvent struct {
@@ -105,20 +107,21 @@ type heldEvent struct {
 	since time.Time
 }
 
-type heldSession struct {
-	room    id.RoomID
-	session id.SessionID
+// inRoom is a session or a sender.
+type inRoom struct {
+	room id.RoomID
+	name string
 }
 
 func newHeld() *held {
-	return &held{rooms: map[id.RoomID]heldEvent{}, over: map[heldSession]time.Time{}}
+	return &held{rooms: map[id.RoomID]heldEvent{}, sessions: map[inRoom]time.Time{}, senders: map[inRoom]time.Time{}}
 }
 
 // wait gives how long an event still holds up its room.
 func (h *held) wait(ev *appservice.Event, session id.SessionID, now time.Time, hold time.Duration) time.Duration {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if now.Before(h.over[heldSession{ev.RoomID, session}]) {
+	if now.Before(h.sessions[inRoom{ev.RoomID, string(session)}]) || now.Before(h.senders[inRoom{ev.RoomID, string(ev.Sender)}]) {
 		return 0
 	}
 	known := h.rooms[ev.RoomID]
@@ -132,19 +135,24 @@ func (h *held) wait(ev *appservice.Event, session id.SessionID, now time.Time, h
 	return hold - now.Sub(known.since)
 }
 
-// giveUp notes that events of this session hold nothing up before until, and is false if that was known.
-func (h *held) giveUp(room id.RoomID, session id.SessionID, until time.Time) bool {
+// giveUp notes that events of this session, and what else of the sender's cannot be read, hold nothing up before until. It is false if that was known of
+// the session. For the sender the time does not begin anew while it lasts: it ends, whatever comes.
+func (h *held) giveUp(ev *appservice.Event, session id.SessionID, now, until time.Time) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	delete(h.rooms, room)
-	key := heldSession{room, session}
-	if time.Now().Before(h.over[key]) {
+	delete(h.rooms, ev.RoomID)
+	note(h.senders, inRoom{ev.RoomID, string(ev.Sender)}, now, until)
+	return note(h.sessions, inRoom{ev.RoomID, string(session)}, now, until)
+}
+
+func note(over map[inRoom]time.Time, what inRoom, now, until time.Time) bool {
+	if now.Before(over[what]) {
 		return false
 	}
-	if len(h.over) >= maxHeld {
-		clear(h.over)
+	if len(over) >= maxHeld {
+		clear(over)
 	}
-	h.over[key] = until
+	over[what] = until
 	return true
 }
 

@@ -1,0 +1,68 @@
+package bridge
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"maunium.net/go/mautrix/id"
+
+	"github.com/trestle-bridge/trestle/appservice"
+)
+
+func TestHeld_SenderWhoseKeyDidNotCome_HoldsUpNothingInThatRoomUntilItsTimeIsOver(t *testing.T) {
+	const hold, patience = 10 * time.Second, time.Minute
+	h, begin := newHeld(), time.Now()
+	n := 0
+	holds := func(room id.RoomID, sender id.UserID, session id.SessionID, after time.Duration) bool {
+		n++
+		ev := &appservice.Event{RoomID: room, Sender: sender, ID: id.EventID(fmt.Sprint("$", n))}
+		return h.wait(ev, session, begin.Add(after), hold) > 0
+	}
+	giveUp := func(session id.SessionID, after time.Duration) bool {
+		return h.giveUp(&appservice.Event{RoomID: "!a", Sender: "@mallory"}, session, begin.Add(after), begin.Add(after+patience))
+	}
+	if !holds("!a", "@mallory", "0", 0) {
+		t.Error("the first event holds up nothing")
+	}
+	if !giveUp("0", hold) {
+		t.Error("the first session is known")
+	}
+	for _, c := range []struct {
+		what    string
+		room    id.RoomID
+		sender  id.UserID
+		session id.SessionID
+		after   time.Duration
+		want    bool
+	}{
+		{"more of the sender", "!a", "@mallory", "1", hold, false},
+		{"the same session of somebody else", "!a", "@alice", "0", hold, false},
+		{"somebody else", "!a", "@alice", "2", hold, true},
+		{"the sender in another room", "!b", "@mallory", "1", hold, true},
+	} {
+		if holds(c.room, c.sender, c.session, c.after) != c.want {
+			t.Errorf("%s: holds up the room: %t", c.what, !c.want)
+		}
+	}
+	if !giveUp("1", patience) || giveUp("1", patience) { // parked at once: its key is asked for, once
+		t.Error("a session of the sender's is to be asked for once")
+	}
+	if !holds("!a", "@mallory", "3", hold+patience) {
+		t.Error("the time begins anew with each event, and never ends")
+	}
+}
+
+func TestHeld_WhatIsRemembered_IsBounded(t *testing.T) {
+	h, now := newHeld(), time.Now()
+	for n := range 3 * maxHeld {
+		ev := &appservice.Event{RoomID: id.RoomID(fmt.Sprint("!", n)), Sender: id.UserID(fmt.Sprint("@", n)), ID: "$"}
+		h.wait(ev, "s", now, time.Hour)
+		if n%2 == 0 {
+			h.giveUp(ev, "s", now, now.Add(time.Hour))
+		}
+	}
+	if len(h.rooms) > maxHeld || len(h.sessions) > maxHeld || len(h.senders) > maxHeld {
+		t.Errorf("%d rooms, %d sessions and %d senders are remembered", len(h.rooms), len(h.sessions), len(h.senders))
+	}
+}
