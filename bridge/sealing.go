@@ -4,9 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 
-	"maunium.net/go/mautrix/crypto/attachment"
 	"maunium.net/go/mautrix/event"
 	"maunium.net/go/mautrix/id"
 
@@ -42,6 +40,9 @@ func (b *Bridge) wire(ctx context.Context, row *store.Outgoing, o *outgoing, sen
 	}
 	if err := b.cipher.Prepare(ctx, machine); err != nil {
 		return event.Type{}, nil, fmt.Errorf("giving %s its keys: %w", machine, err)
+	}
+	if content, err = b.sealFileOf(ctx, row, o, sender, content); err != nil {
+		return event.Type{}, nil, err
 	}
 	content, clear, err := takeClear(content)
 	if err != nil {
@@ -81,22 +82,4 @@ func (b *Bridge) prepareGhost(ctx context.Context, room id.RoomID, ghost *appser
 		return fmt.Errorf("giving %s its keys: %w", ghost.UserID(), err)
 	}
 	return nil
-}
-
-// sealFile encrypts a file on its way to the homeserver, when the room is encrypted. keys, which is nil for a plain file, gives what opens it; to be
-// called once it was read to its end.
-func (b *Bridge) sealFile(ctx context.Context, room id.RoomID, plain io.Reader) (data io.Reader, keys func() *attachment.EncryptedFile, err error) {
-	err = b.guard.Check(ctx, room)
-	if !isEncrypted(err) || b.mode(room) == modeOff {
-		if isEncrypted(err) {
-			err = nil // the message will not be sent
-		}
-		return plain, nil, err
-	}
-	file := attachment.NewEncryptedFile()
-	sealed := file.EncryptStream(struct{ io.Reader }{plain})
-	return struct{ io.Reader }{sealed}, func() *attachment.EncryptedFile {
-		_ = sealed.Close() // computes the hash; there is nothing to close
-		return file
-	}, nil
 }

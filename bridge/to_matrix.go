@@ -163,39 +163,6 @@ func textContent(text *Text) *event.MessageEventContent {
 	return content
 }
 
-// upload puts a file on the homeserver before anything is stored: an upload that is repeated after a crash is another
-// unused file, never another message.
-func (b *Bridge) upload(ctx context.Context, p *portal, in *Incoming) (*event.MessageEventContent, error) {
-	ghost := b.as.Ghost(b.ghostID(in.Sender))
-	if err := ghost.EnsureRegistered(ctx); err != nil {
-		return nil, err
-	}
-	file := in.File
-	data, keys, err := b.sealFile(ctx, p.Room, file.Content)
-	if err != nil {
-		return nil, err
-	}
-	mime, name := file.MIME, file.Name
-	if keys != nil {
-		mime, name = "application/octet-stream", "" // the homeserver need not know
-	}
-	uri, err := ghost.Upload(ctx, data, file.Size, mime, name)
-	if err != nil {
-		return nil, fmt.Errorf("uploading %q: %w", file.Name, err)
-	}
-	content := &event.MessageEventContent{
-		MsgType: msgTypeOf(file.MIME), Body: file.Name, FileName: file.Name, URL: uri.CUString(),
-		Info: &event.FileInfo{MimeType: file.MIME, Size: int(file.Size), Width: file.Width, Height: file.Height},
-	}
-	if file.Caption != "" {
-		content.Body = file.Caption
-	}
-	if keys != nil {
-		content.URL, content.File = "", &event.EncryptedFileInfo{EncryptedFile: *keys(), URL: uri.CUString()}
-	}
-	return content, nil
-}
-
 // topicFromNetwork sets the room's topic as the bot: ghosts have no power in a room.
 func (b *Bridge) topicFromNetwork(p *portal, in *Incoming) []*outgoing {
 	if p.currentTopic() == in.Topic.Text {

@@ -43,6 +43,12 @@ func (tx *Tx) OutgoingSealed(id int64, sealed []byte, doubt bool) error {
 	return doing(changed(n, err), "keeping the ciphertext of outbox row %d", id)
 }
 
+// OutgoingPayload replaces what the row says, where carrying it out has found it to be something else.
+func (tx *Tx) OutgoingPayload(id int64, payload []byte) error {
+	n, err := tx.outbox(`UPDATE outbox SET payload = $2 WHERE id = $1`, id, toBlob(payload))
+	return doing(changed(n, err), "replacing what outbox row %d says", id)
+}
+
 // OutgoingAttempt counts a failed attempt and clears the doubt mark: the caller knows that it did not get through.
 func (tx *Tx) OutgoingAttempt(id int64, cause string, next time.Time) error {
 	n, err := tx.outbox(`UPDATE outbox SET doubt = 0, attempts = attempts + 1, cause = $2, next_at = $3 WHERE id = $1`,

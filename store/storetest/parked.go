@@ -119,6 +119,21 @@ var parkedChecks = []check{
 			Commit(t, s, func(tx *store.Tx) error { return tx.Unparked(p.ID) })
 		}
 	}},
+	{"OutgoingPayload_IsWhatTheRowSaysFromThenOn", func(t *testing.T, db *database) {
+		s := db.open(t)
+		row := &store.Outgoing{Lane: "!a", Payload: []byte("a")}
+		Commit(t, s, func(tx *store.Tx) error {
+			_, err := tx.Enqueue(row)
+			return err
+		})
+		Commit(t, s, func(tx *store.Tx) error { return tx.OutgoingPayload(row.ID, []byte("b")) })
+		shut(t, s)
+		got, err := db.open(t).Outgoing(ctx(), row.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		expect(t, "payload", string(got.Payload), "b")
+	}},
 	{"OutgoingSealed_IsWhatTheRowHasFromThenOn", func(t *testing.T, db *database) {
 		s := db.open(t)
 		rows := []*store.Outgoing{{Lane: "!a", Payload: []byte("a")}, {Lane: "!a", Payload: []byte("b")}}
