@@ -36,7 +36,7 @@ func (c *Crypto) RequestKey(ctx context.Context, ev *appservice.Event, reader id
 			Session   id.SessionID `json:"session_id"`
 		} `json:"content"`
 	}
-	if err := json.Unmarshal(ev.Raw, &content); err != nil || content.Content.Session == "" || content.Content.Algorithm != id.AlgorithmMegolmV1 {
+	if err := json.Unmarshal(ev.Raw, &content); err != nil || !isKey(content.Content.Session) || content.Content.Algorithm != id.AlgorithmMegolmV1 {
 		return appservice.Permanent(fmt.Errorf("ask for the key of %s: %w: it does not name its session", ev.ID, ErrCorrupt))
 	}
 	wanted := content.Content
@@ -120,6 +120,9 @@ func (m *machine) keyWithheld(ctx context.Context, sender id.UserID, raw json.Ra
 	if content.Algorithm != id.AlgorithmMegolmV1 || content.SessionID == "" || content.RoomID == "" {
 		return nil // m.no_olm is about no session: the sender's next message mends that
 	}
+	if !isKey(content.SessionID) || content.SenderKey != "" && !isKey(content.SenderKey) || !isName(content.RoomID) || !isText(content.Code, mostName) || !isText(content.Reason, mostText) {
+		return fmt.Errorf("a withheld key from %s: %w: its session, key, room, code or reason is none", sender, ErrCorrupt)
+	}
 	return m.olmJob(ctx, func(ctx context.Context, _ *store.Tx, l *loaded) error {
 		return inStore(l.store.PutWithheldGroupSession(ctx, content))
 	})
@@ -152,8 +155,11 @@ func (m *machine) receivedForwardedKey(ctx context.Context, tx *store.Tx, l *loa
 	default:
 		return fmt.Errorf("%w: a forwarded key from %s, who has not made it", ErrUntrusted, p.Sender)
 	}
-	if content.Algorithm != id.AlgorithmMegolmV1 || content.RoomID == "" {
-		return fmt.Errorf("%w: a forwarded key for %q in room %q", ErrCorrupt, content.Algorithm, content.RoomID)
+	if content.Algorithm != id.AlgorithmMegolmV1 || !isName(content.RoomID) || content.MaxMessages != int(int32(content.MaxMessages)) {
+		return fmt.Errorf("%w: a forwarded key for %.100q in room %.300q", ErrCorrupt, content.Algorithm, content.RoomID)
+	}
+	if !isKey(content.SenderKey) || !isKey(content.SenderClaimedKey) || len(content.ForwardingKeyChain) > mostChain || slices.ContainsFunc(content.ForwardingKeyChain, func(key string) bool { return !isKey(key) }) {
+		return fmt.Errorf("%w: the forwarded key for %s names keys that are none", ErrCorrupt, content.RoomID)
 	}
 	internal, err := olm.InboundGroupSessionImport([]byte(content.SessionKey))
 	if err != nil {

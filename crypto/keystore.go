@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"go.mau.fi/util/dbutil"
@@ -264,11 +265,21 @@ func (s *keyStore) FindDeviceByKey(ctx context.Context, user id.UserID, key id.I
 }
 
 func (s *keyStore) PutDevice(ctx context.Context, user id.UserID, device *id.Device) error {
+	if wrong := wellFormed(device); wrong != "" {
+		return fmt.Errorf("%w: device %.300q of %s: %s", ErrCorrupt, device.DeviceID, user, wrong)
+	}
 	return s.write(ctx, func(ctx context.Context) error { return s.SQLCryptoStore.PutDevice(ctx, user, device) })
 }
 
-// PutDevices is mautrix's without the transaction that it begins, which cannot be had.
+// PutDevices is mautrix's without the transaction that it begins, which cannot be had. Devices that are none are taken out of what is given: whoever joins a
+// room has the bridge read what he calls his devices, and must not stop it from speaking there.
 func (s *keyStore) PutDevices(ctx context.Context, user id.UserID, devices map[id.DeviceID]*id.Device) error {
+	for name, device := range devices {
+		if wrong := wellFormed(device); wrong != "" {
+			s.c.log.Warn().Stringer("user", user).Str("device", fmt.Sprintf("%.300q", name)).Str("wrong", wrong).Msg("A device is left out")
+			delete(devices, name)
+		}
+	}
 	return s.hear(ctx, user, len(devices)+1, func(ctx context.Context) error {
 		if err := s.dropIfOther(ctx, user, devices); err != nil {
 			return err
@@ -293,6 +304,10 @@ func (s *keyStore) MarkTrackedUsersOutdated(ctx context.Context, users []id.User
 }
 
 func (s *keyStore) PutCrossSigningKey(ctx context.Context, user id.UserID, usage id.CrossSigningUsage, key id.Ed25519) error {
+	if !slices.Contains([]id.CrossSigningUsage{id.XSUsageMaster, id.XSUsageSelfSigning, id.XSUsageUserSigning}, usage) || !isKey(key) {
+		s.c.log.Warn().Stringer("user", user).Str("usage", fmt.Sprintf("%.50q", usage)).Msg("A cross-signing key that is none is left out")
+		return nil
+	}
 	return s.hear(ctx, user, 1, func(ctx context.Context) error {
 		before, err := s.GetCrossSigningKeys(ctx, user)
 		if err == nil {
@@ -310,6 +325,10 @@ func (s *keyStore) ResetMasterKeyTOFU(ctx context.Context, user id.UserID, key i
 }
 
 func (s *keyStore) PutSignature(ctx context.Context, signed id.UserID, signedKey id.Ed25519, signer id.UserID, signerKey id.Ed25519, signature string) error {
+	// What strangers have signed says nothing to the bridge.
+	if signer != signed && !s.c.as.Owns(signer) || !isKey(signedKey) || !isKey(signerKey) || !isSignature(signature) {
+		return nil
+	}
 	return s.hear(ctx, signed, 1, func(ctx context.Context) error {
 		before, err := s.IsKeySignedBy(ctx, signed, signedKey, signer, signerKey)
 		if err == nil {

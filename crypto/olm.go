@@ -141,6 +141,8 @@ func (l *loaded) checkPayload(ctx context.Context, sender id.UserID, key id.Send
 		return nil, fmt.Errorf("%w: it is for another key of %s", ErrNotForMe, p.Recipient)
 	case p.Keys.Ed25519 == "":
 		return nil, fmt.Errorf("%w: it does not say who has signed it", ErrMismatch)
+	case !isKey(p.Keys.Ed25519):
+		return nil, fmt.Errorf("%w: the ed25519 key that it says is none", ErrCorrupt)
 	}
 	if len(p.DeviceKeys) == 0 {
 		p.DeviceKeys = p.Unstable
@@ -175,6 +177,8 @@ func (p *olmPayload) checkDeviceKeys() error {
 	}
 	device := p.device.DeviceID
 	switch {
+	case !isName(device):
+		return fmt.Errorf("%w: sender_device_keys of a device whose ID is none", ErrCorrupt)
 	case p.device.UserID != p.Sender:
 		return fmt.Errorf("%w: sender_device_keys are those of %s", ErrMismatch, p.device.UserID)
 	case p.device.Keys.GetEd25519(device) != p.Keys.Ed25519:

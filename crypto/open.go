@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 
 	"maunium.net/go/mautrix/crypto"
 	"maunium.net/go/mautrix/crypto/olm"
@@ -42,6 +43,11 @@ func (m *machine) open(ctx context.Context, ev *appservice.Event) (*event.Event,
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
+	if content, ok := decoded.Content.Parsed.(*event.EncryptedEventContent); ok && content.Algorithm == id.AlgorithmMegolmV1 {
+		if err := checkMegolm(content); err != nil {
+			return nil, err
+		}
+	}
 	o := &opening{}
 	var opened *event.Event
 	var refusal error
@@ -59,7 +65,7 @@ func (m *machine) open(ctx context.Context, ev *appservice.Event) (*event.Event,
 		// Also when it is refused now: it may be read later.
 		return tx.RenewRoomKey(m.account(), string(o.session.ID()), o.session.ReceivedAt)
 	})
-	if err == nil {
+	if err = unstorable(err); err == nil {
 		err = openError(refusal)
 	}
 	if err == nil {
@@ -69,6 +75,17 @@ func (m *machine) open(ctx context.Context, ev *appservice.Event) (*event.Event,
 		return nil, err
 	}
 	return opened, nil
+}
+
+// checkMegolm refuses what the store could not be asked for.
+func checkMegolm(content *event.EncryptedEventContent) error {
+	if !isKey(content.SessionID) {
+		return fmt.Errorf("%w: the session that it names is none", ErrCorrupt)
+	}
+	if n, err := crypto.ParseMegolmMessageIndex(content.MegolmCiphertext); err == nil && n > math.MaxInt32 {
+		return fmt.Errorf("%w: no session has %d messages", ErrCorrupt, n)
+	}
+	return nil
 }
 
 // opening is what mautrix's machine came across while it decrypted an event.

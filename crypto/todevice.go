@@ -36,10 +36,19 @@ func (c *Crypto) HandleKeys(ctx context.Context, ev *appservice.Event) error {
 
 // refused marks what no repetition mends.
 func refused(err error) error {
+	err = unstorable(err)
 	for _, permanent := range []error{ErrCorrupt, ErrNotForMe, ErrMismatch, ErrNoMachine} {
 		if errors.Is(err, permanent) {
 			return appservice.Permanent(err)
 		}
+	}
+	return err
+}
+
+// unstorable names what the database does not take, because of what others have sent. [isKey] and its like refuse it before; this is for what they miss.
+func unstorable(err error) error {
+	if store.IsData(err) {
+		return fmt.Errorf("%w: the database does not take it: %w", ErrCorrupt, err)
 	}
 	return err
 }
@@ -57,6 +66,9 @@ func (c *Crypto) toDevice(ctx context.Context, ev *appservice.Event) error {
 	content, ok := decoded.Content.Parsed.(*event.EncryptedEventContent)
 	if !ok || content.Algorithm != id.AlgorithmOlmV1 {
 		return fmt.Errorf("%s from %s: %w: it is not encrypted with Olm", ev.Type, ev.Sender, ErrCorrupt)
+	}
+	if !isKey(content.SenderKey) {
+		return fmt.Errorf("%s from %s: %w: its sender_key is no key", ev.Type, ev.Sender, ErrCorrupt)
 	}
 	var wedged bool
 	var refusal error
@@ -135,8 +147,8 @@ func (m *machine) receivedRoomKey(ctx context.Context, tx *store.Tx, l *loaded, 
 	if err := json.Unmarshal(p.Content, &content); err != nil {
 		return fmt.Errorf("%w: the room key: %w", ErrCorrupt, err)
 	}
-	if content.Algorithm != id.AlgorithmMegolmV1 || content.RoomID == "" {
-		return fmt.Errorf("%w: a room key for %q in room %q", ErrCorrupt, content.Algorithm, content.RoomID)
+	if content.Algorithm != id.AlgorithmMegolmV1 || !isName(content.RoomID) || content.MaxMessages != int(int32(content.MaxMessages)) {
+		return fmt.Errorf("%w: a room key for %.100q in room %.300q", ErrCorrupt, content.Algorithm, content.RoomID)
 	}
 	// Without the flag a key is one of a history that is not shared (MSC3061).
 	session, err := crypto.NewInboundGroupSession(p.senderKey, p.Keys.Ed25519, content.RoomID, content.SessionKey,

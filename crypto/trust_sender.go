@@ -37,7 +37,7 @@ func (l *loaded) rememberSender(ctx context.Context, p *olmPayload) error {
 			break
 		}
 		algorithm, by := keyID.Parse()
-		if algorithm != id.KeyAlgorithmEd25519 || by == string(p.device.DeviceID) || len(by) != len(signing) {
+		if algorithm != id.KeyAlgorithmEd25519 || by == string(p.device.DeviceID) || !isKey(by) || !isSignature(signature) {
 			continue
 		}
 		// Whether it is the user's self-signing key is looked at when the device is to be trusted.

@@ -1,6 +1,10 @@
 package store
 
-import "errors"
+import (
+	"errors"
+
+	"github.com/lib/pq"
+)
 
 // What a caller decides on. Test with errors.Is.
 var (
@@ -18,3 +22,10 @@ var (
 	// forgotten it or the store was closed before it answered. The store takes no further commits; the process must start again, which reads from the database what holds.
 	ErrUnknownOutcome = errors.New("the outcome of a commit is unknown")
 )
+
+// IsData says of an error of the database that it does not take a value, however often that is tried: a text with NUL in it, a number too large for its
+// column, a value too long for an index. PostgreSQL has such limits (error classes 22 and 54), SQLite has none.
+func IsData(err error) bool {
+	var refused *pq.Error
+	return errors.As(err, &refused) && (refused.Code.Class() == "22" || refused.Code.Class() == "54")
+}

@@ -1,0 +1,55 @@
+//go:build goolm
+
+package crypto
+
+import (
+	"encoding/base64"
+	"strings"
+	"unicode/utf8"
+
+	"maunium.net/go/mautrix/id"
+)
+
+// What others send is looked at before it comes near the store: SQLite takes everything, but PostgreSQL no text that has NUL in it or is longer than its
+// column, and what it refuses would be tried again and again in front of all that comes after it.
+
+const (
+	// mostName is how many bytes an ID of Matrix has at most (specification, appendices, "Identifier grammar"), and mostText a text for people.
+	mostName, mostText = 255, 1000
+	// mostChain is through how many hands a forwarded key may have gone.
+	mostChain = 100
+)
+
+// isKey says whether a text is an Ed25519 or Curve25519 key, or the ID of a session, which is a key as well: 32 bytes in unpadded base64.
+func isKey[T ~string](text T) bool { return isBase64(string(text), 43, 32) }
+
+// isSignature says whether a text is an Ed25519 signature: 64 bytes in base64, which some pad.
+func isSignature(text string) bool { return isBase64(strings.TrimSuffix(text, "=="), 86, 64) }
+
+func isBase64(text string, chars, size int) bool {
+	raw, err := base64.RawStdEncoding.DecodeString(text) // which skips line breaks
+	return err == nil && len(text) == chars && len(raw) == size
+}
+
+// isName says whether a text can be an ID.
+func isName[T ~string](text T) bool { return text != "" && isText(text, mostName) }
+
+func isText[T ~string](text T, most int) bool {
+	return len(text) <= most && utf8.ValidString(string(text)) && !strings.ContainsRune(string(text), 0)
+}
+
+// wellFormed says what is wrong with a device that a homeserver names, or nothing. A name that cannot be kept is left out: it is for people.
+func wellFormed(device *id.Device) (wrong string) {
+	switch {
+	case !isName(device.DeviceID):
+		return "its ID is too long, or has NUL in it"
+	case !isKey(device.IdentityKey):
+		return "its curve25519 key is none"
+	case !isKey(device.SigningKey):
+		return "its ed25519 key is none"
+	}
+	if !isText(device.Name, mostText) {
+		device.Name = string(device.DeviceID)
+	}
+	return ""
+}
