@@ -27,7 +27,7 @@ type cipher interface {
 	HandleKeys(ctx context.Context, ev *appservice.Event) error
 	Open(ctx context.Context, ev *appservice.Event, reader id.UserID) (*event.Event, error)
 	// Watch notes what there is of a session's key; changed says whether that is another by then.
-	Watch(ctx context.Context, room id.RoomID, session id.SessionID, reader id.UserID) (changed func(tx *store.Tx) (bool, error), err error)
+	Watch(ctx context.Context, ev *appservice.Event, session id.SessionID, reader id.UserID) (changed func(tx *store.Tx) (bool, error), err error)
 	RequestKey(ctx context.Context, ev *appservice.Event, reader id.UserID) error
 	Seal(ctx context.Context, s crypto.Sealing) (json.RawMessage, error)
 	ResetCrossSigning(ctx context.Context, user id.UserID) error

@@ -74,7 +74,7 @@ func (b *Bridge) awaitKey(ctx context.Context, ev *appservice.Event, reader id.U
 	if left := b.held.wait(ev, session, now, b.cfg.Encryption.Hold); left > 0 {
 		return nil, appservice.LaterIn(left, cause)
 	}
-	changed, err := b.cipher.Watch(ctx, ev.RoomID, session, reader)
+	changed, err := b.cipher.Watch(ctx, ev, session, reader)
 	if err != nil {
 		return nil, err
 	}

@@ -4,7 +4,9 @@ package crypto
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -137,6 +139,25 @@ func (c *Crypto) askFor(ctx context.Context, l *loaded, users []id.UserID) error
 type silence struct {
 	again
 	heard bool // of the server, since then
+}
+
+// GetDevices gives mautrix none to compare an answer with. It would keep a device that was logged in again under the same ID, with other keys, as one whose
+// keys do not match, for ever. A homeserver that swaps keys could as well name another device: what a device is trusted for is who has signed its keys.
+// Of its own devices the bridge knows better.
+func (s *keyStore) GetDevices(ctx context.Context, user id.UserID) (map[id.DeviceID]*id.Device, error) {
+	if ctx.Value(answerKey{}) != nil && store.TxOf(ctx) == nil && !s.c.as.Owns(user) {
+		return nil, nil
+	}
+	return s.SQLCryptoStore.GetDevices(ctx, user)
+}
+
+// outdated says whether it is known that the devices of a user are no longer those that are known.
+func (s *keyStore) outdated(ctx context.Context, user id.UserID) (outdated bool, err error) {
+	err = s.DB.QueryRow(ctx, `SELECT devices_outdated FROM crypto_tracked_user WHERE user_id = $1`, user).Scan(&outdated)
+	if errors.Is(err, sql.ErrNoRows) {
+		return true, nil // nobody has asked for them
+	}
+	return outdated, err
 }
 
 // isSilent says whether the devices of a user were asked for in vain, and it is not yet time to ask again.

@@ -168,19 +168,10 @@ func (m *machine) receivedForwardedKey(ctx context.Context, tx *store.Tx, l *loa
 	if internal.ID() != content.SessionID {
 		return fmt.Errorf("%w: the forwarded key for %s is of another session than it says", ErrCorrupt, content.RoomID)
 	}
-	if err := m.staysInItsRoom(ctx, content.RoomID, content.SessionID); err != nil {
-		return err
-	}
 	session := &crypto.InboundGroupSession{
 		Internal: internal, SigningKey: content.SenderClaimedKey, SenderKey: content.SenderKey, RoomID: content.RoomID,
 		ForwardingChains: append(content.ForwardingKeyChain, p.senderKey.String()), SharedHistory: content.SharedHistory,
 		ReceivedAt: time.Now().UTC(), MaxAge: content.MaxAge, MaxMessages: content.MaxMessages, KeySource: id.KeySourceForward, SourceUser: source,
 	}
-	if err := l.StoreGroupSession(ctx, session); err != nil {
-		return inStore(err)
-	}
-	if err := m.boundUnread(tx, p.Sender); err != nil {
-		return inStore(err)
-	}
-	return inStore(m.c.keyArrived(tx, content.RoomID, content.SessionID))
+	return m.takeRoomKey(ctx, tx, l, p.Sender, session)
 }

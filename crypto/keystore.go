@@ -166,17 +166,21 @@ func (s *keyStore) SetGroupSessionKeyBackupVersion(ctx context.Context, session 
 }
 
 func (s *keyStore) PutGroupSession(ctx context.Context, g *crypto.InboundGroupSession) error {
-	return s.write(ctx, func(ctx context.Context) error { return s.SQLCryptoStore.PutGroupSession(ctx, g) })
+	return s.write(ctx, func(ctx context.Context) error { return s.copyOf(ctx).PutGroupSession(ctx, g) })
 }
 
-// GetGroupSession tells an [opening] under way which session it is about.
+// GetGroupSession gives an [opening] the copy of the event's sender, and tells it which that is.
 func (s *keyStore) GetGroupSession(ctx context.Context, room id.RoomID, session id.SessionID) (*crypto.InboundGroupSession, error) {
-	g, err := s.SQLCryptoStore.GetGroupSession(ctx, room, session)
+	var g *crypto.InboundGroupSession
+	var err error
+	if o := openingOf(ctx); o != nil {
+		g, o.account, err = s.copyForEvent(ctx, o.sender, room, session)
+		o.session = g
+	} else {
+		g, err = s.copyOf(ctx).GetGroupSession(ctx, room, session)
+	}
 	if err != nil && !errors.Is(err, crypto.ErrGroupSessionWithheld) {
 		return nil, inStore(err)
-	}
-	if o := openingOf(ctx); o != nil {
-		o.session = g
 	}
 	return g, err
 }
@@ -268,7 +272,15 @@ func (s *keyStore) PutDevice(ctx context.Context, user id.UserID, device *id.Dev
 	if wrong := wellFormed(device); wrong != "" {
 		return fmt.Errorf("%w: device %.300q of %s: %s", ErrCorrupt, device.DeviceID, user, wrong)
 	}
-	return s.write(ctx, func(ctx context.Context) error { return s.SQLCryptoStore.PutDevice(ctx, user, device) })
+	return s.write(ctx, func(ctx context.Context) error { return s.putDevice(ctx, user, device) })
+}
+
+// putDevice is mautrix's, which would leave an ed25519 key as it was. It runs in a job.
+func (s *keyStore) putDevice(ctx context.Context, user id.UserID, device *id.Device) error {
+	if err := store.TxOf(ctx).ForgetOtherDevice(string(user), string(device.DeviceID), string(device.SigningKey)); err != nil {
+		return err
+	}
+	return s.SQLCryptoStore.PutDevice(ctx, user, device)
 }
 
 // PutDevices is mautrix's without the transaction that it begins, which cannot be had. Devices that are none are taken out of what is given: whoever joins a
@@ -288,7 +300,7 @@ func (s *keyStore) PutDevices(ctx context.Context, user id.UserID, devices map[i
 			return err
 		}
 		for _, device := range devices {
-			if err := s.SQLCryptoStore.PutDevice(ctx, user, device); err != nil {
+			if err := s.putDevice(ctx, user, device); err != nil {
 				return err
 			}
 		}

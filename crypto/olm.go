@@ -163,7 +163,14 @@ func (l *loaded) checkPayload(ctx context.Context, sender id.UserID, key id.Send
 		return nil, inStore(err)
 	}
 	for _, device := range []*id.Device{named, known} {
-		if device != nil && device.SigningKey != p.Keys.Ed25519 {
+		if device == nil || device.Deleted || device.SigningKey == p.Keys.Ed25519 {
+			continue
+		}
+		// What is known may be of the day before yesterday, and the device one that was logged in again. Then it is judged when its first event is read, by what
+		// the homeserver says ([machine.judge]), as a device is of which nothing is known.
+		if outdated, err := l.store.outdated(ctx, sender); err != nil {
+			return nil, inStore(err)
+		} else if !outdated {
 			return nil, fmt.Errorf("%w: device %s of %s is known with another ed25519 key", ErrMismatch, device.DeviceID, sender)
 		}
 	}

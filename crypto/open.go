@@ -56,14 +56,14 @@ func (m *machine) open(ctx context.Context, ev *appservice.Event) (*event.Event,
 		if err != nil {
 			return err
 		}
-		*o = opening{}
+		*o = opening{sender: decoded.Sender}
 		// A refusal is no error of the job: others that share the commit need not run again.
 		opened, refusal = l.DecryptMegolmEvent(context.WithValue(ctx, openingKey{}, o), decoded)
 		if o.session == nil {
 			return nil
 		}
 		// Also when it is refused now: it may be read later.
-		return tx.RenewRoomKey(m.account(), string(o.session.ID()), o.session.ReceivedAt)
+		return tx.RenewRoomKey(string(o.session.ID()), o.session.ReceivedAt, o.account, m.account())
 	})
 	if err = unstorable(err); err == nil {
 		err = openError(refusal)
@@ -90,7 +90,9 @@ func checkMegolm(content *event.EncryptedEventContent) error {
 
 // opening is what mautrix's machine came across while it decrypted an event.
 type opening struct {
+	sender  id.UserID // of the event
 	session *crypto.InboundGroupSession
+	account string     // by which its row is found
 	device  *id.Device // the sender's; nil when it is not known
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"maunium.net/go/mautrix/id"
 
+	"github.com/trestle-bridge/trestle/appservice"
 	"github.com/trestle-bridge/trestle/store"
 )
 
@@ -18,22 +19,25 @@ func (c *Crypto) keyArrived(tx *store.Tx, room id.RoomID, session id.SessionID) 
 	return c.as.Unpark(tx, room, session)
 }
 
-// Watch notes what reader has of the key of a session now. changed says in a job whether that is another or more by then: a key that comes between the
+// Watch notes what reader has of the key of an event's session now. changed says in a job whether that is another or more by then: a key that comes between the
 // attempt to open an event and the commit that parks it must not be missed.
-func (c *Crypto) Watch(ctx context.Context, room id.RoomID, session id.SessionID, reader id.UserID) (changed func(tx *store.Tx) (bool, error), err error) {
+func (c *Crypto) Watch(ctx context.Context, ev *appservice.Event, session id.SessionID, reader id.UserID) (changed func(tx *store.Tx) (bool, error), err error) {
+	room := ev.RoomID
 	m, release, err := c.useOf(ctx, reader)
 	if err != nil {
 		return nil, fmt.Errorf("look for the key of %s: %w", room, err)
 	}
 	defer release()
 	account := m.account()
-	read := func(ctx context.Context) (key string, err error) {
-		err = c.keys.QueryRow(ctx, `SELECT COALESCE(session, '') FROM crypto_megolm_inbound_session WHERE room_id = $1 AND session_id = $2 AND account_id = $3`,
-			room, session, account).Scan(&key)
-		if errors.Is(err, sql.ErrNoRows) {
-			return "", nil
+	read := func(ctx context.Context) (keys [3]string, err error) {
+		for n, account := range []string{account, copyFrom(account, ev.Sender), copyFrom(account, "")} {
+			err = c.keys.QueryRow(ctx, `SELECT COALESCE(session, '') FROM crypto_megolm_inbound_session WHERE room_id = $1 AND session_id = $2 AND account_id = $3`,
+				room, session, account).Scan(&keys[n])
+			if err != nil && !errors.Is(err, sql.ErrNoRows) {
+				return keys, err
+			}
 		}
-		return key, err
+		return keys, nil
 	}
 	before, err := read(ctx)
 	if err != nil {

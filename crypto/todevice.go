@@ -4,7 +4,6 @@ package crypto
 
 import (
 	"context"
-	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -125,23 +124,6 @@ func (m *machine) received(ctx context.Context, tx *store.Tx, l *loaded, p *olmP
 	return nil // m.dummy, or nothing that a bridge needs
 }
 
-// staysInItsRoom refuses a key under another room than it has come for: the store has one row for a session, so whoever has the key, as
-// every member of the room has, could take it away by giving it back under another room.
-func (m *machine) staysInItsRoom(ctx context.Context, room id.RoomID, session id.SessionID) error {
-	var of id.RoomID
-	err := m.c.keys.QueryRow(ctx, `SELECT room_id FROM crypto_megolm_inbound_session WHERE session_id = $1 AND account_id = $2 AND session IS NOT NULL`,
-		session, m.account()).Scan(&of)
-	switch {
-	case errors.Is(err, sql.ErrNoRows):
-		return nil
-	case err != nil:
-		return inStore(err)
-	case of != room:
-		return fmt.Errorf("%w: a key for %s, which is one of %s", ErrMismatch, room, of)
-	}
-	return nil
-}
-
 func (m *machine) receivedRoomKey(ctx context.Context, tx *store.Tx, l *loaded, p *olmPayload) error {
 	var content event.RoomKeyEventContent
 	if err := json.Unmarshal(p.Content, &content); err != nil {
@@ -160,17 +142,8 @@ func (m *machine) receivedRoomKey(ctx context.Context, tx *store.Tx, l *loaded, 
 		return fmt.Errorf("%w: the room key for %s is of another session than it says", ErrCorrupt, content.RoomID)
 	}
 	session.SourceUser = p.Sender
-	if err := m.staysInItsRoom(ctx, content.RoomID, content.SessionID); err != nil {
+	if err := m.takeRoomKey(ctx, tx, l, p.Sender, session); err != nil {
 		return err
 	}
-	if err := l.rememberSender(ctx, p); err != nil {
-		return inStore(err)
-	}
-	if err := l.StoreGroupSession(ctx, session); err != nil {
-		return inStore(err)
-	}
-	if err := m.boundUnread(tx, p.Sender); err != nil {
-		return inStore(err)
-	}
-	return inStore(m.c.keyArrived(tx, content.RoomID, content.SessionID))
+	return inStore(l.rememberSender(ctx, p))
 }

@@ -55,8 +55,6 @@ func (m *machine) judge(ctx context.Context, ev *event.Event, o *opening) error 
 func (m *machine) trust(ctx context.Context, l *loaded, user id.UserID, session *crypto.InboundGroupSession, device *id.Device) (id.TrustState, error) {
 	signing, identity := l.GetAccount().Keys()
 	switch {
-	case session.SourceUser != "" && session.SourceUser != user:
-		return id.TrustStateDeviceKeyMismatch, nil // the key came from somebody else than the message
 	case session.SigningKey == signing && session.SenderKey == identity && user == m.user:
 		return id.TrustStateVerified, nil
 	case device == nil:

@@ -42,5 +42,8 @@ func (m *machine) boundUnread(tx *store.Tx, sender id.UserID) error {
 	if !m.c.unread.many(m.account()+" "+string(sender), max(keep/10, 1)) {
 		return nil
 	}
-	return tx.DeleteUnreadKeys(m.account(), string(sender), keep)
+	if err := tx.DeleteUnreadKeys(m.account(), string(sender), keep); err != nil {
+		return err
+	}
+	return tx.DeleteUnreadKeys(copyFrom(m.account(), sender), string(sender), keep)
 }

@@ -37,7 +37,7 @@ func (*Crypto) Open(context.Context, *appservice.Event, id.UserID) (*event.Event
 func (*Crypto) RequestKey(context.Context, *appservice.Event, id.UserID) error { return ErrNoOlm }
 
 // Watch returns [ErrNoOlm].
-func (*Crypto) Watch(context.Context, id.RoomID, id.SessionID, id.UserID) (func(tx *store.Tx) (bool, error), error) {
+func (*Crypto) Watch(context.Context, *appservice.Event, id.SessionID, id.UserID) (func(tx *store.Tx) (bool, error), error) {
 	return nil, ErrNoOlm
 }
 

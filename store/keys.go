@@ -30,6 +30,12 @@ func (tx *Tx) ForgetDevices(user string) error {
 	return doing(err, "forgetting the devices of %s", user)
 }
 
+// ForgetOtherDevice takes away what is known of a device with another ed25519 key.
+func (tx *Tx) ForgetOtherDevice(user, device, signing string) error {
+	_, err := tx.exec(`DELETE FROM crypto_device WHERE user_id = $1 AND device_id = $2 AND signing_key <> $3`, user, device, signing)
+	return doing(err, "forgetting what device %s of %s was", device, user)
+}
+
 // DevicesUnknown makes users ones whose devices are to be asked for again, whether or not they were known before.
 func (tx *Tx) DevicesUnknown(users ...string) error {
 	for _, user := range users {

@@ -25,11 +25,21 @@ const (
 	pruneKeysMost = 20_000
 )
 
-// RenewRoomKey keeps a room key that was used now, of which it is known when it came or was last renewed.
-func (tx *Tx) RenewRoomKey(account, session string, since time.Time) error {
+// RenewRoomKey keeps a room key that was used now, of which it is known when it came or was last renewed, in the rows of these accounts.
+func (tx *Tx) RenewRoomKey(session string, since time.Time, accounts ...string) error {
 	if tx.now().Sub(since) < renewRoomKeys {
 		return nil
 	}
+	for _, account := range accounts {
+		if err := tx.KeepRoomKey(account, session); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// KeepRoomKey keeps a room key as one that was used now.
+func (tx *Tx) KeepRoomKey(account, session string) error {
 	_, err := tx.exec(`UPDATE crypto_megolm_inbound_session SET received_at = $1 WHERE account_id = $2 AND session_id = $3`, tx.now().UTC(), account, session)
 	return doing(err, "renewing a room key")
 }

@@ -82,7 +82,7 @@ var keyRetentionChecks = []check{
 		park(t, s, "!r", longID("cparked"), start.Add(time.Hour), "$1")
 		bury(t, s, &store.DeadLetter{Kind: "pdu", Body: []byte(`{"content":{"session_id":"` + longID("dletter") + `"}}`)},
 			&store.DeadLetter{Kind: "pdu", Body: []byte(`{"content":{"session_id":"` + strings.ReplaceAll(longID("eslashed"), "/", `\/`) + `"}}`)})
-		Commit(t, s, func(tx *store.Tx) error { return tx.RenewRoomKey("@bot:x/D", longID("frenewed"), old) })
+		Commit(t, s, func(tx *store.Tx) error { return tx.RenewRoomKey(longID("frenewed"), old, "@bot:x/D") })
 		shut(t, s)
 		db.now = start.Add(2 * time.Minute)
 		s = db.open(t)
@@ -154,7 +154,7 @@ var keyRetentionChecks = []check{
 		for _, age := range []time.Duration{29 * ago, 31 * ago} {
 			name := longID(fmt.Sprint(int(age/ago), "d"))
 			putAll(t, s, f, []any{putRoomKey, "@bot:x/D", name, "other", []byte("pickled"), start.Add(-age)})
-			Commit(t, s, func(tx *store.Tx) error { return tx.RenewRoomKey("@bot:x/D", name, start.Add(-age)) })
+			Commit(t, s, func(tx *store.Tx) error { return tx.RenewRoomKey(name, start.Add(-age), "@bot:x/D") })
 		}
 		var renewed []string
 		rows, err := f.Query(ctx(), `SELECT session_id FROM crypto_megolm_inbound_session WHERE received_at >= $1`, start.Add(-time.Hour))

@@ -1,0 +1,89 @@
+//go:build goolm
+
+package crypto_test
+
+import (
+	"errors"
+	"testing"
+
+	"maunium.net/go/mautrix"
+	olm "maunium.net/go/mautrix/crypto"
+	"maunium.net/go/mautrix/id"
+
+	"github.com/trestle-bridge/trestle/appservice"
+	"github.com/trestle-bridge/trestle/crypto"
+)
+
+// again is the person's device with new keys, which the homeserver does not have yet.
+func (p *person) again() *person {
+	p.w.t.Helper()
+	again := *p
+	again.olm = olm.NewOlmMachine(p.client, nil, olm.NewMemoryStore(nil), everythingEncrypted{})
+	p.w.no(again.olm.Load(p.w.t.Context()))
+	return &again
+}
+
+// Somebody logs out, and in again under the same device ID, as clients can ask for. What the bridge remembers of the device is of the time before.
+func TestDevice_LoggedInAgainUnderItsID_IsReadAndWrittenTo(t *testing.T) {
+	for name, known := range map[string]func(w *world, bot id.UserID, room id.RoomID, h *hand){
+		"named by the homeserver before": func(w *world, bot id.UserID, room id.RoomID, _ *hand) {
+			_, err := w.seal(bot, room, "x")
+			w.no(err)
+		},
+		"remembered of a message": func(w *world, _ id.UserID, room id.RoomID, h *hand) { w.takes(h, w.roomKey(room), nil) },
+		"both": func(w *world, bot id.UserID, room id.RoomID, h *hand) {
+			w.takes(h, w.roomKey(room), nil)
+			_, err := w.seal(bot, room, "x")
+			w.no(err)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w, bot, room, h := prepared(t)
+			w.with(func(*crypto.Options) {})
+			known(w, bot, room, h)
+			again := w.alice.again()
+			again.publishes(func(*mautrix.DeviceKeys) {})
+			w.settle()
+			h = w.hand(again, bot)
+			key := w.roomKey(room)
+			w.takes(h, key, nil)
+			w.readsAs(again.sealedWith(key, "$1", "I am back"), bot, "I am back")
+			devices, err := w.crypto.Devices(t.Context(), bot, w.alice.ID())
+			w.no(err)
+			if now := devices[w.alice.DeviceID()]; now == nil || now.SigningKey != again.olm.GetAccount().SigningKey() || now.IdentityKey != again.olm.GetAccount().IdentityKey() {
+				t.Errorf("the device is known as %+v", now)
+			}
+		})
+	}
+}
+
+// What the homeserver said of a device a moment ago holds.
+func TestI4_DeviceThatIsKnownWithAnotherKey_IsRefused(t *testing.T) {
+	for name, spoil := range map[string]func(w *world, p fields){
+		"another ed25519 key for its curve25519 key": func(w *world, p fields) {
+			delete(p, "sender_device_keys")
+			p["keys"] = fields{"ed25519": w.alice.again().olm.GetAccount().SigningKey()}
+		},
+		"other keys under its name": nil,
+	} {
+		w, bot, room, h := prepared(t)
+		w.with(func(*crypto.Options) {})
+		_, err := w.seal(bot, room, "x") // asks for the devices
+		w.no(err)
+		key := w.roomKey(room)
+		if spoil == nil {
+			again := w.alice.again()
+			h = w.hand(again, bot)
+			p := h.payload(key)
+			p["sender_device_keys"] = object(again.own(func(*mautrix.DeviceKeys) {}))
+			err = w.crypto.HandleKeys(t.Context(), h.encrypt(p))
+		} else {
+			p := h.payload(key)
+			spoil(w, p)
+			err = w.crypto.HandleKeys(t.Context(), h.encrypt(p))
+		}
+		if !errors.Is(err, crypto.ErrMismatch) || !appservice.IsPermanent(err) {
+			t.Errorf("%s: got %v, want ErrMismatch", name, err)
+		}
+	}
+}
