@@ -104,7 +104,7 @@ func (i *Intent) SyncKeys(ctx context.Context, device id.DeviceID, since string,
 	if body != nil {
 		name := sha256.Sum256([]byte(string(i.user) + "\x00" + string(device) + "\x00" + since))
 		t, _ := i.as.takeApart("sync "+hex.EncodeToString(name[:16]), body)
-		if _, err := i.as.takeIn(ctx, t); err != nil {
+		if err := i.as.takeIn(ctx, t); err != nil {
 			return KeySync{}, fmt.Errorf("%s: %w", what, err)
 		}
 	}

@@ -31,6 +31,7 @@ func newSoak(t *testing.T, opts Options) *soak {
 	s := &soak{
 		T: t, Options: opts, ctx: ctx, rng: rand.New(rand.NewPCG(opts.Seed, 0)), hs: opts.Homeserver, irc: opts.IRC, dir: t.TempDir(),
 		start: (*exec.Cmd).Start, afterwards: func() {}, http: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}, reached: map[string]int{}, taken: map[string]bool{},
+		unsent: map[id.EventID]bool{},
 	}
 	s.config, s.log = filepath.Join(s.dir, "config.yaml"), filepath.Join(s.dir, "bridge.log")
 	s.bot = id.NewUserID("ircbot", s.hs.Domain())
@@ -150,9 +151,24 @@ func (s *soak) stop() {
 }
 
 // restart kills the homeserver and starts it again.
-func (s *soak) restart(meanwhile func()) {
-	s.relay.during(func() { s.hs.Restart(meanwhile) })
+func (s *soak) restart(l *load, meanwhile func()) {
+	s.relay.during(func() {
+		s.hs.Restart(func() {
+			for _, w := range l.wrote {
+				for _, ev := range []id.EventID{w.event, w.redacted} {
+					if s.Forgets && ev != "" && !s.relay.saw(ev) {
+						s.unsent[ev] = true
+					}
+				}
+			}
+			meanwhile()
+		})
+	})
 }
+
+// forgotten says whether the homeserver was killed before it had begun to send an event, and never sent it. Synapse notes how
+// far it has come as soon as an event is in its memory, before the transaction with the event is in its database.
+func (s *soak) forgotten(ev id.EventID) bool { return s.unsent[ev] && !s.relay.saw(ev) }
 
 // until waits until nothing stands in the way any more, of which nobody tells when it comes about.
 func (s *soak) until(obstacle func() string) {
@@ -175,9 +191,6 @@ func (s *soak) calm() {
 	s.Helper()
 	s.entered()
 	s.until(func() string {
-		if s.figure("trestle_appservice_gap_open") != 0 {
-			return "the bridge looks for what the homeserver forgot"
-		}
 		waiting, outbox, events := s.hs.Waiting(), s.figure("trestle_store_outbox_rows"), s.figure("trestle_appservice_backlog_events")
 		if waiting == "" && outbox == 0 && events == 0 {
 			return ""
