@@ -113,6 +113,7 @@ func TestI4_DeviceKeysUnderTheOldName_AreReadAsWell_AndMayBeMissing(t *testing.T
 func TestOlm_PayloadThatIsNotForThisDevice_IsRefused(t *testing.T) {
 	refuses(t, map[string]refusal{
 		"from another sender":          {func(p fields) { p["sender"] = "@eve:hs.test" }, crypto.ErrMismatch},
+		"from another, of no device":   {func(p fields) { p["sender"] = "@eve:hs.test"; delete(p, "sender_device_keys") }, crypto.ErrMismatch},
 		"for another user":             {func(p fields) { p["recipient"] = "@test_other:hs.test" }, crypto.ErrNotForMe},
 		"for another device's key":     {func(p fields) { p["recipient_keys"] = fields{"ed25519": strings.Repeat("A", 43)} }, crypto.ErrNotForMe},
 		"a key of another session":     {func(p fields) { p["content"].(fields)["session_id"] = strings.Repeat("A", 43) }, crypto.ErrCorrupt},
