@@ -164,21 +164,7 @@ func TestEncryption_FilesBothWays_AreEncryptedOnTheHomeserver(t *testing.T) {
 
 func TestEncryption_SwitchedOnInALiveRoom_TakesEffectWithTheMessageUnderWay(t *testing.T) {
 	s := newSealed(t, "ghosts")
-	room := s.den()
-	asked, encrypted := make(chan struct{}), make(chan struct{})
-	remove := s.hs.Intercept(func(w http.ResponseWriter, r *http.Request) bool {
-		if r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/devices/") {
-			close(asked)
-			<-encrypted
-		}
-		return false
-	})
-	defer remove()
-	s.ok(s.net.Say(s.ctx, "den", "carl", "under way"))
-	<-asked
-	s.keys.Encrypt(room)
-	s.ok(s.hs.Settle(s.ctx))
-	close(encrypted)
+	room := s.switchedUnderWay(func() { s.ok(s.net.Say(s.ctx, "den", "carl", "under way")) }, func() {})
 	if ev := s.keys.WaitFor("the message", olmclient.Text(room, "under way")); !ev.Encrypted {
 		t.Error("the message that was under way entered an encrypted room in the clear")
 	}
@@ -187,6 +173,28 @@ func TestEncryption_SwitchedOnInALiveRoom_TakesEffectWithTheMessageUnderWay(t *t
 	for _, ev := range s.keys.InTheClear(room) {
 		t.Errorf("in the clear: %v", ev.Content)
 	}
+}
+
+// switchedUnderWay has encryption switched on in a den after something was said there on the network, and before that leaves for Matrix.
+func (s *sealed) switchedUnderWay(say, meanwhile func()) id.RoomID {
+	s.Helper()
+	room := s.den()
+	asked, encrypted := make(chan struct{}), make(chan struct{})
+	remove := s.hs.Intercept(func(_ http.ResponseWriter, r *http.Request) bool {
+		if r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/devices/") {
+			close(asked)
+			<-encrypted
+		}
+		return false
+	})
+	defer remove()
+	say()
+	<-asked
+	s.keys.Encrypt(room)
+	s.ok(s.hs.Settle(s.ctx))
+	meanwhile()
+	close(encrypted)
+	return room
 }
 
 // den is a plain room that is connected to the channel den, where carl has spoken.

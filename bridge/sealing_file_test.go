@@ -57,23 +57,7 @@ func (s *sealed) hasPhoto(ev *olmclient.Event) {
 // switchedWhilePhotoIsUnderWay has encryption switched on after a file was uploaded, and before its event leaves.
 func (s *sealed) switchedWhilePhotoIsUnderWay(meanwhile func()) id.RoomID {
 	s.Helper()
-	room := s.den()
-	asked, encrypted := make(chan struct{}), make(chan struct{})
-	remove := s.hs.Intercept(func(_ http.ResponseWriter, r *http.Request) bool {
-		if r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/devices/") {
-			close(asked)
-			<-encrypted
-		}
-		return false
-	})
-	defer remove()
-	s.sendsPhoto("den", "carl")
-	<-asked
-	s.keys.Encrypt(room)
-	s.ok(s.hs.Settle(s.ctx))
-	meanwhile()
-	close(encrypted)
-	return room
+	return s.switchedUnderWay(func() { s.sendsPhoto("den", "carl") }, meanwhile)
 }
 
 func TestEncryption_FileUploadedBeforeTheSwitch_IsUploadedAgainEncryptedOnce(t *testing.T) {

@@ -206,7 +206,7 @@ func newPeopledIRC(tb testing.TB, server *IRCServer) *peopledIRC {
 const endPatience = 5 * time.Second
 
 // Serve passes bytes on both ways. When the bridge is gone the server reads the end, and closes its side in answer. InspIRCd now and then does
-// not notice it (once in some hundred times; it looks again after minutes): then the connection breaks off, when what came before has been read for long.
+// not notice it before it looks again, after minutes: then the connection breaks off, when what came before has been read for long.
 func (s *peopledIRC) Serve(bridge net.Conn) {
 	server, err := net.Dial("tcp", s.server.Address)
 	if err != nil {

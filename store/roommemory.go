@@ -27,6 +27,13 @@ type rememberedRoom struct {
 	members    map[string]string // user: membership, "" when that is not known
 }
 
+func (r *rememberedRoom) answers() int {
+	if r.encryption != nil {
+		return len(r.members) + 1
+	}
+	return len(r.members)
+}
+
 type encryption struct{ encrypted, known bool }
 
 func newRoomMemory() *roomMemory {
@@ -81,16 +88,18 @@ func (m *roomMemory) keep(asked uint64, room string, answer func(r *rememberedRo
 	if _, changes := m.changing[room]; changes || asked != m.ended {
 		return
 	}
-	if m.size++; m.size > maxRemembered {
+	if m.size >= maxRemembered {
 		clear(m.rooms)
-		m.size = 1
+		m.size = 0
 	}
 	r := m.rooms[room]
 	if r == nil {
 		r = &rememberedRoom{}
 		m.rooms[strings.Clone(room)] = r
 	}
+	before := r.answers()
 	answer(r)
+	m.size += r.answers() - before // two may have asked the same at once
 }
 
 // change forgets a room until the group ends, however it does. It is the writer's.
@@ -102,10 +111,7 @@ func (m *roomMemory) change(room string) {
 	defer m.mu.Unlock()
 	m.changing[room] = struct{}{}
 	if r := m.rooms[room]; r != nil {
-		m.size -= len(r.members)
-		if r.encryption != nil {
-			m.size--
-		}
+		m.size -= r.answers()
 		delete(m.rooms, room)
 	}
 }

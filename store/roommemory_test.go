@@ -29,9 +29,7 @@ func TestRoomMemory_ManyRooms_TakeNoMoreThanTheyMay(t *testing.T) {
 	m := newRoomMemory()
 	answers := func() (n int) {
 		for _, r := range m.rooms {
-			if n += len(r.members); r.encryption != nil {
-				n++
-			}
+			n += r.answers()
 		}
 		return n
 	}
@@ -56,5 +54,19 @@ func TestRoomMemory_ManyRooms_TakeNoMoreThanTheyMay(t *testing.T) {
 	}
 	if most > maxRemembered || most < maxRemembered/2 {
 		t.Errorf("it had up to %d answers", most)
+	}
+}
+
+func TestRoomMemory_TheSameAnswerTwice_CountsOnce(t *testing.T) {
+	m := newRoomMemory()
+	for range 2 {
+		m.keepMember(0, "!a", "@u", "join")
+		m.keepEncryption(0, "!a", encryption{})
+	}
+	if m.size != 2 {
+		t.Errorf("two answers count as %d", m.size)
+	}
+	if m.change("!a"); m.size != 0 {
+		t.Errorf("with the room gone there are %d", m.size)
 	}
 }
