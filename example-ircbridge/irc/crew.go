@@ -11,7 +11,8 @@ import (
 
 // crew is the sessions of a network, and what they see of its channels.
 type crew struct {
-	out *outlet // the relay's: what any of them receives goes through it, in order
+	out   *outlet // the relay's: what any of them receives goes through it, in order
+	relay *session
 
 	mu       sync.Mutex // is taken while a session's lock is held, and never the other way round
 	nicks    map[string]*bearer
@@ -146,6 +147,7 @@ func (c *crew) leaves(s *session, name string, how leaving) {
 	switch {
 	case st != nil && st.inside && how.read != nil:
 		w.take(st, *how.read)
+		w.barred = w.barred || st.over && how.barred && s.relays() // who is on another side of a split is not shown it
 	case how.barred && s.relays(): // it was not let in
 		w.barred = true
 	}
@@ -245,8 +247,9 @@ func (c *crew) release(out *outlet, name string) {
 		c.mu.Unlock()
 		delivered := out.deliver(&in)
 		c.mu.Lock()
-		if !delivered { // somebody else does
+		if !delivered { // the relay does
 			w.ready = append([]bridge.Incoming{in}, w.ready...)
+			c.relay.later(0, func() { c.release(c.out, name) })
 			break
 		}
 	}

@@ -386,8 +386,9 @@ func TestCrew_StoreTakesNothingWhenALoginCloses_TheClosingEnds(t *testing.T) {
 	f.witness.send("PRIVMSG #c :go")
 	f.sink.until(t, "go")
 	f.sink.failWith(func(*bridge.Incoming) error { return errors.New("the store is away") })
-	for i := range outletSize + 50 {
-		f.witness.send(fmt.Sprint("PRIVMSG #c :more ", i))
+	const lines = outletSize + 50
+	for _, text := range numbered(lines) {
+		f.witness.send("PRIVMSG #c :" + text)
 	}
 	f.witness.sync()
 	time.Sleep(300 * time.Millisecond) // the relay has read them, and holds them: else the test says less
@@ -405,6 +406,141 @@ func TestCrew_StoreTakesNothingWhenALoginCloses_TheClosingEnds(t *testing.T) {
 	}
 	f.sink.failWith(nil)
 	<-done
+	f.sink.until(t, fmt.Sprint(" line ", lines-1)) // what the login has given back the relay hands over, and waits for nothing else to be said
+	f.wantTexts(append([]string{"go"}, numbered(lines)...))
+}
+
+func pair() (c *crew, a, b *session, w *watch) {
+	out := newOutlet(newSink())
+	out.close()
+	a = &session{config: *testConfig("x:1"), login: bridge.RelayLogin, out: out}
+	b = &session{config: *testConfig("x:1"), login: "@b:x", out: out}
+	c = newCrew(out)
+	c.enters(a, "#c", "a")
+	c.enters(b, "#c", "b")
+	return c, a, b, c.channels["#c"]
+}
+
+func said(text string) sight {
+	return sightOf(&bridge.Incoming{Channel: "#c", Sender: bridge.RemoteUser{ID: "bob"}, Text: &bridge.Text{Kind: bridge.KindText, Body: text}})
+}
+
+func (w *watch) texts() (texts []string) {
+	for _, in := range slices.Concat(w.ready, w.pending) {
+		texts = append(texts, in.Text.Body)
+	}
+	return texts
+}
+
+// No server's lists say so; if one's do, what is said is not held for ever.
+func TestCrew_EachListSaysThatTheOtherWasThereBefore_LinesGoOnAllTheSame(t *testing.T) {
+	c, a, b, w := pair()
+	c.counts(a, "#c", []*session{b})
+	c.counts(b, "#c", []*session{a})
+	for _, text := range numbered(3) {
+		c.sees(b, "#c", said(text))
+		c.sees(a, "#c", said(text))
+	}
+	if got := w.texts(); !slices.Equal(got, numbered(3)) {
+		t.Errorf("delivered were %q", got)
+	}
+}
+
+func TestCrew_MoreIsSaidThanIsHeldForAHistory_GoesOnWithoutIt(t *testing.T) {
+	c, a, _, w := pair()
+	c.counts(a, "#c", nil)
+	if !c.missing(a, "#c") {
+		t.Fatal("nobody looks for what was said before")
+	}
+	for _, text := range numbered(heldMost) {
+		if n := len(w.ready); n > 0 {
+			t.Fatalf("%d were delivered before the history", n)
+		}
+		c.sees(a, "#c", said(text))
+	}
+	c.sees(a, "#c", said("after"))
+	if got := w.texts(); !slices.Equal(got, append(numbered(heldMost), "after")) || len(w.ready) != len(got) || len(w.pending) > 0 {
+		t.Errorf("%d are delivered and %d held", len(w.ready), len(w.pending))
+	}
+	if c.fetching(a, "#c") {
+		t.Error("it is fetched still")
+	}
+}
+
+// One that shows nothing, and the server has not given up: what is kept for it has a bound, and it is the newest.
+func TestCrew_OneReadsNothing_WhatItIsToStrikeOffHasABound(t *testing.T) {
+	c, a, b, w := pair()
+	c.counts(a, "#c", nil)
+	w.goOn()
+	c.counts(b, "#c", []*session{a})
+	c.sees(a, "#c", sightOfOurs(b, "b", true))
+	for _, text := range numbered(heldMost + 7) {
+		c.sees(a, "#c", said(text))
+	}
+	w.ready = nil
+	if n := len(w.seat(b).ahead); n != heldMost {
+		t.Fatalf("%d are kept, want %d", n, heldMost)
+	}
+	for _, text := range numbered(heldMost + 7)[7:] {
+		c.sees(b, "#c", said(text))
+	}
+	if len(w.ready) > 0 {
+		t.Errorf("%q were delivered twice", w.texts())
+	}
+}
+
+// The login is on the other side of a split, and is not shown the KICK.
+func TestCrew_RelayIsKickedWhileTheNetworkIsSplit_NobodyListensInItsPlace(t *testing.T) {
+	c, a, b, w := pair()
+	c.counts(a, "#c", nil)
+	w.goOn()
+	c.counts(b, "#c", []*session{a})
+	c.sees(a, "#c", sightOfOurs(b, "b", true))
+	c.sees(b, "#c", sightOfOurs(a, "a", false))
+	c.sees(a, "#c", sightOfOurs(b, "b", false))
+	kick := sightOfOurs(a, "a", false)
+	kick.barred = true
+	c.leaves(a, "#c", leaving{read: &kick, barred: true})
+	if c.sees(b, "#c", said("unheard")); len(w.ready) > 0 {
+		t.Errorf("delivered were %q", w.texts())
+	}
+}
+
+func TestOutlet_ShareIsGivenUpWhileItWaits_ItsLinesAreHandedOverInOrderAndOnce(t *testing.T) {
+	hold, s := make(chan struct{}), newSink()
+	s.failWith(func(*bridge.Incoming) error { <-hold; return nil })
+	out := newOutlet(s)
+	c := newCrew(out)
+	c.relay = &session{config: *testConfig("x:1"), login: bridge.RelayLogin, out: out, ctx: t.Context()}
+	share := out.share(s)
+	for i := range outletSize + 1 { // and one is under way
+		in := said(fmt.Sprint("line ", i)).in
+		out.deliver(&in)
+	}
+	w := c.watch("#c")
+	for _, text := range numbered(outletSize + 4)[outletSize+1:] {
+		w.ready = append(w.ready, said(text).in)
+	}
+	released := make(chan struct{})
+	go func() {
+		c.release(share, "#c")
+		close(released)
+	}()
+	for share.waiting.Load() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	if left := share.abandon(); left != 1 {
+		t.Errorf("%d are given up, want the one that waits", left)
+	}
+	<-released
+	close(hold)
+	s.until(t, fmt.Sprint(" line ", outletSize+3))
+	c.relay.running.Wait()
+	out.close()
+	out.running.Wait()
+	if got := s.all(); !slices.Equal(got, numbered(outletSize+4)) {
+		t.Errorf("%d were delivered; the last are %q", len(got), got[max(0, len(got)-5):])
+	}
 }
 
 func TestCrew_LoginTakesBackWhereItIsNot_DoesNotComeIn(t *testing.T) {

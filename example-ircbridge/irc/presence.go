@@ -123,6 +123,9 @@ func (l *link) handleNick(m *ircmsg.Message) {
 		l.learn(m)
 		l.nick = to
 		l.session.crew.bears(l.session, l.fold(to), l.user, l.host)
+		for _, ch := range l.session.channels { // as others see it, if any are there
+			l.seesOurs(ch.name, sightOfOurNick(l.session, l.fold(from), l.fold(to)))
+		}
 		return
 	}
 	for _, ch := range l.session.channels {

@@ -71,7 +71,9 @@ func (n *Network) open(config Config, login *bridge.Login, sink bridge.Sink, c *
 		channels: map[string]*channel{}, progress: map[id.EventID]*delivery{},
 		typing: map[string]time.Time{}, tidings: map[string]*tidings{}, joinWait: joinPatience,
 	}
-	if !s.relays() {
+	if s.relays() {
+		c.relay = s
+	} else {
 		s.out = c.out.share(sink)
 	}
 	s.running.Go(s.connect)

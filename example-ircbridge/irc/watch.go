@@ -32,16 +32,18 @@ type watch struct {
 // seat is a session in a channel, from one JOIN on: a session that comes again has a new one.
 type seat struct {
 	s       *session
-	nick    string  // under which the stream has it; empty: it is not known
-	inside  bool    // it has read its JOIN
-	counted bool    // and who was there before
-	before  []*seat // of those, who may still show the JOIN; and who was there earlier, and has not read that it is not any more
-	placed  bool    // it is known where in the stream it begins
-	over    bool    // the stream shows that it has gone, and it has not read so far
-	parts   bool    // it wants to go
-	left    bool    // it has gone, and its JOIN is still to be shown
+	nick    string     // under which the stream has it; empty: it is not known
+	inside  bool       // it has read its JOIN
+	counted bool       // and who was there before
+	before  []*seat    // of those, who may still show the JOIN; and who was there earlier, and has not read that it is not any more
+	placed  bool       // it is known where in the stream it begins
+	over    bool       // the stream shows that it has gone, and it has not read so far
+	knows   []*session // since then it has read of these that they are back
+	parts   bool       // it wants to go
+	left    bool       // it has gone, and its JOIN is still to be shown
 	gone    time.Time
 	held    []sight // it has read, and the stream does not have: until it is placed
+	late    []sight // the stream had before it was over, and it has not read
 	ahead   []sight // the stream has, and it has not read
 }
 
@@ -76,7 +78,7 @@ func (w *watch) rise(st *seat) {
 
 // leaves ends a seat, or keeps it until its JOIN is shown: then what it holds has its place, and that JOIN is not taken for a later one.
 func (w *watch) leaves(st *seat, refused bool) {
-	if refused || st.placed || st.over {
+	if refused || st.placed || st.over && len(st.held) == 0 {
 		w.rise(st)
 		return
 	}
@@ -84,7 +86,7 @@ func (w *watch) leaves(st *seat, refused bool) {
 		switch {
 		case other.left && other.stale(sight{at: other.gone}):
 			w.rise(other)
-		case !st.counted && other != st && !other.left && !other.over && !slices.Contains(st.before, other): // it may have been there
+		case !st.counted && !st.over && other != st && !other.left && !other.over && !slices.Contains(st.before, other): // it may have been there
 			st.before = append(st.before, other)
 		}
 	}
@@ -114,8 +116,13 @@ func (w *watch) teller() *session {
 
 // take takes what a session has read.
 func (w *watch) take(st *seat, sg sight) {
+	if st.over && sg.came {
+		st.knows = append(st.knows, sg.who)
+	}
 	switch {
-	case st.over && st.strike(&st.ahead, sg.key):
+	case st.over && st.strike(&st.late, sg.key):
+	case st.over && sg.who == nil && st.strike(&st.ahead, sg.key): // it is there still, and sees what the stream has
+		w.place(st)
 	case !st.placed:
 		st.held = st.note(st.held, sg)
 	case sg.key == "":
@@ -130,7 +137,7 @@ func (w *watch) take(st *seat, sg sight) {
 // show adds to the stream.
 func (w *watch) show(st *seat, sg sight) {
 	for _, other := range w.seats {
-		if other != st && !other.over {
+		if other != st && !(other.over && other.strike(&other.held, sg.key)) {
 			other.ahead = other.note(other.ahead, sg)
 		}
 	}
@@ -138,7 +145,7 @@ func (w *watch) show(st *seat, sg sight) {
 	case sg.who == nil:
 		w.say(sg.in)
 	case sg.came:
-		w.came(sg)
+		w.came(st, sg)
 	case sg.to != "":
 		if at := w.placed(sg); at != nil {
 			at.nick = sg.to
@@ -169,7 +176,7 @@ func (w *watch) placed(sg sight) *seat {
 }
 
 // came places one of ours: the stream has come to its JOIN.
-func (w *watch) came(sg sight) {
+func (w *watch) came(shower *seat, sg sight) {
 	if sg.who.relays() && w.barred {
 		w.barred, w.waits, w.by, w.fetching = false, true, sg.who, false
 	}
@@ -191,26 +198,44 @@ func (w *watch) came(sg sight) {
 	switch {
 	case at != nil:
 	case back != nil:
-		at = back
+		w.back(shower, back, sg.nick)
+		return
 	case again:
 		at = w.sit(sg.who)
 	default:
 		return
 	}
-	at.nick = sg.nick
-	w.place(at, at.again())
+	at.nick, at.ahead = sg.nick, at.again()
+	w.place(at)
 }
 
-// place has what a session holds follow. had: what of it may be in the stream already. That is not said again, and the session is about to read the rest.
-func (w *watch) place(st *seat, had []sight) {
-	held := st.held
-	st.placed, st.over, st.before, st.held, st.ahead = true, false, nil, nil, nil
+// back places one whose side of the network is joined again to the shower's. Who has not read so far says first what its side has seen.
+func (w *watch) back(shower, st *seat, nick string) {
+	knows := slices.Contains(st.knows, shower.s)
+	st.nick, shower.knows = nick, append(shower.knows, st.s)
+	w.place(st)
+	switch {
+	case shower.placed && knows:
+		shower.knows = nil
+	case shower.placed:
+		w.ends(shower)
+	}
+}
+
+// place has what a session holds follow. What of it is in the stream already is not said again, and the session is about to read the rest.
+func (w *watch) place(st *seat) {
+	held, had := st.held, append(st.late, st.ahead...)
+	st.placed, st.over, st.knows, st.before, st.held, st.late, st.ahead = true, false, nil, nil, nil, nil, nil
 	for _, sg := range held {
 		if !st.strike(&had, sg.key) {
 			w.take(st, sg)
 		}
 	}
-	st.ahead = append(had, st.ahead...)
+	if st.over { // one of ours that it has shown has shown that it is gone
+		st.late = append(had, st.late...)
+	} else {
+		st.ahead = append(had, st.ahead...)
+	}
 	if st.left {
 		w.rise(st)
 	}
@@ -247,10 +272,14 @@ func (w *watch) gone(shower *seat, sg sight) {
 	if sg.who.relays() && (sg.barred || sg.parted && (st == nil && w.out || st != nil && !st.parts)) {
 		w.barred = true
 	}
-	if st == nil || st == shower {
-		return
+	if st != nil && st != shower {
+		w.ends(st)
 	}
-	st.placed, st.over, st.before = false, true, nil
+}
+
+// ends: as far as the stream goes, it is out.
+func (w *watch) ends(st *seat) {
+	st.placed, st.over, st.before, st.late, st.ahead = false, true, nil, st.ahead, nil
 	for _, other := range w.seats {
 		if other.placed {
 			st.before = append(st.before, other)
@@ -273,7 +302,7 @@ func (w *watch) next() (next *seat) {
 		switch {
 		case st.placed || !st.left && !st.over && (!st.inside || !st.counted):
 			others = true
-		case len(st.before) == 0 && !st.over:
+		case len(st.before) == 0 && (st.left || !st.over):
 			return st
 		case next == nil && st.inside:
 			next = st
@@ -287,7 +316,7 @@ func (w *watch) next() (next *seat) {
 
 // begin places a session with its own JOIN, which nobody has shown.
 func (w *watch) begin(st *seat) {
-	if !st.inside {
+	if !st.inside || st.over && st.left && st.stale(sight{at: st.gone}) {
 		w.rise(st)
 		return
 	}
@@ -302,10 +331,9 @@ func (w *watch) begin(st *seat) {
 		w.waits, w.by, w.fetching = true, st.s, false
 	}
 	if alone && !st.over {
-		w.place(st, st.again())
-	} else {
-		w.place(st, st.ahead)
+		st.ahead = st.again()
 	}
+	w.place(st)
 }
 
 // appoint sees to it that there is somebody to look for what nobody has seen, if that is to be done.
