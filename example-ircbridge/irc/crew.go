@@ -16,12 +16,12 @@ type crew struct {
 
 	mu       sync.Mutex // is taken while a session's lock is held, and never the other way round
 	nicks    map[string]*bearer
-	idents   map[string]string // of the logins that there are: the user name, by the nick that was asked for
+	idents   map[string]bool   // the user names of the logins that there are
 	channels map[string]*watch // by the portal's name
 }
 
 func newCrew(out *outlet) *crew {
-	return &crew{out: out, nicks: map[string]*bearer{}, idents: map[string]string{}, channels: map[string]*watch{}}
+	return &crew{out: out, nicks: map[string]*bearer{}, idents: map[string]bool{}, channels: map[string]*watch{}}
 }
 
 // watch is that of a channel. The caller holds the lock.

@@ -231,7 +231,7 @@ func (l *link) fetch(ch *channel, reference string, left int) {
 
 // tellAgain delivers a message of the past. One without an ID cannot be told from one that was taken in.
 func (l *link) tellAgain(ch *channel, m *ircmsg.Message) {
-	if _, id := m.GetTag("msgid"); id == "" || m.Nick() == "" || l.isOurs(m.Nick()) || l.wasOurs(m) || l.fold(m.Params[0]) != l.fold(ch.name) {
+	if _, id := m.GetTag("msgid"); id == "" || m.Nick() == "" || l.isOurs(m) || l.wasOurs(m) || l.fold(m.Params[0]) != l.fold(ch.name) {
 		return
 	}
 	if in, ok := l.incoming(ch, m); ok {
@@ -243,11 +243,6 @@ func (l *link) tellAgain(ch *channel, m *ircmsg.Message) {
 		l.session.crew.found(ch.name, in)
 		l.release(ch.name)
 	}
-}
-
-// isOurs says whether a nick is ours, now or in an earlier connection.
-func (l *link) isOurs(nick string) bool {
-	return l.isMe(nick) || l.fold(nick) == l.fold(l.session.config.Nick)
 }
 
 // caughtUp lets what was held follow.

@@ -198,9 +198,8 @@ func shown(nick string) string {
 // learn takes our prefix as others see it from a message of our own.
 func (l *link) learn(m *ircmsg.Message) {
 	if nuh, err := m.NUH(); err == nil && nuh.User != "" && nuh.Host != "" && l.isMe(nuh.Name) {
-		if l.nick, l.user, l.host = nuh.Name, nuh.User, nuh.Host; l.ready {
-			l.session.crew.bears(l.session, l.fold(l.nick), l.user, l.host)
-		}
+		l.nick, l.user, l.host = nuh.Name, nuh.User, nuh.Host
+		l.looks()
 	}
 }
 

@@ -70,7 +70,7 @@ func (n *Network) openLogin(login *bridge.Login, sink bridge.Sink) (*session, er
 	config.Nick, config.Username, config.SASL = data.Nick, ident(login.User), SASL{}
 	config.Realname = string(login.User) + ", by " + config.Realname
 	c.mu.Lock()
-	c.idents[casemap.ASCII.Fold(data.Nick)] = config.Username
+	c.idents[config.Username] = true
 	c.mu.Unlock()
 	if config.Logins == 0 { // after that: what they have said is known as ours all the same
 		return nil, fmt.Errorf("opening login %q: the configuration lets nobody have a connection of their own (network.logins)", login.ID)

@@ -84,7 +84,9 @@ func (l *link) handleKick(m *ircmsg.Message) {
 		reason = readable(m.Params[2])
 	}
 	if !l.isMe(victim) {
-		if who := l.session.crew.whose(l.fold(victim), "", ""); who != nil {
+		if _, person := ch.members[l.fold(victim)]; person {
+			// whoever of ours has the nick now has it from them
+		} else if who := l.session.crew.whose(l.fold(victim), "", ""); who != nil {
 			sg := sightOfOurs(who, l.fold(victim), false)
 			sg.barred = true
 			l.seesOurs(name, sg)

@@ -283,11 +283,20 @@ func (l *link) handleHostHidden(m *ircmsg.Message) {
 		l.user, host = user, h
 	}
 	l.host = host
+	l.looks()
 }
 
 // handleChangedHost is CHGHOST.
 func (l *link) handleChangedHost(m *ircmsg.Message) {
 	if len(m.Params) > 1 && l.isMe(m.Nick()) {
 		l.user, l.host = m.Params[0], m.Params[1]
+		l.looks()
+	}
+}
+
+// looks tells the other sessions how others see this one from now on.
+func (l *link) looks() {
+	if l.ready {
+		l.session.crew.bears(l.session, l.fold(l.nick), l.user, l.host)
 	}
 }

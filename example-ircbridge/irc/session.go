@@ -27,6 +27,8 @@ type session struct {
 	cancel  context.CancelFunc
 	running sync.WaitGroup // of the connecting goroutine and the writers
 
+	looks []look // as others have seen it; the crew's lock guards it
+
 	mu       sync.Mutex // guards everything below, and all of link but its queue
 	link     *link      // registered, or nil
 	stopped  error      // why there will never be a link again

@@ -125,7 +125,7 @@ func (s *session) ownLines(ctx context.Context, l *link, channel string, since t
 		}
 		s.mu.Lock()
 		for _, m := range lines {
-			if _, id := m.GetTag("msgid"); l.isOurs(m.Nick()) && id != "" {
+			if _, id := m.GetTag("msgid"); l.isOurs(&m) && id != "" {
 				own = append(own, m)
 			}
 		}
