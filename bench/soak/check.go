@@ -19,6 +19,7 @@ var isMarker = regexp.MustCompile(`^[imp]\d+-\d+$`)
 type tally struct {
 	sent, delivered, dead, doubt, again, redacted, missed, late, forgotten int
 	lost, doubled, reordered                                               []string
+	links, took                                                            int // connections of the bridge, and those that have taken something in
 }
 
 func (t *tally) String() string {
@@ -56,6 +57,7 @@ func (s *soak) check(l *load, left *contents) []string {
 	}
 	toMatrix, toIRC := c.toMatrix(), c.toIRC()
 	s.Logf("IRC to Matrix: %s", toMatrix)
+	c.takenIn(toMatrix)
 	s.Logf("Matrix to IRC (%s): %s", s.Delivery, toIRC)
 	for direction, t := range map[string]*tally{"to Matrix": toMatrix, "to IRC": toIRC} {
 		for what, markers := range map[string][]string{"lost": t.lost, "doubled": t.doubled, "reordered": t.reordered} {
@@ -123,6 +125,12 @@ func (c *checker) toMatrix() *tally {
 				stored = at
 			}
 		}
+		if len(l.given) > 0 {
+			t.links++
+		}
+		if stored >= 0 {
+			t.took++
+		}
 		if i == c.last {
 			stored = len(l.given) - 1
 		}
@@ -145,6 +153,15 @@ func (c *checker) toMatrix() *tally {
 		}
 	}
 	return t
+}
+
+// takenIn complains when the processes were killed before they had taken in enough from IRC to show anything of its way to Matrix: half of them wait for that.
+func (c *checker) takenIn(t *tally) {
+	in := t.sent - t.missed
+	c.Logf("taken in from IRC: %d of %d messages (%d %%), by %d of %d connections that were given any", in, t.sent, 100*in/max(t.sent, 1), t.took, t.links)
+	if 2*t.took < c.Kills {
+		c.complain("only %d connections took in anything from IRC, and %d processes were killed: that shows too little of its way to Matrix", t.took, c.Kills)
+	}
 }
 
 // number is greater the later something was written; of a message of several lines, the later the line is.

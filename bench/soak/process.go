@@ -37,7 +37,8 @@ func environment() (env []string) {
 	return env
 }
 
-func startBridge(binary, config, log, failpoint string, start func(*exec.Cmd) error) (p *process, err error) {
+// startBridge starts a process that ends at a failpoint, which counts once the file from is there; empty: at once.
+func startBridge(binary, config, log, failpoint, from string, start func(*exec.Cmd) error) (p *process, err error) {
 	p = &process{cmd: exec.Command(binary, "run", "-config", config), ended: make(chan struct{})}
 	if p.log, err = os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600); err != nil {
 		return nil, err
@@ -45,7 +46,7 @@ func startBridge(binary, config, log, failpoint string, start func(*exec.Cmd) er
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
 	p.cmd.Env = environment()
 	if failpoint != "" {
-		p.cmd.Env = append(p.cmd.Env, "FAILPOINT="+failpoint)
+		p.cmd.Env = append(p.cmd.Env, "FAILPOINT="+failpoint, "FAILPOINT_FROM="+from)
 	}
 	if err := start(p.cmd); err != nil {
 		return nil, errors.Join(err, p.log.Close())

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -136,6 +138,31 @@ func Run(t *testing.T, opts Options) {
 	}
 }
 
+// hears waits until the bridge has brought something from IRC to Matrix, or has ended.
+func (s *soak) hears(l *load) {
+	s.Helper()
+	if err := s.wire.wait(s.ctx, s.process.ended, "the bridge is in its channels", s.wire.inChannels(s.Rooms)); err != nil {
+		if !errors.Is(err, errOver) {
+			s.Fatal(err)
+		}
+		return
+	}
+	room := s.rng.IntN(s.Rooms)
+	marker := l.says(l.regulars[0], room)
+	ctx, cancel := context.WithCancel(s.ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-s.process.ended:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	if err := s.alice.Sees(ctx, s.rooms[room], marker); err != nil && !s.process.over() {
+		s.Fatal(err)
+	}
+}
+
 // life is one process of the bridge: people talk on both sides until it is killed.
 func (s *soak) life(l *load, p plan) {
 	s.schedule = append(s.schedule, p.String())
@@ -143,9 +170,17 @@ func (s *soak) life(l *load, p plan) {
 	if p.point != "" {
 		failpoint = fmt.Sprintf("%s:%d", p.point, p.n)
 	}
-	s.begin(failpoint)
+	from := ""
+	if p.heard {
+		from = filepath.Join(s.dir, fmt.Sprint("heard ", len(s.schedule)))
+	}
+	s.beginFrom(failpoint, from)
 	kill := func() *time.Timer { return time.AfterFunc(p.wait, s.process.kill) }
-	if p.point == "" && !p.late {
+	if p.heard {
+		s.hears(l)
+		s.ok(os.WriteFile(from, nil, 0o600))
+	}
+	if p.point == "" && (!p.late || p.heard) {
 		defer kill().Stop()
 	}
 	for range s.Ahead {
@@ -154,7 +189,7 @@ func (s *soak) life(l *load, p plan) {
 	if err := s.wire.wait(s.ctx, s.process.ended, "the bridge is in its channels", s.wire.inChannels(s.Rooms)); !errors.Is(err, errOver) {
 		s.ok(err)
 	}
-	if p.point == "" && p.late {
+	if p.point == "" && p.late && !p.heard {
 		defer kill().Stop()
 	}
 	for step := range steps {

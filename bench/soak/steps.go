@@ -107,10 +107,13 @@ func (s *soak) ok(err error) {
 }
 
 // begin starts a process.
-func (s *soak) begin(failpoint string) {
+func (s *soak) begin(failpoint string) { s.beginFrom(failpoint, "") }
+
+// beginFrom starts one for which the failpoint counts once a file is there.
+func (s *soak) beginFrom(failpoint, from string) {
 	s.Helper()
 	var err error
-	s.process, err = startBridge(s.Binary, s.config, s.log, failpoint, s.start)
+	s.process, err = startBridge(s.Binary, s.config, s.log, failpoint, from, s.start)
 	s.ok(err)
 }
 

@@ -6,6 +6,7 @@
 //	FAILPOINT="before commit:7" trestle-irc run
 //
 // ends the process with SIGKILL when it is about to commit for the seventh time. Without a number it is the first time.
+// FAILPOINT_FROM names a file before whose being there nothing is counted.
 //
 // A simulation within one process has itself called at every step instead, and may let a commit fail: [Watch].
 //

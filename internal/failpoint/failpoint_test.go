@@ -29,6 +29,20 @@ func TestMain(m *testing.M) {
 	}
 }
 
+func TestFailpoint_CountsFromAFile_PassesBeforeTheFileIsThere(t *testing.T) {
+	file := t.TempDir() + "/begun"
+	t.Setenv(failpoint.From, file)
+	if out, err := child("before step"); err != nil || strings.Count(out, "step") != 3 {
+		t.Errorf("without the file: %v\n%s", err, out)
+	}
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := child("before step:2"); err == nil || strings.Count(out, "step") != 1 {
+		t.Errorf("with the file: %v\n%s", err, out)
+	}
+}
+
 func child(point string) (out string, err error) {
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), childVariable+"=1", failpoint.Variable+"="+point)

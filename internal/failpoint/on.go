@@ -17,6 +17,24 @@ const On = true
 // Variable is the environment variable that chooses where the process ends.
 const Variable = "FAILPOINT"
 
+// From is the environment variable that names a file: before it is there, nothing counts as passing.
+const From = "FAILPOINT_FROM"
+
+// counts says whether passings count.
+var counts atomic.Bool
+
+func begun() bool {
+	if !counts.Load() {
+		if file := os.Getenv(From); file != "" {
+			if _, err := os.Stat(file); err != nil {
+				return false
+			}
+		}
+		counts.Store(true)
+	}
+	return true
+}
+
 // chosen is the point at which the process ends, and how often it is still passed before.
 var chosen struct {
 	point string
@@ -74,7 +92,7 @@ func pass(when, step string) {
 	if f := watcher.Load(); f != nil {
 		_ = (*f)(when + step)
 	}
-	if chosen.point != when+step || chosen.left.Add(-1) != 0 {
+	if chosen.point != when+step || !begun() || chosen.left.Add(-1) != 0 {
 		return
 	}
 	_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
