@@ -19,6 +19,7 @@ import (
 	"github.com/trestle-bridge/trestle/bridgetest"
 	"github.com/trestle-bridge/trestle/example-ircbridge/irc"
 	"github.com/trestle-bridge/trestle/example-ircbridge/ircd"
+	"github.com/trestle-bridge/trestle/store/storetest"
 )
 
 const childVariable = "BRIDGE_UNDER_TEST" // the configuration of the bridge that the test binary is to be
@@ -37,7 +38,7 @@ type loggedIn struct {
 	lines  *bufio.Scanner
 }
 
-func newLoggedIn(t *testing.T, opts ircd.Options) *loggedIn {
+func newLoggedIn(t *testing.T, opts ircd.Options, change ...func(*bridge.Config)) *loggedIn {
 	t.Helper()
 	ctx, cancel := bridgetest.Timeout()
 	t.Cleanup(cancel)
@@ -54,7 +55,7 @@ func newLoggedIn(t *testing.T, opts ircd.Options) *loggedIn {
 	l.alice = l.hs.User("alice")
 	l.room, err = l.alice.CreateRoom(ctx, bridgetest.RoomOptions{})
 	l.ok(err)
-	l.b = bridgetest.StartBridge(t, l.hs, network)
+	l.b = bridgetest.StartBridge(t, l.hs, network, change...)
 	l.ok(l.alice.Invite(ctx, l.room, l.b.BotID()))
 	l.sees(bridgetest.Member(l.b.BotID(), "join"))
 	l.bob, err = (&net.Dialer{}).DialContext(ctx, "tcp", l.server.Addr())
@@ -153,10 +154,23 @@ func (l *loggedIn) heardOnce(n int) {
 	}
 }
 
+// onBoth runs a test on each kind of database.
+func onBoth(t *testing.T, test func(t *testing.T, change func(*bridge.Config))) {
+	for name, uri := range map[string]func(testing.TB) string{"SQLite": storetest.SQLite, "PostgreSQL": storetest.Postgres} {
+		t.Run(name, func(t *testing.T) {
+			test(t, func(c *bridge.Config) { c.Database = uri(t) })
+		})
+	}
+}
+
 func TestLogin_UserSpeaksByItself_AndLinesComeOnce(t *testing.T) {
+	onBoth(t, speaksByItself)
+}
+
+func speaksByItself(t *testing.T, change func(*bridge.Config)) {
 	for name, opts := range map[string]ircd.Options{"plain": {Capabilities: []string{}}, "with IDs": {}} {
 		t.Run(name, func(t *testing.T) {
-			l := newLoggedIn(t, opts)
+			l := newLoggedIn(t, opts, change)
 			l.says("by myself")
 			if line := l.reads("by myself"); !strings.Contains(line, ":alice!") || !strings.HasSuffix(line, "PRIVMSG #c :by myself") {
 				t.Errorf("bob read %q", line)
@@ -248,8 +262,10 @@ func TestLogin_EndedBeforeARestart_ItsWordsDoNotComeBack(t *testing.T) {
 }
 
 // The bridge is killed in the middle of a stream, on a network with a history: both ways everything is there once.
-func TestLogin_BridgeIsKilled_NothingIsLostOrDoubled(t *testing.T) {
-	l := newLoggedIn(t, ircd.Options{History: 10_000})
+func TestLogin_BridgeIsKilled_NothingIsLostOrDoubled(t *testing.T) { onBoth(t, isKilled) }
+
+func isKilled(t *testing.T, change func(*bridge.Config)) {
+	l := newLoggedIn(t, ircd.Options{History: 10_000}, change)
 	l.b.Stop()
 	config := filepath.Join(t.TempDir(), "config.yaml")
 	a := l.b.Config.Appservice
