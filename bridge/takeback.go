@@ -139,7 +139,8 @@ func (b *Bridge) handleRedaction(ctx context.Context, ev *appservice.Event) ([]a
 	if err != nil {
 		return nil, err
 	}
-	for _, session := range []Session{own, b.session()} { // the relay may have said it, before there was a login
+	// A network lets each take back its own. The author's login goes first; the relay may have said it, before there was a login or while that was away.
+	for _, session := range []Session{own, b.session()} {
 		redacter, ok := session.(Redacter)
 		if !ok || !redacter.Redacts() {
 			continue
@@ -149,9 +150,9 @@ func (b *Bridge) handleRedaction(ctx context.Context, ev *appservice.Event) ([]a
 		}
 	}
 	switch {
-	case errors.Is(err, ErrOffline) && own == nil:
+	case errors.Is(err, ErrOffline): // the relay's, which was asked last: nobody waits for a user's own login alone
 		return nil, appservice.Later(err)
-	case IsPermanent(err) || errors.Is(err, ErrOffline): // nobody waits for a user's own login
+	case IsPermanent(err):
 		return append(effects, b.answer(ev, fmt.Sprintf("%s did not take the message back: %v.", b.info.Name, err))...), nil
 	case err != nil:
 		return nil, fmt.Errorf("taking a message back on %s: %w", b.info.Name, err)
