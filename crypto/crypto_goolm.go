@@ -50,8 +50,9 @@ type Crypto struct {
 	// They are usualShortAgain and usualSilentAgain, but in tests.
 	shortAgain, silentAgain time.Duration
 
-	unread     unread
-	mostUnread int // usualUnread, but in tests
+	came arrivals
+	// They are usualUnread, usualBegun and usualSenders, but in tests.
+	mostUnread, mostBegun, mostSenders int
 
 	quit    chan struct{}
 	closing sync.Once
@@ -69,7 +70,8 @@ func New(ctx context.Context, o Options) (*Crypto, error) {
 	}
 	c := &Crypto{
 		store: o.Store, epoch: o.Store.Epoch(), as: o.AS, log: o.Log, opts: o, keys: keys, mends: newMends(),
-		machines: map[deviceKey]*machine{}, shortAgain: usualShortAgain, silentAgain: usualSilentAgain, mostUnread: usualUnread, quit: make(chan struct{}),
+		machines: map[deviceKey]*machine{}, shortAgain: usualShortAgain, silentAgain: usualSilentAgain, mostUnread: usualUnread, mostBegun: usualBegun, mostSenders: usualSenders,
+		quit: make(chan struct{}),
 	}
 	if err := c.tryPickleKey(ctx); err != nil {
 		return nil, fmt.Errorf("set up encryption: %w", err)

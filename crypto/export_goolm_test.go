@@ -3,7 +3,9 @@
 package crypto
 
 import (
+	"context"
 	"fmt"
+	"reflect"
 	"time"
 
 	"maunium.net/go/mautrix/id"
@@ -55,6 +57,26 @@ func TriedInVain(start time.Time, minutes []int) (next int) {
 		a = a.inVain(start.Add(time.Duration(minute)*time.Minute), usualShortAgain, mostShortAgain)
 	}
 	return int(a.next.Sub(start) / time.Minute)
+}
+
+// KeepBegun is how many Olm sessions of one user a device keeps that are with none of his devices.
+func KeepBegun(c *Crypto, most int) { c.mostBegun = most }
+
+// RememberSenders is of how many messages a machine remembers the senders' keys.
+func RememberSenders(c *Crypto, most int) { c.mostSenders = most }
+
+// Senders is how many sender keys mautrix's machine of a user remembers.
+func Senders(ctx context.Context, c *Crypto, user id.UserID) (int, error) {
+	m, release, err := c.useOf(ctx, user)
+	if err != nil {
+		return 0, err
+	}
+	defer release()
+	l, err := m.load(ctx)
+	if err != nil {
+		return 0, err
+	}
+	return reflect.ValueOf(l.store.SQLCryptoStore).Elem().FieldByName("olmSessionCache").Len(), nil
 }
 
 // KeepUnread is how many room keys of one user a device keeps that have opened nothing.

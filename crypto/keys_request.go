@@ -123,8 +123,15 @@ func (m *machine) keyWithheld(ctx context.Context, sender id.UserID, raw json.Ra
 	if !isKey(content.SessionID) || content.SenderKey != "" && !isKey(content.SenderKey) || !isName(content.RoomID) || !isText(content.Code, mostName) || !isText(content.Reason, mostText) {
 		return fmt.Errorf("a withheld key from %s: %w: its session, key, room, code or reason is none", sender, ErrCorrupt)
 	}
-	return m.olmJob(ctx, func(ctx context.Context, _ *store.Tx, l *loaded) error {
-		return inStore(l.store.PutWithheldGroupSession(ctx, content))
+	return m.olmJob(ctx, func(ctx context.Context, tx *store.Tx, l *loaded) error {
+		err := l.store.PutWithheldGroupSession(ctx, content)
+		if err == nil {
+			err = tx.RoomKeyWithheldBy(m.account(), string(content.SessionID), string(sender))
+		}
+		if err == nil {
+			err = m.boundUnread(tx, sender)
+		}
+		return inStore(err)
 	})
 }
 

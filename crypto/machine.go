@@ -49,7 +49,9 @@ type machine struct {
 type loaded struct {
 	*crypto.OlmMachine
 	store  *keyStore
-	spoilt bool // an Olm session may have been changed by an attempt in vain; of the Olm lock
+	spoilt bool // an Olm session may have been changed by an attempt in vain, or too much is remembered; of the Olm lock
+	// senders is of how many messages the sender's sessions were looked for; of the Olm lock.
+	senders int
 }
 
 // use gives the machine of a device, which stays until release is called.

@@ -53,9 +53,10 @@ func (l *loaded) decryptOlm(ctx context.Context, sender id.UserID, content *even
 	} else if !seen.IsZero() {
 		return nil, false, nil
 	}
+	l.sender()
 	plaintext, err := l.decryptWithSessions(ctx, content.SenderKey, own.Type, own.Body)
 	if err == nil && plaintext == nil {
-		plaintext, err = l.decryptWithNewSession(ctx, content.SenderKey, own.Type, own.Body)
+		plaintext, err = l.decryptWithNewSession(ctx, sender, content.SenderKey, own.Type, own.Body)
 	}
 	if err != nil {
 		return nil, true, err
@@ -104,7 +105,7 @@ func (l *loaded) decryptWithSessions(ctx context.Context, key id.SenderKey, typ 
 	return nil, nil
 }
 
-func (l *loaded) decryptWithNewSession(ctx context.Context, key id.SenderKey, typ id.OlmMsgType, body string) ([]byte, error) {
+func (l *loaded) decryptWithNewSession(ctx context.Context, sender id.UserID, key id.SenderKey, typ id.OlmMsgType, body string) ([]byte, error) {
 	if typ != id.OlmMsgTypePreKey {
 		return nil, fmt.Errorf("%w: no session with the sender opens it", ErrCorrupt)
 	}
@@ -117,7 +118,7 @@ func (l *loaded) decryptWithNewSession(ctx context.Context, key id.SenderKey, ty
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
-	if err := l.store.AddSession(ctx, key, session); err != nil {
+	if err := l.addBegun(ctx, sender, key, session); err != nil {
 		return nil, inStore(err)
 	}
 	if err := account.Internal.RemoveOneTimeKeys(session.Internal); err != nil {

@@ -16,7 +16,8 @@
 //
 // TestKills_… is the soak of bench/soak between these servers; KILLS and SOAK_SEED are its.
 //
-// [Synapse.Strict] gives a user with keys. SECRET_LINES is how many lines go each way through an encrypted room (500).
+// [Synapse.Strict] gives a user with keys. SECRET_LINES is how many lines go each way through an encrypted room (500), PREPARED_SPEAKERS
+// how many of 500 ghosts with keys speak at once (120; up to 500, which are a quarter of an hour).
 //
 // Goroutines: a [Process] has one that waits for its end; a [MatrixUser] has one that syncs; an [IRCUser] has one that
 // reads. Each ends with the test.

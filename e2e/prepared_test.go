@@ -12,7 +12,9 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -30,14 +32,26 @@ import (
 )
 
 const (
-	// preparedGhosts is how many ghosts get their keys at once, preparedSpeakers how many of them speak at once then: each needs a one-time key of
-	// everybody's, and has its turn.
-	preparedGhosts, preparedSpeakers = 500, 120
+	// preparedGhosts is how many ghosts get their keys at once.
+	preparedGhosts = 500
 	// preparedRooms is how many rooms they are in. One room alone would be joined by one after the other.
 	preparedRooms = 4
-	// preparedPatience is for each of the things that all of them do.
+	// preparedPatience is for each of the things that all of them do, when 120 speak.
 	preparedPatience = 10 * time.Minute
 )
+
+// preparedSpeakers is how many of the ghosts speak at once then, each of which needs a one-time key of everybody's, and has its turn: PREPARED_SPEAKERS, or 120.
+func preparedSpeakers(t *testing.T) int {
+	t.Helper()
+	speakers := 120
+	if value := os.Getenv("PREPARED_SPEAKERS"); value != "" {
+		var err error
+		if speakers, err = strconv.Atoi(value); err != nil || speakers < 120 || speakers > preparedGhosts {
+			t.Fatalf("PREPARED_SPEAKERS is %q, and has to be a number from 120 to %d", value, preparedGhosts)
+		}
+	}
+	return speakers
+}
 
 // secretCrowd is the framework's Matrix side with keys, on a real Synapse. It hands what is about keys to its Crypto.
 type secretCrowd struct {
@@ -146,11 +160,12 @@ func (c *secretCrowd) ghost(n int) id.UserID {
 // each has so many ghosts do something at once. Who has to wait comes again when it is told to, as the outbox of the bridge does.
 func (c *secretCrowd) each(what string, many int, do func(ctx context.Context, n int) error) {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(c.t.Context(), preparedPatience)
+	turns := time.Duration(preparedSpeakers(c.t)-120) * time.Second // one after the other
+	ctx, cancel := context.WithTimeout(c.t.Context(), preparedPatience+turns)
 	defer cancel()
 	began := time.Now()
 	var all sync.WaitGroup
-	var waits, turns atomic.Int64
+	var waits, claims atomic.Int64
 	for n := range many {
 		all.Go(func() {
 			for {
@@ -158,7 +173,7 @@ func (c *secretCrowd) each(what string, many int, do func(ctx context.Context, n
 				if wait := max(appservice.RetryAfter(err), appservice.LaterWait(err)); wait > 0 && ctx.Err() == nil {
 					waits.Add(1)
 					if errors.Is(err, crypto.ErrClaims) {
-						turns.Add(1)
+						claims.Add(1)
 					}
 					time.Sleep(wait)
 					continue
@@ -172,10 +187,11 @@ func (c *secretCrowd) each(what string, many int, do func(ctx context.Context, n
 	}
 	all.Wait()
 	c.t.Logf("%s of %d ghosts: %s; %d times somebody had to wait, %d of them for a one-time key", what, many,
-		time.Since(began).Round(time.Millisecond), waits.Load(), turns.Load())
+		time.Since(began).Round(time.Millisecond), waits.Load(), claims.Load())
 }
 
 func TestCrowd_500GhostsPreparedAtOnceAnd120Speaking_DrainNobodysOneTimeKeys(t *testing.T) {
+	speakers := preparedSpeakers(t)
 	c, synapse := newSecretCrowd(t)
 	anna, carol := synapse.Strict("anna"), synapse.Strict("carol")
 	var rooms [preparedRooms]id.RoomID
@@ -190,8 +206,8 @@ func TestCrowd_500GhostsPreparedAtOnceAnd120Speaking_DrainNobodysOneTimeKeys(t *
 	if taken := len(c.claims.of); taken != 0 {
 		t.Errorf("to prepare ghosts has cost one-time keys of %v", c.claims.of)
 	}
-	c.each("the joining", preparedSpeakers, func(ctx context.Context, n int) error { return c.as.Ghost(c.ghost(n)).EnsureJoined(ctx, room(n)) })
-	c.each("the words", preparedSpeakers, func(ctx context.Context, n int) error {
+	c.each("the joining", speakers, func(ctx context.Context, n int) error { return c.as.Ghost(c.ghost(n)).EnsureJoined(ctx, room(n)) })
+	c.each("the words", speakers, func(ctx context.Context, n int) error {
 		text, _ := json.Marshal(map[string]string{"msgtype": "m.text", "body": words(n)})
 		sealed, err := c.crypto.Seal(ctx, crypto.Sealing{Room: room(n), Machine: c.ghost(n), Type: event.EventMessage.Type, Content: text})
 		if err != nil {
@@ -201,7 +217,7 @@ func TestCrowd_500GhostsPreparedAtOnceAnd120Speaking_DrainNobodysOneTimeKeys(t *
 		return err
 	})
 	for _, reader := range []*olmclient.Client{anna, carol} {
-		for n := range preparedSpeakers {
+		for n := range speakers {
 			reader.WaitFor(fmt.Sprint("the words of ", c.ghost(n)), olmclient.Text(room(n), words(n)))
 			keys := reader.SenderKeys(c.ghost(n))
 			if len(keys) == 0 || len(keys[0].Signatures[c.ghost(n)]) != 2 {
@@ -215,8 +231,8 @@ func TestCrowd_500GhostsPreparedAtOnceAnd120Speaking_DrainNobodysOneTimeKeys(t *
 	// The people's devices, and the bot's or a ghost's that reads each room.
 	t.Logf("one-time keys that were claimed, of %d devices: %v", len(c.claims.of), slices.Sorted(maps.Values(c.claims.of)))
 	for _, reader := range []*olmclient.Client{anna, carol} {
-		if n := c.claims.of[fmt.Sprint(reader.User, " ", reader.Device)]; n != preparedSpeakers {
-			t.Errorf("of %s %d one-time keys were claimed, by %d ghosts", reader.User, n, preparedSpeakers)
+		if n := c.claims.of[fmt.Sprint(reader.User, " ", reader.Device)]; n != speakers {
+			t.Errorf("of %s %d one-time keys were claimed, by %d ghosts", reader.User, n, speakers)
 		}
 	}
 	for user, least := range map[id.UserID]int{anna.User: leastOfAnna(), carol.User: leastOfCarol()} {

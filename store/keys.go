@@ -118,13 +118,39 @@ func (tx *Tx) DropAllRoomKeys() error {
 	return doing(err, "dropping the keys of all rooms")
 }
 
-// DeleteUnreadKeys deletes the room keys that a device of the bridge has of a user and that have opened no message yet, but the newest.
+// RoomKeyWithheldBy notes of a room key that will not come who has said so.
+func (tx *Tx) RoomKeyWithheldBy(account, session, user string) error {
+	_, err := tx.exec(`UPDATE crypto_megolm_inbound_session SET source_user = $3 WHERE account_id = $1 AND session_id = $2 AND session IS NULL AND source_user = ''`,
+		account, session, user)
+	return doing(err, "noting who withholds a room key")
+}
+
+// DeleteUnreadKeys deletes the room keys that a device of the bridge has of a user and that have opened no message yet, but the newest, and what he has said of keys
+// that will not come.
 func (tx *Tx) DeleteUnreadKeys(account, sender string, keep int) error {
 	_, err := tx.exec(`DELETE FROM crypto_megolm_inbound_session WHERE account_id = $1 AND session_id IN
-		(SELECT s.session_id FROM crypto_megolm_inbound_session s WHERE s.account_id = $1 AND s.source_user = $2 AND s.session IS NOT NULL AND NOT EXISTS
+		(SELECT s.session_id FROM crypto_megolm_inbound_session s WHERE s.account_id = $1 AND s.source_user = $2 AND NOT EXISTS
 			(SELECT 1 FROM crypto_message_index i WHERE i.session_id = s.session_id) ORDER BY s.received_at DESC, s.session_id LIMIT $4 OFFSET $3)`,
 		account, sender, keep, pruneBatch)
 	return doing(err, "deleting room keys of %s that have opened nothing", sender)
+}
+
+// OlmSessionBegun notes an Olm session that a user has begun with a device of the bridge, from a key of which it is not known that it is one of his devices'.
+func (tx *Tx) OlmSessionBegun(account, user, session string) error {
+	_, err := tx.exec(`INSERT INTO olm_begun (account, user_id, session) VALUES ($1, $2, $3)`, account, user, session)
+	return doing(err, "noting an Olm session of %s", user)
+}
+
+// DeleteOlmSessionsBegun deletes the Olm sessions that a user has begun, but the newest, and those with what is known by now to be a device of his.
+func (tx *Tx) DeleteOlmSessionsBegun(account, user string, keep int) error {
+	_, err := tx.exec(`DELETE FROM crypto_olm_session WHERE account_id = $1 AND session_id IN
+		(SELECT b.session FROM olm_begun b WHERE b.account = $1 AND b.user_id = $2 ORDER BY b.id DESC LIMIT $4 OFFSET $3)
+		AND sender_key NOT IN (SELECT identity_key FROM crypto_device WHERE user_id = $2 AND deleted = false)`, account, user, keep, pruneBatch)
+	if err == nil {
+		_, err = tx.exec(`DELETE FROM olm_begun WHERE id IN (SELECT id FROM olm_begun WHERE account = $1 AND user_id = $2 ORDER BY id DESC LIMIT $4 OFFSET $3)`,
+			account, user, keep, pruneBatch)
+	}
+	return doing(err, "deleting Olm sessions that %s has begun", user)
 }
 
 // RetireOlmSessions makes all Olm sessions of the bridge's devices ones that [IsRetired].

@@ -14,9 +14,6 @@ const (
 	pruneBatch = 1000
 	// keepAnswers is how long the answer to a request for a dead letter can be read.
 	keepAnswers = day
-	// keepOlmHashes is how long a to-device message is known again: one that comes later was never acknowledged, and its key is
-	// used up.
-	keepOlmHashes = 90 * day
 )
 
 // Prune deletes what is older than Options.Retention says, and keys that are of no more use. The store does it by itself a minute after the start
@@ -43,8 +40,6 @@ func (s *Store) pruneOld(ctx context.Context) error {
 		{"pages of revoked links", `DELETE FROM media_page WHERE record IN
 			(SELECT p.record FROM media_page p JOIN media m ON m.id = p.record WHERE m.revoked < $1 AND m.revoked > 0 LIMIT $2)`, now.Add(-keep.Media)},
 		{"media records", `DELETE FROM media WHERE id IN (SELECT id FROM media WHERE expires < $1 AND expires > 0 LIMIT $2)`, now.Add(-keep.Media)},
-		{"hashes of Olm messages", `DELETE FROM crypto_olm_message_hash WHERE message_hash IN
-			(SELECT message_hash FROM crypto_olm_message_hash WHERE received_at < $1 LIMIT $2)`, now.Add(-keepOlmHashes)},
 		{"requests", `DELETE FROM letter_request WHERE letter IN
 			(SELECT letter FROM letter_request WHERE answered > 0 AND answered < $1 LIMIT $2)`, now.Add(-keepAnswers)},
 	} {

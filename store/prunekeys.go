@@ -21,7 +21,10 @@ const (
 	renewRoomKeys = 30 * day
 	// keepOlmSessions is how long an Olm session is kept without use with a device that there is not, or not any more.
 	keepOlmSessions = 30 * day
-	// pruneKeysMost bounds one sweep: the rest is for the next.
+	// keepOlmHashes is how long a to-device message is known again: one that comes later was never acknowledged, and its key is
+	// used up.
+	keepOlmHashes = 90 * day
+	// pruneKeysMost bounds what is looked for at once.
 	pruneKeysMost = 20_000
 )
 
@@ -51,74 +54,87 @@ func (s *Store) pruneKeys(ctx context.Context) error {
 	if err := s.pruneGiven(ctx); err != nil {
 		return doing(err, "deleting notes of who was given a room key")
 	}
+	if err := s.pruneOlmHashes(ctx, now.Add(-keepOlmHashes)); err != nil {
+		return doing(err, "deleting old hashes of Olm messages")
+	}
 	if err := s.pruneOlmSessions(ctx, now.Add(-keepOlmSessions)); err != nil {
 		return doing(err, "deleting Olm sessions with devices that are gone")
 	}
 	return doing(s.pruneRoomKeys(ctx, now), "deleting old room keys")
 }
 
-// pruneOlmSessions deletes those with devices of which the homeserver does not say any more that there are such. Of users whose devices nobody asks for, that is
-// not known.
-func (s *Store) pruneOlmSessions(ctx context.Context, unused time.Time) error {
-	const old = `created_at < $1 AND last_decrypted < $1 AND last_encrypted < $1`
-	var sessions [][2]string
-	err := s.each(ctx, func(row *sql.Rows) error {
-		var session [2]string
-		err := row.Scan(&session[0], &session[1])
-		sessions = append(sessions, session)
-		return err
-	}, `SELECT account_id, session_id FROM crypto_olm_session WHERE `+old+`
-		AND sender_key IN (SELECT d.identity_key FROM crypto_device d JOIN crypto_tracked_user t ON t.user_id = d.user_id WHERE d.deleted = true AND t.devices_outdated = false)
-		AND sender_key NOT IN (SELECT identity_key FROM crypto_device WHERE deleted = false) LIMIT $2`, unused, pruneKeysMost)
-	for len(sessions) > 0 && err == nil {
-		batch := sessions[:min(len(sessions), pruneBatch)]
-		sessions = sessions[len(batch):]
-		err = s.Commit(ctx, s.epoch, func(tx *Tx) error {
-			for _, session := range batch {
-				if _, err := tx.exec(`DELETE FROM crypto_olm_session WHERE account_id = $2 AND session_id = $3 AND `+old, unused, session[0], session[1]); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-	}
-	return err
-}
-
-// pruneGiven deletes what mautrix notes of to whom a key was given, for whoever asks for it again: the bridge gives none again that it does not use any more.
-// They have no index by key, and so are looked for where nobody waits.
-func (s *Store) pruneGiven(ctx context.Context) error {
+// sweep deletes what a query finds, up to a limit that is its last argument. There is no index for it, and so it is looked for where nobody waits, and deleted in
+// small commits.
+func sweep[K any](ctx context.Context, s *Store, scan func(row *sql.Rows, key *K) error, remove func(tx *Tx, key K) (int64, error), query string, args ...any) error {
+	args = append(args, pruneKeysMost)
 	for {
-		var notes [][3]string
+		var found []K
 		err := s.each(ctx, func(row *sql.Rows) error {
-			var note [3]string
-			err := row.Scan(&note[0], &note[1], &note[2])
-			notes = append(notes, note)
+			var key K
+			err := scan(row, &key)
+			found = append(found, key)
 			return err
-		}, `SELECT user_id, identity_key, session_id FROM crypto_megolm_outbound_session_shared s WHERE NOT EXISTS
-			(SELECT 1 FROM crypto_megolm_outbound_session o WHERE o.session_id = s.session_id) LIMIT $1`, pruneKeysMost)
-		if err != nil || len(notes) == 0 {
+		}, query, args...)
+		if err != nil {
 			return err
 		}
-		for batch := range slices.Chunk(notes, pruneBatch) {
+		gone := int64(0)
+		for batch := range slices.Chunk(found, pruneBatch) {
+			removed := int64(0)
 			err := s.Commit(ctx, s.epoch, func(tx *Tx) error {
-				for _, note := range batch {
-					_, err := tx.exec(`DELETE FROM crypto_megolm_outbound_session_shared WHERE user_id = $1 AND identity_key = $2 AND session_id = $3 AND NOT EXISTS
-						(SELECT 1 FROM crypto_megolm_outbound_session o WHERE o.session_id = $3)`, note[0], note[1], note[2])
+				removed = 0
+				for _, key := range batch {
+					n, err := remove(tx, key)
 					if err != nil {
 						return err
 					}
+					removed += n
 				}
 				return nil
 			})
 			if err != nil {
 				return err
 			}
+			gone += removed
 		}
-		if len(notes) < pruneKeysMost {
+		if len(found) < pruneKeysMost || gone == 0 {
 			return nil
 		}
 	}
+}
+
+// pruneOlmHashes deletes those by which no to-device message has to be known again.
+func (s *Store) pruneOlmHashes(ctx context.Context, before time.Time) error {
+	return sweep(ctx, s, func(row *sql.Rows, hash *[]byte) error { return row.Scan(hash) }, func(tx *Tx, hash []byte) (int64, error) {
+		return tx.exec(`DELETE FROM crypto_olm_message_hash WHERE message_hash = $1`, hash)
+	}, `SELECT message_hash FROM crypto_olm_message_hash WHERE received_at < $1 LIMIT $2`, toMillis(before))
+}
+
+// pruneOlmSessions deletes those with devices of which the homeserver does not say any more that there are such, and those that somebody has begun of whose key
+// it never said so. Of other users whose devices nobody asks for, that is not known.
+func (s *Store) pruneOlmSessions(ctx context.Context, unused time.Time) error {
+	const old = `created_at < $1 AND last_decrypted < $1 AND last_encrypted < $1`
+	err := sweep(ctx, s, func(row *sql.Rows, session *[2]string) error { return row.Scan(&session[0], &session[1]) }, func(tx *Tx, session [2]string) (int64, error) {
+		return tx.exec(`DELETE FROM crypto_olm_session WHERE account_id = $2 AND session_id = $3 AND `+old, unused, session[0], session[1])
+	}, `SELECT account_id, session_id FROM crypto_olm_session WHERE `+old+` AND sender_key NOT IN (SELECT identity_key FROM crypto_device WHERE deleted = false)
+		AND (session_id IN (SELECT b.session FROM olm_begun b) OR sender_key IN
+			(SELECT d.identity_key FROM crypto_device d JOIN crypto_tracked_user t ON t.user_id = d.user_id WHERE d.deleted = true AND t.devices_outdated = false))
+		LIMIT $2`, unused)
+	if err != nil {
+		return err
+	}
+	return sweep(ctx, s, func(row *sql.Rows, id *int64) error { return row.Scan(id) }, func(tx *Tx, id int64) (int64, error) {
+		return tx.exec(`DELETE FROM olm_begun WHERE id = $1`, id)
+	}, `SELECT id FROM olm_begun b WHERE NOT EXISTS (SELECT 1 FROM crypto_olm_session s WHERE s.account_id = b.account AND s.session_id = b.session) LIMIT $1`)
+}
+
+// pruneGiven deletes what mautrix notes of to whom a key was given, for whoever asks for it again: the bridge gives none again that it does not use any more.
+func (s *Store) pruneGiven(ctx context.Context) error {
+	return sweep(ctx, s, func(row *sql.Rows, note *[3]string) error { return row.Scan(&note[0], &note[1], &note[2]) }, func(tx *Tx, note [3]string) (int64, error) {
+		return tx.exec(`DELETE FROM crypto_megolm_outbound_session_shared WHERE user_id = $1 AND identity_key = $2 AND session_id = $3 AND NOT EXISTS
+			(SELECT 1 FROM crypto_megolm_outbound_session o WHERE o.session_id = $3)`, note[0], note[1], note[2])
+	}, `SELECT user_id, identity_key, session_id FROM crypto_megolm_outbound_session_shared s WHERE NOT EXISTS
+		(SELECT 1 FROM crypto_megolm_outbound_session o WHERE o.session_id = s.session_id) LIMIT $1`)
 }
 
 // oldRoomKey is one that may go.

@@ -12,8 +12,8 @@ import (
 	"github.com/trestle-bridge/trestle/store/storetest"
 )
 
-// Commits wait while the writer reads a whole table. The notes of who was given a key are the largest of keys.
-func TestPrune_NotesOfWhoWasGivenAKey_AreLookedForBesideTheWriterAndAllGo(t *testing.T) {
+// Commits wait while the writer reads a whole table. The notes of who was given a key are the largest of keys, the hashes of Olm messages the next.
+func TestPrune_NotesOfWhoWasGivenAKeyAndHashesOfMessages_AreLookedForBesideTheWriterAndAllGo(t *testing.T) {
 	s := storetest.Open(t, storetest.SQLite(t), store.Options{})
 	keys, err := s.Foreign()
 	if err != nil {
@@ -28,7 +28,14 @@ func TestPrune_NotesOfWhoWasGivenAKey_AreLookedForBesideTheWriterAndAllGo(t *tes
 				return err
 			}
 		}
-		_, err := keys.Exec(tx.Context(t.Context()), `INSERT INTO crypto_megolm_outbound_session
+		_, err := keys.Exec(tx.Context(t.Context()), `INSERT INTO crypto_account (account_id, device_id, shared, sync_token, account) VALUES ('@bot:x/D', 'D', true, '', 'x')`)
+		for n := 0; n < many && err == nil; n++ {
+			_, err = keys.Exec(tx.Context(t.Context()), `INSERT INTO crypto_olm_message_hash (account_id, received_at, message_hash) VALUES ('@bot:x/D', $1, $2)`, n%2, []byte(fmt.Sprint(n)))
+		}
+		if err != nil {
+			return err
+		}
+		_, err = keys.Exec(tx.Context(t.Context()), `INSERT INTO crypto_megolm_outbound_session
 			(account_id, room_id, session_id, session, shared, max_messages, message_count, max_age, created_at, last_used) VALUES ('@bot:x/D', '!r', 'inuse', 'x', true, 1, 1, 1, $1, $1)`, time.Now())
 		return err
 	})
@@ -39,12 +46,17 @@ func TestPrune_NotesOfWhoWasGivenAKey_AreLookedForBesideTheWriterAndAllGo(t *tes
 	if err := keys.QueryRow(t.Context(), `SELECT COUNT(*), SUM(session_id = 'inuse') FROM crypto_megolm_outbound_session_shared`).Scan(&left, &inUse); err != nil || left != many/2 || inUse != left {
 		t.Errorf("%d notes are left, of which %d are of the key in use; %v", left, inUse, err)
 	}
-	looked := 0
+	var hashes int
+	if err := keys.QueryRow(t.Context(), `SELECT COUNT(*) FROM crypto_olm_message_hash`).Scan(&hashes); err != nil || hashes != 0 {
+		t.Errorf("%d hashes are left; %v", hashes, err)
+	}
+	looked := map[string]bool{}
 	for _, query := range store.WriterQueries(t, s) {
-		if !strings.Contains(query, "crypto_megolm_outbound_session_shared") || strings.HasPrefix(query, "INSERT") {
+		table := regexp.MustCompile(`^DELETE FROM (crypto_megolm_outbound_session_shared|crypto_olm_message_hash)`).FindString(query)
+		if table == "" {
 			continue
 		}
-		looked++
+		looked[table] = true
 		rows, err := store.Reader(s).QueryContext(context.Background(), "EXPLAIN QUERY PLAN "+regexp.MustCompile(`\$\d+|\?\d*`).ReplaceAllString(query, "NULL"))
 		if err != nil {
 			t.Fatal(err)
@@ -61,7 +73,7 @@ func TestPrune_NotesOfWhoWasGivenAKey_AreLookedForBesideTheWriterAndAllGo(t *tes
 			}
 		}
 	}
-	if looked == 0 {
+	if len(looked) != 2 {
 		t.Error("the writer has not deleted anything, and this shows nothing")
 	}
 }

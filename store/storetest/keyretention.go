@@ -40,6 +40,7 @@ const (
 		VALUES ($1, $2, $3, $4, true, 1, 1, 1, $5, $5)`
 	putGiven   = `INSERT INTO crypto_megolm_outbound_session_shared (user_id, identity_key, session_id) VALUES ($1, $2, $3)`
 	putOlm     = `INSERT INTO crypto_olm_session (account_id, session_id, sender_key, session, created_at, last_decrypted, last_encrypted) VALUES ('@bot:x/D', $1, $2, $3, $4, $5, $4)`
+	putHash    = `INSERT INTO crypto_olm_message_hash (account_id, received_at, message_hash) VALUES ('@bot:x/D', $1, $2)`
 	putTracked = `INSERT INTO crypto_tracked_user (user_id, devices_outdated) VALUES ($1, false)`
 	putADevice = `INSERT INTO crypto_device (user_id, device_id, identity_key, signing_key, trust, deleted, name) VALUES ($1, $2, $3, 'k', 0, $4, '')`
 	roomKeys   = `SELECT session_id FROM crypto_megolm_inbound_session ORDER BY session_id`
@@ -128,11 +129,31 @@ var keyRetentionChecks = []check{
 		putAll(t, s, f, []any{putTracked, "@bob:x"}, []any{putADevice, "@bob:x", "HERE", "here", false}, []any{putADevice, "@bob:x", "GONE", "gone", true}, []any{putADevice, "@eve:x", "UNASKED", "unasked", true},
 			[]any{putOlm, "funasked", "unasked", pickle, long, long},
 			[]any{putOlm, "agone", "gone", pickle, long, long}, []any{putOlm, "bgoneinuse", "gone", pickle, long, short},
-			[]any{putOlm, "chere", "here", pickle, long, long}, []any{putOlm, "dnever", "never", pickle, long, long}, []any{putOlm, "eneveryoung", "never", pickle, short, short})
+			[]any{putOlm, "chere", "here", pickle, long, long}, []any{putOlm, "dnever", "never", pickle, long, long}, []any{putOlm, "eneveryoung", "never", pickle, short, short},
+			[]any{putOlm, "gbegun", "madeup", pickle, long, long}, []any{putOlm, "hbegunyoung", "madeup", pickle, short, short}, []any{putOlm, "ibegunhere", "here", pickle, long, long})
+		Commit(t, s, func(tx *store.Tx) error {
+			return errors.Join(tx.OlmSessionBegun("@bot:x/D", "@eve:x", "gbegun"), tx.OlmSessionBegun("@bot:x/D", "@eve:x", "hbegunyoung"),
+				tx.OlmSessionBegun("@bot:x/D", "@bob:x", "ibegunhere"), tx.OlmSessionBegun("@bot:x/D", "@bob:x", "jgone"))
+		})
 		if err := s.Prune(ctx()); err != nil {
 			t.Fatal(err)
 		}
-		expect(t, "sessions", fmt.Sprint(keyNames(t, f, olms)), "[bgoneinuse chere dnever eneveryoung funasked]")
+		expect(t, "sessions", fmt.Sprint(keyNames(t, f, olms)), "[bgoneinuse chere dnever eneveryoung funasked hbegunyoung ibegunhere]")
+		expect(t, "notes of who has begun them", fmt.Sprint(keyNames(t, f, `SELECT session FROM olm_begun ORDER BY session`)), "[hbegunyoung ibegunhere]")
+	}},
+	{"Prune_HashesOfOlmMessages_GoAfter90Days", func(t *testing.T, db *database) {
+		s := db.open(t)
+		f := foreignDB(t, s)
+		putAll(t, s, f, []any{putAccount, "@bot:x/D", "D", []byte("pickled")},
+			[]any{putHash, start.Add(-91 * ago).UnixMilli(), []byte{1, 0, '\\', 255}}, []any{putHash, start.Add(-89 * ago).UnixMilli(), []byte{2, 0, '\\', 255}})
+		if err := s.Prune(ctx()); err != nil {
+			t.Fatal(err)
+		}
+		var hash []byte
+		if err := f.QueryRow(ctx(), `SELECT message_hash FROM crypto_olm_message_hash`).Scan(&hash); err != nil {
+			t.Fatal(err)
+		}
+		expect(t, "hashes", fmt.Sprint(len(keyNames(t, f, `SELECT received_at FROM crypto_olm_message_hash`)), " ", hash), "1 [2 0 92 255]")
 	}},
 	{"DeleteUnreadKeys_OfOneSender_LeavesTheNewestAndThoseThatWereUsed", func(t *testing.T, db *database) {
 		s := db.open(t)
