@@ -24,6 +24,7 @@ type answer struct {
 // aboutUser is what is said of one user.
 type aboutUser struct {
 	writes []func(ctx context.Context) error
+	last   func(ctx context.Context) error // or nil
 	rows   int
 }
 
@@ -39,7 +40,9 @@ func (a *answer) add(user id.UserID, rows int, write func(ctx context.Context) e
 		u = &aboutUser{}
 		a.about[user], a.users = u, append(a.users, user)
 	}
-	u.writes, u.rows = append(u.writes, write), u.rows+rows
+	if u.rows += rows; write != nil {
+		u.writes = append(u.writes, write)
+	}
 }
 
 // next takes the users out of the answer whose rows are written in one commit.
@@ -61,6 +64,17 @@ func (s *keyStore) hear(ctx context.Context, user id.UserID, rows int, write fun
 		return nil
 	}
 	return s.write(ctx, write)
+}
+
+// hearLast is hear for what depends on the rest that the answer says of the user.
+func (s *keyStore) hearLast(ctx context.Context, user id.UserID, rows int, write func(ctx context.Context) error) error {
+	a, ok := ctx.Value(answerKey{}).(*answer)
+	if !ok {
+		return s.write(ctx, write)
+	}
+	a.add(user, rows, nil)
+	a.about[user].last = write
+	return nil
 }
 
 // lesson is a commit in which something is learnt of users.
@@ -85,7 +99,11 @@ func (s *keyStore) learn(ctx context.Context, a *answer) error {
 			}
 			ctx = context.WithValue(ctx, lessonKey{}, l)
 			for _, user := range users {
-				for _, write := range a.about[user].writes {
+				about := a.about[user]
+				for _, write := range append(about.writes, about.last) {
+					if write == nil {
+						continue
+					}
 					if err := write(ctx); err != nil {
 						return err
 					}

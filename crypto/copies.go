@@ -59,13 +59,21 @@ func (s *keyStore) copyForEvent(ctx context.Context, sender id.UserID, room id.R
 }
 
 // takeRoomKey stores what a user says is the key of a session, in his own copy of it. A copy stays in its room and with the device that it came from. It runs
-// in a job.
+// in a job. Of two devices of one user, either of which could have it from the other, one that is trusted to write takes the place of one that is not: somebody may
+// have logged in as him, or his homeserver made a device up, to be there first.
 func (m *machine) takeRoomKey(ctx context.Context, tx *store.Tx, l *loaded, from id.UserID, session *crypto.InboundGroupSession) error {
 	into := m.account()
 	there, err := m.copyThere(ctx, into, session.ID())
 	if err == nil && there != nil && there.sender != session.SenderKey && there.source != session.SourceUser {
 		into = copyFrom(into, session.SourceUser)
 		there, err = m.copyThere(ctx, into, session.ID())
+	}
+	put := l.StoreGroupSession
+	if err == nil && there != nil && there.sender != session.SenderKey {
+		var instead bool
+		if instead, err = m.takesPlace(ctx, l, session, there); instead {
+			there, put = nil, l.store.PutGroupSession // of the other's nothing is kept
+		}
 	}
 	switch {
 	case err != nil:
@@ -80,13 +88,32 @@ func (m *machine) takeRoomKey(ctx context.Context, tx *store.Tx, l *loaded, from
 			return inStore(err)
 		}
 	}
-	if err := l.StoreGroupSession(context.WithValue(ctx, copyKey{}, into), session); err != nil {
+	if err := put(context.WithValue(ctx, copyKey{}, into), session); err != nil {
 		return inStore(err)
 	}
 	if err := m.boundUnread(tx, from); err != nil {
 		return inStore(err)
 	}
 	return inStore(m.c.keyArrived(tx, session.RoomID, session.ID()))
+}
+
+// takesPlace says whether what a device says of a session counts for more than what another of the same user has said before. It runs in a job.
+func (m *machine) takesPlace(ctx context.Context, l *loaded, session *crypto.InboundGroupSession, there *roomKeyCopy) (bool, error) {
+	least := m.c.opts.Receive.least()
+	device, err := l.store.FindDeviceByKey(ctx, there.source, there.sender)
+	if err != nil {
+		return false, err
+	}
+	if device != nil {
+		if trust, err := l.ResolveTrustContext(ctx, device); err != nil || trust >= least {
+			return false, err
+		}
+	}
+	if device, err = l.store.FindDeviceByKey(ctx, session.SourceUser, session.SenderKey); err != nil || device == nil {
+		return false, err
+	}
+	trust, err := m.trust(ctx, l, session.SourceUser, session, device)
+	return trust >= least, err
 }
 
 // copyThere is whose and for which room a copy is; nil when there is none, or word only that it will not come.

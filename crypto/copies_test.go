@@ -139,6 +139,30 @@ func TestRoomKey_FromAnotherDeviceOfItsMaker_DoesNotTakeItsPlace(t *testing.T) {
 	w.readsAs(w.alice.sealedWith(key, "$1", "one"), bot, "one")
 }
 
+// The second device is there first: it is not signed, as one is with which somebody has logged in who knows the password only.
+func TestRoomKey_FromADeviceThatIsNotTrustedFirst_KeepsTheMakersFromNothing(t *testing.T) {
+	for _, least := range []crypto.Trust{crypto.TrustAny, crypto.TrustCrossSigned} {
+		w, bot, room, alice, _ := members(t)
+		w.with(func(o *crypto.Options) { o.Receive = least })
+		_, err := w.seal(bot, room, "x") // asks for the devices
+		w.no(err)
+		key := w.roomKey(room)
+		h := w.hand(w.alice.again(), bot)
+		early := func() error {
+			p := h.payload(key)
+			delete(p, "sender_device_keys")
+			return w.crypto.HandleKeys(t.Context(), h.encrypt(p))
+		}
+		w.no(early())
+		w.takes(alice, key, nil)
+		w.readsAs(w.alice.sealedWith(key, "$1", "one"), bot, "one")
+		if err := early(); !errors.Is(err, crypto.ErrMismatch) {
+			t.Errorf("%s: the other device takes the place again: %v", least, err)
+		}
+		w.readsAs(w.alice.sealedWith(key, "$2", "two"), bot, "two")
+	}
+}
+
 // content is that of an event.
 func content(t *testing.T, ev *appservice.Event) *event.EncryptedEventContent {
 	t.Helper()

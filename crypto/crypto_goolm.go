@@ -51,8 +51,8 @@ type Crypto struct {
 	shortAgain, silentAgain time.Duration
 
 	came arrivals
-	// They are usualUnread, usualBegun and usualSenders, but in tests.
-	mostUnread, mostBegun, mostSenders int
+	// They are usualUnread, usualBegun, usualSenders and usualGone, but in tests.
+	mostUnread, mostBegun, mostSenders, mostGone int
 
 	quit    chan struct{}
 	closing sync.Once
@@ -70,7 +70,7 @@ func New(ctx context.Context, o Options) (*Crypto, error) {
 	}
 	c := &Crypto{
 		store: o.Store, epoch: o.Store.Epoch(), as: o.AS, log: o.Log, opts: o, keys: keys, mends: newMends(),
-		machines: map[deviceKey]*machine{}, shortAgain: usualShortAgain, silentAgain: usualSilentAgain, mostUnread: usualUnread, mostBegun: usualBegun, mostSenders: usualSenders,
+		machines: map[deviceKey]*machine{}, shortAgain: usualShortAgain, silentAgain: usualSilentAgain, mostUnread: usualUnread, mostBegun: usualBegun, mostSenders: usualSenders, mostGone: usualGone,
 		quit: make(chan struct{}),
 	}
 	if err := c.tryPickleKey(ctx); err != nil {

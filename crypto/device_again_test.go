@@ -87,3 +87,28 @@ func TestI4_DeviceThatIsKnownWithAnotherKey_IsRefused(t *testing.T) {
 		}
 	}
 }
+
+// Who has cross-signing keys says by them who his devices are: others of the same ID could be anybody's.
+func TestDevice_WithOtherKeysThanItHad_IsTakenOnlyWhenItsOwnerHasSignedThem_WhereHeCan(t *testing.T) {
+	for _, c := range []struct{ crossSigns, signs, taken bool }{{true, false, false}, {true, true, true}, {false, false, true}} {
+		w, bot, room, _ := prepared(t)
+		w.with(func(*crypto.Options) {}) // trusts any
+		if c.crossSigns {
+			w.alice.signs()
+		}
+		_, err := w.seal(bot, room, "x")
+		w.no(err)
+		other := w.alice.made(string(w.alice.DeviceID()), c.signs)
+		remove := w.alice.answers(map[string]any{string(w.alice.DeviceID()): other}, func(fields) {})
+		w.outdated(w.alice.ID())
+		_, err = w.seal(bot, room, "y")
+		w.no(err)
+		remove()
+		devices, err := w.crypto.Devices(t.Context(), bot, w.alice.ID())
+		w.no(err)
+		now := devices[w.alice.DeviceID()]
+		if taken := now != nil && now.IdentityKey == other.Keys.GetCurve25519(w.alice.DeviceID()); taken != c.taken || now != nil && !taken {
+			t.Errorf("%+v: the device is known as %+v", c, now)
+		}
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"maunium.net/go/mautrix/id"
@@ -142,13 +143,63 @@ type silence struct {
 }
 
 // GetDevices gives mautrix none to compare an answer with. It would keep a device that was logged in again under the same ID, with other keys, as one whose
-// keys do not match, for ever. A homeserver that swaps keys could as well name another device: what a device is trusted for is who has signed its keys.
-// Of its own devices the bridge knows better.
+// keys do not match, for ever. What becomes of those [keyStore.believed] says. Of its own devices the bridge knows better.
 func (s *keyStore) GetDevices(ctx context.Context, user id.UserID) (map[id.DeviceID]*id.Device, error) {
 	if ctx.Value(answerKey{}) != nil && store.TxOf(ctx) == nil && !s.c.as.Owns(user) {
 		return nil, nil
 	}
 	return s.SQLCryptoStore.GetDevices(ctx, user)
+}
+
+// believed leaves out of a user's devices those that have other ed25519 keys than were known under their IDs, where the user has cross-signing keys and has not signed
+// these: the homeserver may have swapped them. Of a user without there is nobody to ask who they are: such a device is taken, as a new one of another
+// ID would be, and the log tells of it. It runs in a job, behind what else the answer says.
+func (s *keyStore) believed(ctx context.Context, user id.UserID, devices map[id.DeviceID]*id.Device) (map[id.DeviceID]*id.Device, error) {
+	if s.c.as.Owns(user) {
+		return devices, nil
+	}
+	known := map[id.DeviceID]id.SigningKey{} // also what is gone
+	rows, err := s.DB.Query(ctx, `SELECT device_id, signing_key FROM crypto_device WHERE user_id = $1`, user)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var name id.DeviceID
+		var key id.SigningKey
+		if err := rows.Scan(&name, &key); err != nil {
+			return nil, err
+		}
+		known[name] = key
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	believed := maps.Clone(devices)
+	for name, device := range devices {
+		if before, ok := known[name]; !ok || before == device.SigningKey {
+			continue
+		}
+		keys, err := s.GetCrossSigningKeys(ctx, user)
+		if err != nil {
+			return nil, err
+		}
+		self, has := keys[id.XSUsageSelfSigning]
+		log := s.c.log.Warn().Stringer("user", user).Stringer("device", name)
+		if !has {
+			log.Msg("A device has other keys than it had. Its user has no cross-signing keys that would tell whether it was logged in again; it is taken as a new one")
+			continue
+		}
+		signed, err := s.IsKeySignedBy(ctx, user, device.SigningKey, user, self.Key)
+		if err != nil {
+			return nil, err
+		}
+		if !signed {
+			log.Msg("A device has other keys than it had, and its user has not signed them: it is left out")
+			delete(believed, name)
+		}
+	}
+	return believed, nil
 }
 
 // outdated says whether it is known that the devices of a user are no longer those that are known.

@@ -79,5 +79,13 @@ func Senders(ctx context.Context, c *Crypto, user id.UserID) (int, error) {
 	return reflect.ValueOf(l.store.SQLCryptoStore).Elem().FieldByName("olmSessionCache").Len(), nil
 }
 
+// KeepGone is how many devices of one user are remembered that are gone.
+func KeepGone(c *Crypto, most int) { c.mostGone = most }
+
+const (
+	MostDevices = mostDevices
+	MostSigned  = mostSigned
+)
+
 // KeepUnread is how many room keys of one user a device keeps that have opened nothing.
 func KeepUnread(c *Crypto, most int) { c.mostUnread = most }

@@ -11,7 +11,6 @@ import (
 
 	"go.mau.fi/util/dbutil"
 	"maunium.net/go/mautrix/crypto"
-	"maunium.net/go/mautrix/crypto/olm"
 	"maunium.net/go/mautrix/event"
 	"maunium.net/go/mautrix/id"
 
@@ -292,7 +291,11 @@ func (s *keyStore) PutDevices(ctx context.Context, user id.UserID, devices map[i
 			delete(devices, name)
 		}
 	}
-	return s.hear(ctx, user, len(devices)+1, func(ctx context.Context) error {
+	return s.hearLast(ctx, user, len(devices)+1, func(ctx context.Context) error {
+		devices, err := s.believed(ctx, user, devices)
+		if err != nil {
+			return err
+		}
 		if err := s.dropIfOther(ctx, user, devices); err != nil {
 			return err
 		}
@@ -301,6 +304,11 @@ func (s *keyStore) PutDevices(ctx context.Context, user id.UserID, devices map[i
 		}
 		for _, device := range devices {
 			if err := s.putDevice(ctx, user, device); err != nil {
+				return err
+			}
+		}
+		if !s.c.as.Owns(user) {
+			if err := store.TxOf(ctx).DeleteGoneDevices(string(user), s.c.mostGone); err != nil {
 				return err
 			}
 		}
@@ -383,29 +391,3 @@ var errSync = errors.New("the crypto store of the bridge keeps no place in /sync
 
 func (s *keyStore) PutNextBatch(context.Context, string) error             { return errSync }
 func (s *keyStore) SaveNextBatch(context.Context, id.UserID, string) error { return errSync }
-
-// pickleError names what it means that a key cannot be opened.
-func pickleError(err error) error {
-	if errors.Is(err, olm.ErrBadMAC) {
-		return fmt.Errorf("%w (%w)", ErrPickleKey, err)
-	}
-	return err
-}
-
-// tryPickleKey opens one account of the store, if there is any.
-func (c *Crypto) tryPickleKey(ctx context.Context) error {
-	pickled, err := c.store.AnyKeyAccount(ctx)
-	if errors.Is(err, store.ErrNotFound) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	return TryPickleKey(pickled, c.opts.PickleKey)
-}
-
-// TryPickleKey says whether a key opens an account as [store.Store.AnyKeyAccount] gives it; [ErrPickleKey] when it is another one.
-func TryPickleKey(account, key []byte) error {
-	_, err := olm.AccountFromPickled(account, key)
-	return pickleError(err)
-}

@@ -129,7 +129,7 @@ func (m *machine) loadOr(ctx context.Context, create bool) (*loaded, error) {
 	log := zerolog.Nop() // it would log a line or more for each message, with what belongs to whom
 	client := m.c.as.Ghost(m.user).Client(m.device)
 	guarded := *client.Client
-	guarded.Transport = guardedTransport{guarded.Transport}
+	guarded.Transport = guardedTransport{guarded.Transport, &m.c.log}
 	client.Client = &guarded
 	l := &loaded{OlmMachine: crypto.NewOlmMachine(client, &log, keys, stateStore{m.c.store}), store: keys}
 	l.DisableDecryptKeyFetching = true
@@ -261,7 +261,10 @@ func (op *operation) failed() error {
 
 // guardedTransport lets nothing leave from within a job, which would wait for the network, nor before everything is written that was to
 // be, or after that has failed.
-type guardedTransport struct{ base http.RoundTripper }
+type guardedTransport struct {
+	base http.RoundTripper
+	log  *zerolog.Logger
+}
 
 func (t guardedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if store.TxOf(r.Context()) != nil {
@@ -272,5 +275,9 @@ func (t guardedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 			return nil, err
 		}
 	}
-	return sendInBatches(t.base, r)
+	resp, err := sendInBatches(t.base, r)
+	if err != nil {
+		return nil, err
+	}
+	return cutAnswer(t.log, r, resp)
 }

@@ -36,7 +36,7 @@ func (c *Crypto) HandleKeys(ctx context.Context, ev *appservice.Event) error {
 // refused marks what no repetition mends.
 func refused(err error) error {
 	err = unstorable(err)
-	for _, permanent := range []error{ErrCorrupt, ErrNotForMe, ErrMismatch, ErrNoMachine} {
+	for _, permanent := range []error{ErrCorrupt, ErrNotForMe, ErrMismatch, ErrUntrusted, ErrNoMachine} {
 		if errors.Is(err, permanent) {
 			return appservice.Permanent(err)
 		}

@@ -65,3 +65,37 @@ func TestTrust_DeviceThatIsSignedAfterARefusal_IsReadAtOnce(t *testing.T) {
 		t.Errorf("%q, %v", text(opened), err)
 	}
 }
+
+// The key of a session comes with an ed25519 key that its sender claims, and nobody knows his device yet. What the homeserver says then decides.
+func TestJudge_SessionWithAnotherEd25519KeyThanItsDevice_IsRefused(t *testing.T) {
+	for _, least := range []crypto.Trust{crypto.TrustAny, crypto.TrustCrossSigned} {
+		w := newWorld(t)
+		w.with(func(o *crypto.Options) { o.Receive = least })
+		bot := w.as.Bot().UserID()
+		w.no(w.crypto.Prepare(t.Context(), bot))
+		room := w.room(bot)
+		w.alice.signs()
+		h := w.hand(w.alice, bot)
+		key := w.roomKey(room)
+		p := h.payload(key)
+		delete(p, "sender_device_keys")
+		p["keys"] = fields{"ed25519": w.alice.again().olm.GetAccount().SigningKey()}
+		w.no(w.crypto.HandleKeys(t.Context(), h.encrypt(p)))
+		if _, err := w.crypto.Open(t.Context(), w.alice.sealedWith(key, "$1", "one"), bot); !errors.Is(err, crypto.ErrMismatch) {
+			t.Errorf("%s: got %v, want ErrMismatch", least, err)
+		}
+		good := w.roomKey(room)
+		w.takes(w.hand(w.alice, bot), good, nil)
+		w.readsAs(w.alice.sealedWith(good, "$2", "two"), bot, "two")
+	}
+}
+
+// What the bridge has said comes back under somebody's name.
+func TestJudge_SessionOfTheBridgesOwnUnderAnothersName_IsRefused(t *testing.T) {
+	w, bot, room, _, _ := members(t)
+	sealed, err := w.seal(bot, room, "x")
+	w.no(err)
+	if opened, err := w.crypto.Open(t.Context(), w.alice.encryptedEvent(room, "$1", object(sealed)), bot); err == nil {
+		t.Errorf("%q is taken as %s's", text(opened), w.alice.ID())
+	}
+}

@@ -8,10 +8,15 @@ import (
 
 	"maunium.net/go/mautrix/crypto/signatures"
 	"maunium.net/go/mautrix/id"
+
+	"github.com/trestle-bridge/trestle/store"
 )
 
 // mostSignatures is how many of a message are kept: a device has one of its owner's, and another while the owner changes keys.
 const mostSignatures = 4
+
+// usualGone is how many devices of a user are remembered that are gone, or that only a message names: messages of theirs may come yet. Anybody can make them up.
+const usualGone = 100
 
 // rememberSender keeps the device of an Olm message's sender_device_keys, whose own signature was checked, and its other signatures by keys of the same
 // user (MSC4147): so the messages of a device that was logged out meanwhile are still known to be its owner's, without a question to the homeserver. It is
@@ -30,6 +35,14 @@ func (l *loaded) rememberSender(ctx context.Context, p *olmPayload) error {
 		if err := l.store.PutDevice(ctx, user, device); err != nil {
 			return fmt.Errorf("store the sender's device: %w", err)
 		}
+		if !l.store.c.as.Owns(user) {
+			if err := store.TxOf(ctx).DeleteGoneDevices(string(user), l.store.c.mostGone); err != nil {
+				return err
+			}
+		}
+	}
+	if err := store.TxOf(ctx).ForgetSignatures(string(user), string(signing)); err != nil {
+		return err
 	}
 	kept := 0
 	for keyID, signature := range p.device.Signatures[user] {

@@ -60,7 +60,10 @@ func (s *Store) pruneKeys(ctx context.Context) error {
 	if err := s.pruneOlmSessions(ctx, now.Add(-keepOlmSessions)); err != nil {
 		return doing(err, "deleting Olm sessions with devices that are gone")
 	}
-	return doing(s.pruneRoomKeys(ctx, now), "deleting old room keys")
+	if err := s.pruneRoomKeys(ctx, now); err != nil {
+		return doing(err, "deleting old room keys")
+	}
+	return doing(s.pruneUsers(ctx, now.Add(-keepOlmSessions)), "forgetting the devices of users who are in no room")
 }
 
 // sweep deletes what a query finds, up to a limit that is its last argument. There is no index for it, and so it is looked for where nobody waits, and deleted in

@@ -141,6 +141,50 @@ var keyRetentionChecks = []check{
 		expect(t, "sessions", fmt.Sprint(keyNames(t, f, olms)), "[bgoneinuse chere dnever eneveryoung funasked hbegunyoung ibegunhere]")
 		expect(t, "notes of who has begun them", fmt.Sprint(keyNames(t, f, `SELECT session FROM olm_begun ORDER BY session`)), "[hbegunyoung ibegunhere]")
 	}},
+	{"Prune_UsersWithWhomNoRoomIsSharedAndOfWhomNothingIsKept_AreForgotten", func(t *testing.T, db *database) {
+		s := db.open(t)
+		f := foreignDB(t, s)
+		pickle, long, short := []byte("pickled"), start.Add(-31*ago), start.Add(-29*ago)
+		put := strings.NewReplacer("received_at)", "received_at, source_user)", "$5)", "$5, $6)").Replace(putRoomKey)
+		rows := [][]any{{putAccount, "@irc_own:x/D", "D", pickle}, {put, "@bot:x/D", longID("key"), "keyed", pickle, start, "@keyed:x"},
+			{putOlm, "agone", "gone", pickle, long, long}, {putOlm, "bshared", "sharedkey", pickle, long, long}, {putOlm, "cused", "used", pickle, long, short},
+			{putOlm, "dhere", "here", pickle, long, long}, {putADevice, "@here:x", "D2", "sharedkey", false}}
+		for _, name := range []string{"gone", "here", "keyed", "invited", "used", "irc_own"} {
+			user := "@" + name + ":x"
+			rows = append(rows, []any{putTracked, user}, []any{putADevice, user, "D", name, false},
+				[]any{`INSERT INTO crypto_cross_signing_keys (user_id, usage, key, first_seen_key) VALUES ($1, 'master', $2, $2)`, user, longID(name)},
+				[]any{`INSERT INTO crypto_cross_signing_signatures (signed_user_id, signed_key, signer_user_id, signer_key, signature) VALUES ($1, 'k', $1, 'k', 's')`, user})
+		}
+		rows = append(rows, []any{putADevice, "@gone:x", "D2", "sharedkey", false}) // which @here has as well
+		putAll(t, s, f, rows...)
+		Commit(t, s, func(tx *store.Tx) error {
+			return errors.Join(tx.SetMember("!r", "@here:x", "join"), tx.SetMember("!r", "@invited:x", "invite"), tx.SetMember("!r", "@gone:x", "leave"))
+		})
+		if err := s.Prune(ctx()); err != nil {
+			t.Fatal(err)
+		}
+		for _, table := range []string{"crypto_tracked_user", "crypto_device", "crypto_cross_signing_keys"} {
+			expect(t, table, fmt.Sprint(keyNames(t, f, `SELECT DISTINCT user_id FROM `+table+` ORDER BY user_id`)), "[@here:x @invited:x @irc_own:x @keyed:x @used:x]")
+		}
+		expect(t, "signatures", len(keyNames(t, f, `SELECT signed_user_id FROM crypto_cross_signing_signatures`)), 5)
+		expect(t, "sessions", fmt.Sprint(keyNames(t, f, olms)), "[bshared cused dhere]")
+	}},
+	{"DeleteGoneDevices_OfAUser_LeavesThoseWhoseKeysCameLastAndThoseThatAreThere", func(t *testing.T, db *database) {
+		s := db.open(t)
+		f := foreignDB(t, s)
+		pickle := []byte("pickled")
+		var rows [][]any
+		for n, name := range []string{"anokey", "bold", "cnew", "dnewer"} {
+			rows = append(rows, []any{putADevice, "@eve:x", name, name, true}, []any{putOlm, name, name, pickle, start, start})
+			if n > 0 {
+				rows = append(rows, []any{putRoomKey, "@bot:x/D", longID(name), name, pickle, start.Add(time.Duration(n) * time.Hour)})
+			}
+		}
+		putAll(t, s, f, append(rows, []any{putADevice, "@eve:x", "ehere", "ehere", false}, []any{putADevice, "@bob:x", "fothers", "bold", true})...)
+		Commit(t, s, func(tx *store.Tx) error { return tx.DeleteGoneDevices("@eve:x", 2) })
+		expect(t, "devices", fmt.Sprint(keyNames(t, f, `SELECT device_id FROM crypto_device ORDER BY device_id`)), "[cnew dnewer ehere fothers]")
+		expect(t, "sessions", fmt.Sprint(keyNames(t, f, olms)), "[bold cnew dnewer]") // another user has that key, too
+	}},
 	{"Prune_HashesOfOlmMessages_GoAfter90Days", func(t *testing.T, db *database) {
 		s := db.open(t)
 		f := foreignDB(t, s)

@@ -1,0 +1,205 @@
+//go:build goolm
+
+package crypto_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+
+	"maunium.net/go/mautrix"
+	"maunium.net/go/mautrix/id"
+
+	"github.com/trestle-bridge/trestle/crypto"
+	"github.com/trestle-bridge/trestle/store"
+	"github.com/trestle-bridge/trestle/store/storetest"
+)
+
+// answers has the homeserver say these devices of the person, with cross-signing keys if there are any.
+func (p *person) answers(devices map[string]any, change func(master fields)) (remove func()) {
+	user := p.ID()
+	return p.w.hs.Intercept(func(rw http.ResponseWriter, r *http.Request) bool {
+		if !strings.HasSuffix(r.URL.Path, "/keys/query") {
+			return false
+		}
+		answer := fields{"device_keys": fields{string(user): devices}}
+		if keys := p.olm.CrossSigningKeys; keys != nil {
+			key := func(usage string, public id.Ed25519) fields {
+				return fields{"user_id": user, "usage": []string{usage}, "keys": fields{"ed25519:" + public.String(): public}}
+			}
+			master, self := key("master", keys.MasterKey.PublicKey()), key("self_signing", keys.SelfSigningKey.PublicKey())
+			signature, _ := keys.MasterKey.SignJSON(self)
+			self["signatures"] = fields{string(user): fields{"ed25519:" + keys.MasterKey.PublicKey().String(): signature}}
+			change(master)
+			answer["master_keys"], answer["self_signing_keys"] = fields{string(user): master}, fields{string(user): self}
+		}
+		_ = json.NewEncoder(rw).Encode(answer)
+		return true
+	})
+}
+
+// made is a sound device that somebody makes up, signed by its owner or not.
+func (p *person) made(name string, signed bool) *mautrix.DeviceKeys {
+	keys := p.again().own(func(keys *mautrix.DeviceKeys) {
+		of := map[id.DeviceKeyID]string{}
+		for key, value := range keys.Keys {
+			algorithm, _ := key.Parse()
+			of[id.NewDeviceKeyID(id.KeyAlgorithm(algorithm), id.DeviceID(name))] = value
+		}
+		keys.DeviceID, keys.Keys = id.DeviceID(name), of
+	})
+	if signed {
+		p.sign(keys)
+	}
+	return keys
+}
+
+// sign signs a device as its owner.
+func (p *person) sign(keys *mautrix.DeviceKeys) {
+	self := p.olm.CrossSigningKeys.SelfSigningKey
+	signatures := keys.Signatures
+	keys.Signatures = nil
+	signature, err := self.SignJSON(keys)
+	p.w.no(err)
+	keys.Signatures = signatures
+	keys.Signatures[p.ID()][id.NewKeyID(id.KeyAlgorithmEd25519, self.PublicKey().String())] = signature
+}
+
+func (w *world) count(query string, args ...any) (n int) {
+	w.t.Helper()
+	keys, err := w.store.Foreign()
+	w.no(err)
+	w.no(keys.QueryRow(w.t.Context(), query, args...).Scan(&n))
+	return n
+}
+
+func TestDevices_MoreThanAnybodyHas_AreLeftOut_AndThoseThatAreSignedLast(t *testing.T) {
+	w, bot, room, _, _ := members(t)
+	devices := map[string]any{}
+	for n := range crypto.MostDevices + 20 {
+		devices[fmt.Sprintf("%04d", n)] = w.alice.made(fmt.Sprintf("%04d", n), n >= crypto.MostDevices+10)
+	}
+	defer w.alice.answers(devices, func(fields) {})()
+	w.outdated(w.alice.ID())
+	_, err := w.seal(bot, room, "x")
+	w.no(err)
+	known, err := w.crypto.Devices(t.Context(), bot, w.alice.ID())
+	if err != nil || len(known) != crypto.MostDevices {
+		t.Errorf("%d devices are known; %v", len(known), err)
+	}
+	for n := range devices {
+		if _, there := known[id.DeviceID(n)]; !there && n >= fmt.Sprintf("%04d", crypto.MostDevices+10) {
+			t.Errorf("the signed device %s is left out", n)
+		}
+	}
+}
+
+func TestSignatures_MoreThanAKeyHas_AreLeftOut_AndTheOwnersLast(t *testing.T) {
+	w, bot, room, _, _ := members(t)
+	device := w.alice.made("MANY", true)
+	for range 100 {
+		device.Signatures[w.alice.ID()][id.NewKeyID(id.KeyAlgorithmEd25519, string(w.alice.again().olm.GetAccount().SigningKey()))] = strings.Repeat("A", 86)
+	}
+	signers := 0
+	defer w.alice.answers(map[string]any{"MANY": device}, func(master fields) {
+		of := fields{}
+		for range 100 {
+			signer := w.alice.again().olm.GetAccount()
+			signature, _ := signer.SignJSON(fields{"user_id": master["user_id"], "usage": master["usage"], "keys": master["keys"]})
+			of["ed25519:"+string(signer.SigningKey())] = signature
+		}
+		signers, master["signatures"] = len(of), fields{string(w.alice.ID()): of}
+	})()
+	w.outdated(w.alice.ID())
+	_, err := w.seal(bot, room, "x")
+	w.no(err)
+	if known, err := w.crypto.Devices(t.Context(), bot, w.alice.ID()); err != nil || len(known) != 1 {
+		t.Errorf("%v %v", known, err)
+	}
+	signed := w.count(`SELECT COUNT(*) FROM crypto_cross_signing_signatures WHERE signed_user_id = $1 AND signed_key = $2 AND signer_key = $3`, w.alice.ID(),
+		device.Keys[id.NewDeviceKeyID(id.KeyAlgorithmEd25519, "MANY")], w.alice.olm.CrossSigningKeys.SelfSigningKey.PublicKey())
+	of := w.count(`SELECT COUNT(*) FROM crypto_cross_signing_signatures WHERE signed_user_id = $1 AND signed_key = $2`, w.alice.ID(), w.alice.olm.CrossSigningKeys.MasterKey.PublicKey())
+	if signed != 1 || of > crypto.MostSigned+1 || signers != 100 {
+		t.Errorf("the owner's signature is there %d times, and the master key has %d of %d signatures", signed, of, signers)
+	}
+}
+
+// outdated has the devices of a user asked for again.
+func (w *world) outdated(user id.UserID) {
+	w.t.Helper()
+	storetest.Commit(w.t, w.store, func(tx *store.Tx) error { return tx.DevicesUnknown(string(user)) })
+}
+
+func TestDevices_ThatAreGoneOrMadeUp_FillTheDatabaseWithNoMoreThanSomeOfAUser(t *testing.T) {
+	onBoth(t, func(t *testing.T, w *world) {
+		w.with(func(*crypto.Options) {})
+		crypto.KeepGone(w.crypto, 5)
+		bot := w.as.Bot().UserID()
+		w.no(w.crypto.Prepare(t.Context(), bot))
+		room := w.room(bot)
+		bob := newPerson(w, "bob")
+		w.takes(w.hand(bob, bot), w.roomKey(room), nil)
+		rows := func(table, column string) int {
+			return w.count(`SELECT COUNT(*) FROM `+table+` WHERE `+column+` = $1`, w.alice.ID())
+		}
+		for round := range 4 { // another ten devices each time
+			devices := map[string]any{}
+			for n := range 10 {
+				devices[fmt.Sprint(round, "-", n)] = w.alice.made(fmt.Sprint(round, "-", n), false)
+			}
+			remove := w.alice.answers(devices, func(fields) {})
+			w.outdated(w.alice.ID())
+			_, err := w.seal(bot, room, "x")
+			w.no(err)
+			remove()
+		}
+		if n, signed := rows("crypto_device", "user_id"), rows("crypto_cross_signing_signatures", "signed_user_id"); n != 15 || signed > 15 {
+			t.Errorf("%d devices are known, and %d signatures", n, signed)
+		}
+		var last []string
+		for n := range 20 { // and such as only a message names
+			made := w.alice.again()
+			h := w.hand(made, bot)
+			p := h.payload(w.roomKey(room))
+			name := fmt.Sprint("made-up-", n)
+			p["sender_device_keys"] = made.keysAs(id.DeviceID(name))
+			w.no(w.crypto.HandleKeys(t.Context(), h.encrypt(p)))
+			last = append(last, name)
+		}
+		if n := rows("crypto_device", "user_id"); n != 15 {
+			t.Errorf("%d devices are known", n)
+		}
+		for _, name := range last[15:] {
+			if w.count(`SELECT COUNT(*) FROM crypto_device WHERE user_id = $1 AND device_id = $2`, w.alice.ID(), name) != 1 {
+				t.Errorf("%s is forgotten, whose key came last", name)
+			}
+		}
+		if with, _ := w.sessions(bob.olm.GetAccount().IdentityKey()); with == 0 {
+			t.Error("the session with Bob's device is gone")
+		}
+	})
+}
+
+func TestSignatures_ThatMessagesBringOfOneDevice_TakeEachOthersPlace(t *testing.T) {
+	w, bot, room, alice, _ := members(t)
+	for range 10 {
+		signer := w.alice.again().olm.GetAccount()
+		p := alice.payload(w.roomKey(room))
+		keys := deviceKeys(p)
+		bare := object(keys)
+		delete(bare, "signatures")
+		signature, err := signer.SignJSON(bare)
+		w.no(err)
+		keys["signatures"].(fields)[string(w.alice.ID())].(fields)["ed25519:"+string(signer.SigningKey())] = signature
+		w.no(w.crypto.HandleKeys(t.Context(), alice.encrypt(p)))
+	}
+	n := w.count(`SELECT COUNT(*) FROM crypto_cross_signing_signatures WHERE signed_user_id = $1 AND signed_key = $2`, w.alice.ID(), w.alice.olm.GetAccount().SigningKey())
+	if n < 2 || n > 4 {
+		t.Errorf("%d signatures of the device are kept", n)
+	}
+	key := w.roomKey(room)
+	w.takes(alice, key, nil)
+	w.readsAs(w.alice.sealedWith(key, "$1", "one"), bot, "one")
+}

@@ -1,0 +1,71 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"time"
+)
+
+// DeleteGoneDevices deletes what is known of a user's devices that are gone, but those whose room keys came last, and with each the Olm sessions with it and what was
+// signed of it. It is for users who are none of the bridge's.
+func (tx *Tx) DeleteGoneDevices(user string, keep int) error {
+	var gone [][2]string
+	err := tx.each(func(row *sql.Rows) error {
+		var device [2]string
+		err := row.Scan(&device[0], &device[1])
+		gone = append(gone, device)
+		return err
+	}, `SELECT device_id, identity_key FROM crypto_device d WHERE user_id = $1 AND deleted = true
+		ORDER BY (SELECT MAX(s.received_at) FROM crypto_megolm_inbound_session s WHERE s.sender_key = d.identity_key) DESC NULLS LAST, device_id LIMIT $3 OFFSET $2`,
+		user, keep, pruneBatch)
+	if err != nil || len(gone) == 0 {
+		return doing(err, "looking for devices of %s that are gone", user)
+	}
+	return doing(tx.forgetDevices(user, gone), "forgetting devices of %s that are gone", user)
+}
+
+// forgetDevices deletes devices, by ID and curve25519 key. Where others have that key as well, the sessions are theirs.
+func (tx *Tx) forgetDevices(user string, devices [][2]string) error {
+	for _, device := range devices {
+		_, err := tx.exec(`DELETE FROM crypto_device WHERE user_id = $1 AND device_id = $2`, user, device[0])
+		if err == nil {
+			_, err = tx.exec(`DELETE FROM crypto_olm_session WHERE sender_key = $1 AND NOT EXISTS (SELECT 1 FROM crypto_device WHERE identity_key = $1)`, device[1])
+		}
+		if err != nil {
+			return err
+		}
+	}
+	_, err := tx.exec(`DELETE FROM crypto_cross_signing_signatures WHERE signed_user_id = $1 AND signed_key NOT IN (SELECT signing_key FROM crypto_device WHERE user_id = $1)
+		AND signed_key NOT IN (SELECT key FROM crypto_cross_signing_keys WHERE user_id = $1)`, user)
+	return err
+}
+
+// ForgetSignatures forgets who of a user's keys has signed one of them, but itself and his cross-signing keys: others take the place of those.
+func (tx *Tx) ForgetSignatures(user, signed string) error {
+	_, err := tx.exec(`DELETE FROM crypto_cross_signing_signatures WHERE signed_user_id = $1 AND signed_key = $2 AND signer_user_id = $1 AND signer_key <> $2
+		AND signer_key NOT IN (SELECT key FROM crypto_cross_signing_keys WHERE user_id = $1)`, user, signed)
+	return doing(err, "forgetting signatures of a key of %s", user)
+}
+
+// pruneUsers forgets the devices and keys of users with whom the bridge shares no room and of whom it has nothing: no room key, and no Olm session that was used since
+// then. Who comes back is asked for again.
+func (s *Store) pruneUsers(ctx context.Context, unused time.Time) error {
+	const inNoRoom = `NOT EXISTS (SELECT 1 FROM member m WHERE m.user_id = $1 AND m.membership IN ('join', 'invite'))`
+	return sweep(ctx, s, func(row *sql.Rows, user *string) error { return row.Scan(user) }, func(tx *Tx, user string) (int64, error) {
+		n, err := tx.exec(`DELETE FROM crypto_tracked_user WHERE user_id = $1 AND `+inNoRoom, user)
+		if err != nil || n == 0 {
+			return n, err
+		}
+		if _, err := tx.exec(`DELETE FROM crypto_cross_signing_keys WHERE user_id = $1`, user); err != nil {
+			return 0, err
+		}
+		if _, err := tx.exec(`UPDATE crypto_device SET deleted = true WHERE user_id = $1`, user); err != nil {
+			return 0, err
+		}
+		return n, tx.DeleteGoneDevices(user, 0)
+	}, `SELECT t.user_id FROM crypto_tracked_user t WHERE t.user_id NOT IN (SELECT m.user_id FROM member m WHERE m.membership IN ('join', 'invite'))
+		AND t.user_id NOT IN (SELECT user_id FROM ghost) AND NOT EXISTS (SELECT 1 FROM crypto_account a WHERE a.account_id LIKE t.user_id || '/%')
+		AND t.user_id NOT IN (SELECT source_user FROM crypto_megolm_inbound_session)
+		AND NOT EXISTS (SELECT 1 FROM crypto_device d JOIN crypto_olm_session o ON o.sender_key = d.identity_key
+			WHERE d.user_id = t.user_id AND (o.last_decrypted >= $1 OR o.last_encrypted >= $1 OR o.created_at >= $1)) LIMIT $2`, unused)
+}
