@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"sync/atomic"
 	"time"
 
 	"github.com/gorilla/mux"
@@ -25,6 +26,7 @@ func (as *AppService) putTransaction(w http.ResponseWriter, r *http.Request) {
 		txnID = mux.Vars(r)["txnId"]
 	}
 	txnID = storable(txnID)
+	as.gaps.numbered(txnID)
 	body, err := as.readBody(w, r)
 	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
 		as.metrics.transaction("too_large")
@@ -43,6 +45,7 @@ func (as *AppService) putTransaction(w http.ResponseWriter, r *http.Request) {
 	as.metrics.bodyBytes.Observe(float64(len(body)))
 	if err := as.takeIn(r.Context(), t); err != nil {
 		if r.Context().Err() != nil {
+			as.gaps.brokenOff()
 			as.metrics.transaction("client_gone")
 			return
 		}
@@ -56,6 +59,10 @@ func (as *AppService) putTransaction(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	as.carried.note(t)
+	as.gaps.took()
+	if r.Context().Err() != nil {
+		as.gaps.brokenOff() // nobody reads the answer
+	}
 	if as.cfg.Registration.ReceiveEphemeral {
 		as.ephemeral.offer(ephemeral)
 	}
@@ -107,6 +114,12 @@ var errBacklog = errors.New("the backlog is at its limit")
 // takeIn commits a transaction and hands what is new over to the lanes. While the backlog is at its limit or the store
 // fails it holds on, up to HoldFor or until ctx ends: a refused transaction comes back without its to-device messages.
 func (as *AppService) takeIn(ctx context.Context, t *store.Transaction) error {
+	_, err := as.takeNew(ctx, t)
+	return err
+}
+
+// takeNew is takeIn; fresh is how much was new.
+func (as *AppService) takeNew(ctx context.Context, t *store.Transaction) (fresh int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, as.cfg.HoldFor)
 	defer cancel()
 	logged, began := false, time.Now()
@@ -116,13 +129,13 @@ func (as *AppService) takeIn(ctx context.Context, t *store.Transaction) error {
 		}
 	}()
 	for {
-		err := as.tryTakeIn(ctx, t)
+		fresh, err := as.tryTakeIn(ctx, t)
 		switch {
 		case err == nil || errors.Is(err, errStopped):
-			return err
+			return fresh, err
 		case isFinal(err):
 			as.setFatal(err)
-			return err
+			return 0, err
 		}
 		if !logged {
 			logged = true
@@ -130,24 +143,25 @@ func (as *AppService) takeIn(ctx context.Context, t *store.Transaction) error {
 		}
 		select {
 		case <-ctx.Done():
-			return err
+			return 0, err
 		case <-as.quit:
-			return errStopped
+			return 0, errStopped
 		case <-time.After(holdPause):
 		}
 	}
 }
 
-func (as *AppService) tryTakeIn(ctx context.Context, t *store.Transaction) error {
+func (as *AppService) tryTakeIn(ctx context.Context, t *store.Transaction) (fresh int, err error) {
 	if err := as.running(); err != nil {
-		return err
+		return 0, err
 	}
 	if len(t.Elements) == 0 && len(t.Dead) == 0 {
-		return nil
+		return 0, nil
 	}
 	if waiting, _ := as.lanes.Len(); waiting >= as.cfg.BacklogLimit && len(t.Elements) > 0 {
-		return fmt.Errorf("%w: %d events wait", errBacklog, waiting)
+		return 0, fmt.Errorf("%w: %d events wait", errBacklog, waiting)
 	}
+	var taken atomic.Int64 // the commit may outlive ctx
 	begin := time.Now()
 	redacted := as.redacted(t)
 	for i := range t.Elements {
@@ -155,7 +169,7 @@ func (as *AppService) tryTakeIn(ctx context.Context, t *store.Transaction) error
 			el.AtOnce = as.roomChange(newEvent(*el))
 		}
 	}
-	err := within(ctx, func() error {
+	err = within(ctx, func() error {
 		return as.store.Commit(ctx, as.epoch, func(tx *store.Tx) error {
 			refs, err := tx.Ingest(t)
 			if err != nil {
@@ -167,6 +181,9 @@ func (as *AppService) tryTakeIn(ctx context.Context, t *store.Transaction) error
 				}
 			}
 			tx.AfterCommit(func() {
+				for _, lane := range refs {
+					taken.Add(int64(len(lane.Refs)))
+				}
 				begin := time.Now()
 				defer func() { as.metrics.handSeconds.Observe(time.Since(begin).Seconds()) }()
 				as.lanes.AddAll(func(yield func(string, []store.Ref) bool) {
@@ -186,10 +203,10 @@ func (as *AppService) tryTakeIn(ctx context.Context, t *store.Transaction) error
 		})
 	})
 	if err != nil {
-		return fmt.Errorf("store transaction %s: %w", t.ID, err)
+		return 0, fmt.Errorf("store transaction %s: %w", t.ID, err)
 	}
 	as.metrics.commitSeconds.Observe(time.Since(begin).Seconds())
-	return nil
+	return int(taken.Load()), nil
 }
 
 // redacted is what the handler wants done about the redactions of a transaction at once. One that makes it panic has its turn in the lane, where that is buried:
