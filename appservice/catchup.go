@@ -131,27 +131,36 @@ func (i *Intent) past(ctx context.Context, room id.RoomID, since time.Time) (pas
 			if !time.UnixMilli(ev.Timestamp).Before(since.Add(-catchUpSkew)) {
 				earlier = 0
 			} else if earlier++; earlier == catchUpEarlier {
-				return past[:len(past)-earlier], nil
+				return i.as.fromOurs(past, earlier, false), nil
 			}
 		}
 		if page.End == "" || page.End == query["from"] {
-			return i.as.fromOurs(past[:len(past)-earlier]), nil
+			return i.as.fromOurs(past, earlier, true), nil
 		}
 		query["from"], query["limit"] = page.End, strconv.Itoa(catchUpPage)
 	}
 	return nil, Permanent(fmt.Errorf("none of its newest %d events was known before %s", len(past), since.Format(time.RFC3339)))
 }
 
-// fromOurs leaves out what happened in a room before one of the bridge's users came into it: that is none of its affair.
-func (as *AppService) fromOurs(past []*pastEvent) []*pastEvent {
+// fromOurs leaves out the last of past, which are too old, and what happened in a room before one of the bridge's users came into it: that is none of its affair. When
+// past is not the whole history, and nobody is seen to come, somebody may have been there all the time.
+func (as *AppService) fromOurs(past []*pastEvent, tooOld int, whole bool) []*pastEvent {
+	kept := past[:len(past)-tooOld]
 	for n := len(past) - 1; n >= 0; n-- {
 		ev := past[n]
-		ours := ev.Type == event.StateMember.Type && ev.StateKey != nil && as.isOwn(id.UserID(*ev.StateKey)) && ev.Content.Membership == "join"
-		if ours || ev.Type == event.StateCreate.Type && as.isOwn(ev.Sender) {
-			return past[:n+1]
+		came := ev.Type == event.StateMember.Type && ev.StateKey != nil && as.isOwn(id.UserID(*ev.StateKey)) && ev.Content.Membership == "join" ||
+			ev.Type == event.StateCreate.Type && as.isOwn(ev.Sender)
+		switch {
+		case came || ev.sight != 0 && whole:
+			return kept[:min(n+1, len(kept))]
+		case ev.sight != 0:
+			return kept
 		}
 	}
-	return nil
+	if whole {
+		return nil
+	}
+	return kept
 }
 
 // sights reads events, and says which are known.

@@ -272,6 +272,39 @@ func TestCatchUp_NothingOfARoomHasEverCome_ItBeginsWithTheBridge(t *testing.T) {
 	})
 }
 
+// Its history need not be read to its beginning to see that.
+func TestCatchUp_PeopleSpokeJustBeforeTheBridgeCame_ItBeginsWithTheBridge(t *testing.T) {
+	inPast(t, func(t *testing.T, p *past) {
+		room, err := p.alice.CreateRoom(t.Context(), bridgetest.RoomOptions{Preset: "public_chat"})
+		p.ok(err)
+		p.room = room
+		for range 20 {
+			p.says("an hour earlier")
+		}
+		p.passes()
+		p.since = p.since.Add(time.Hour)
+		p.says("before")
+		p.ok(p.as.Ghost(ghost).EnsureJoined(t.Context(), room))
+		joined, err := p.alice.WaitFor(t.Context(), room, bridgetest.Member(ghost, "join"))
+		p.ok(err)
+		p.catchUp(joined.ID, p.says("after"))
+	})
+}
+
+// Nobody knows any more that the bridge came, long ago.
+func TestCatchUp_ASmallRoomWasSilentForLong_WhatIsMissingComes(t *testing.T) {
+	inPast(t, func(t *testing.T, p *past) {
+		room, err := p.alice.CreateRoom(t.Context(), bridgetest.RoomOptions{Preset: "public_chat"})
+		p.ok(err)
+		p.room = room
+		p.ok(p.as.Ghost(ghost).EnsureJoined(t.Context(), room))
+		p.says("an hour earlier")
+		p.passes()
+		p.since = p.since.Add(time.Hour)
+		p.catchUp(p.says("after"))
+	})
+}
+
 // What people write may be of any type.
 func TestCatchUp_AnEventIsOddlyMade_ItComesLikeOthers(t *testing.T) {
 	inPast(t, func(t *testing.T, p *past) {
