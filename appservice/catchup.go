@@ -48,7 +48,7 @@ type pastEvent struct {
 // CatchUp takes in what happened in a room, as the user sees it, and no transaction has brought: everything after the newest event that was taken in before since,
 // in the order of the room's history. It goes the way of a transaction, so that what came or comes by one happens once; fresh is how much that was. A message that
 // was redacted, and state that newer state had overtaken that is known already, is only known from then on: it may still come. Without such an event among
-// the newest 2,000, and with as many since then, nothing is taken: the order would not be sure.
+// the newest 1,920, and with as many since then, nothing is taken: the order would not be sure.
 func (i *Intent) CatchUp(ctx context.Context, room id.RoomID, since time.Time) (fresh int, err error) {
 	if err := i.EnsureRegistered(ctx); err != nil {
 		return 0, err

@@ -246,7 +246,7 @@ func (p *past) oneSmallRequest() {
 }
 
 // What is taken in must be in order, and the homeserver may send what is older.
-func TestCatchUp_NothingIsKnownOfTheNewest2000_NothingIsTaken(t *testing.T) {
+func TestCatchUp_NothingIsKnownOfTheNewest1920_NothingIsTaken(t *testing.T) {
 	p := newPast(t, "sqlite:"+filepath.Join(t.TempDir(), "past.db"))
 	for range 2100 {
 		p.says("much")

@@ -51,12 +51,12 @@ var mutants = []mutant{
 		`	return nil, Permanent(fmt.Errorf("none of its`,
 		`	return past, nil
 	return nil, Permanent(fmt.Errorf("none of its`,
-		"appservice", "TestCatchUp_NothingIsKnownOfTheNewest2000_NothingIsTaken",
+		"appservice", "TestCatchUp_NothingIsKnownOfTheNewest1920_NothingIsTaken",
 	}, {
 		"what happened before the bridge came is not taken", "appservice/catchup.go",
-		`return i.as.fromOurs(past[:len(past)-earlier]), nil`,
+		`return i.as.fromOurs(past, earlier, false), nil`,
 		`return past[:len(past)-earlier], nil`,
-		"appservice", "TestCatchUp_NothingOfARoomHasEverCome_ItBeginsWithTheBridge",
+		"appservice", "TestCatchUp_PeopleSpokeJustBeforeTheBridgeCame_ItBeginsWithTheBridge",
 	}, {
 		"the past of a silent room is left alone", "appservice/catchup.go",
 		`earlier++; earlier == catchUpEarlier {`,
