@@ -128,3 +128,14 @@ func Remembers(s *Store, room, user string) bool {
 	_, ok, _ := s.rooms.member(room, user)
 	return ok
 }
+
+// ForgettableUsers is the query of who is forgotten.
+const ForgettableUsers = forgettableUsers
+
+// ForgetUser forgets a user who was found to be one that may be forgotten.
+func (tx *Tx) ForgetUser(user string, unused time.Time) (int64, error) {
+	return tx.forgetUser(user, unused)
+}
+
+// Commits is how many there were.
+func Commits(s *Store) int64 { return s.tally.groups.Load() }

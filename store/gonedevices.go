@@ -9,8 +9,13 @@ import (
 // DeleteGoneDevices deletes what is known of a user's devices that are gone, but those whose room keys came last, and with each the Olm sessions with it and what was
 // signed of it. It is for users who are none of the bridge's.
 func (tx *Tx) DeleteGoneDevices(user string, keep int) error {
+	var many int
+	err := tx.row([]any{&many}, `SELECT COUNT(*) FROM crypto_device WHERE user_id = $1 AND deleted = true`, user)
+	if err != nil || many <= keep { // as with most users, and what follows looks at their room keys
+		return doing(err, "counting devices of %s that are gone", user)
+	}
 	var gone [][2]string
-	err := tx.each(func(row *sql.Rows) error {
+	err = tx.each(func(row *sql.Rows) error {
 		var device [2]string
 		err := row.Scan(&device[0], &device[1])
 		gone = append(gone, device)
@@ -47,25 +52,38 @@ func (tx *Tx) ForgetSignatures(user, signed string) error {
 	return doing(err, "forgetting signatures of a key of %s", user)
 }
 
-// pruneUsers forgets the devices and keys of users with whom the bridge shares no room and of whom it has nothing: no room key, and no Olm session that was used since
-// then. Who comes back is asked for again.
-func (s *Store) pruneUsers(ctx context.Context, unused time.Time) error {
-	const inNoRoom = `NOT EXISTS (SELECT 1 FROM member m WHERE m.user_id = $1 AND m.membership IN ('join', 'invite'))`
-	return sweep(ctx, s, func(row *sql.Rows, user *string) error { return row.Scan(user) }, func(tx *Tx, user string) (int64, error) {
-		n, err := tx.exec(`DELETE FROM crypto_tracked_user WHERE user_id = $1 AND `+inNoRoom, user)
-		if err != nil || n == 0 {
-			return n, err
-		}
-		if _, err := tx.exec(`DELETE FROM crypto_cross_signing_keys WHERE user_id = $1`, user); err != nil {
-			return 0, err
-		}
-		if _, err := tx.exec(`UPDATE crypto_device SET deleted = true WHERE user_id = $1`, user); err != nil {
-			return 0, err
-		}
-		return n, tx.DeleteGoneDevices(user, 0)
-	}, `SELECT t.user_id FROM crypto_tracked_user t WHERE t.user_id NOT IN (SELECT m.user_id FROM member m WHERE m.membership IN ('join', 'invite'))
-		AND t.user_id NOT IN (SELECT user_id FROM ghost) AND NOT EXISTS (SELECT 1 FROM crypto_account a WHERE a.account_id LIKE t.user_id || '/%')
-		AND t.user_id NOT IN (SELECT source_user FROM crypto_megolm_inbound_session)
+// forgettable is a user t with whom the bridge shares no room and of whom it has nothing: no room key, and no Olm session that was used since $1. Each is looked for by
+// its user: NOT IN would have PostgreSQL read the whole of a large table for each.
+const forgettable = `NOT EXISTS (SELECT 1 FROM member m WHERE m.user_id = t.user_id AND m.membership IN ('join', 'invite'))
+		AND NOT EXISTS (SELECT 1 FROM ghost g WHERE g.user_id = t.user_id)
+		AND NOT EXISTS (SELECT 1 FROM crypto_megolm_inbound_session s WHERE s.source_user = t.user_id)
 		AND NOT EXISTS (SELECT 1 FROM crypto_device d JOIN crypto_olm_session o ON o.sender_key = d.identity_key
-			WHERE d.user_id = t.user_id AND (o.last_decrypted >= $1 OR o.last_encrypted >= $1 OR o.created_at >= $1)) LIMIT $2`, unused)
+			WHERE d.user_id = t.user_id AND (o.last_decrypted >= $1 OR o.last_encrypted >= $1 OR o.created_at >= $1))`
+
+// forgettableUsers finds them, but the bridge's own.
+const forgettableUsers = `SELECT t.user_id FROM crypto_tracked_user t
+		LEFT JOIN (SELECT DISTINCT substr(account_id, 1, length(account_id) - length(device_id) - 1) AS user_id FROM crypto_account) own ON own.user_id = t.user_id
+		WHERE own.user_id IS NULL AND ` + forgettable + ` LIMIT $2`
+
+// pruneUsers forgets the devices and keys of users who are [forgettable]. Who comes back is asked for again.
+func (s *Store) pruneUsers(ctx context.Context, unused time.Time) error {
+	return sweep(ctx, s, func(row *sql.Rows, user *string) error { return row.Scan(user) }, func(tx *Tx, user string) (int64, error) {
+		return tx.forgetUser(user, unused)
+	}, forgettableUsers, unused)
+}
+
+// forgetUser forgets a user unless the bridge has something of him by now, and says of how many rows that was.
+func (tx *Tx) forgetUser(user string, unused time.Time) (int64, error) {
+	n, err := tx.exec(`DELETE FROM crypto_tracked_user AS t WHERE t.user_id = $2 AND `+forgettable, unused, user)
+	if err != nil || n == 0 {
+		return n, err
+	}
+	if _, err := tx.exec(`DELETE FROM crypto_cross_signing_keys WHERE user_id = $1`, user); err != nil {
+		return 0, err
+	}
+	devices, err := tx.exec(`UPDATE crypto_device SET deleted = true WHERE user_id = $1`, user)
+	if err != nil {
+		return 0, err
+	}
+	return n + 3*devices, tx.DeleteGoneDevices(user, 0) // each is marked and deleted, and so is its signature
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"database/sql"
 	"regexp"
-	"slices"
 	"time"
 )
 
@@ -67,7 +66,7 @@ func (s *Store) pruneKeys(ctx context.Context) error {
 }
 
 // sweep deletes what a query finds, up to a limit that is its last argument. There is no index for it, and so it is looked for where nobody waits, and deleted in
-// small commits.
+// small commits: remove says how many rows went.
 func sweep[K any](ctx context.Context, s *Store, scan func(row *sql.Rows, key *K) error, remove func(tx *Tx, key K) (int64, error), query string, args ...any) error {
 	args = append(args, pruneKeysMost)
 	for {
@@ -81,26 +80,27 @@ func sweep[K any](ctx context.Context, s *Store, scan func(row *sql.Rows, key *K
 		if err != nil {
 			return err
 		}
-		gone := int64(0)
-		for batch := range slices.Chunk(found, pruneBatch) {
-			removed := int64(0)
+		full, gone := len(found) == pruneKeysMost, int64(0)
+		for len(found) > 0 {
+			done, removed := 0, int64(0)
 			err := s.Commit(ctx, s.epoch, func(tx *Tx) error {
-				removed = 0
-				for _, key := range batch {
-					n, err := remove(tx, key)
+				done, removed = 0, 0
+				for done < min(len(found), pruneBatch) && removed < pruneBatch {
+					n, err := remove(tx, found[done])
 					if err != nil {
 						return err
 					}
-					removed += n
+					done, removed = done+1, removed+n
 				}
 				return nil
 			})
 			if err != nil {
 				return err
 			}
+			found = found[done:]
 			gone += removed
 		}
-		if len(found) < pruneKeysMost || gone == 0 {
+		if !full || gone == 0 {
 			return nil
 		}
 	}

@@ -38,8 +38,8 @@ func upgrade(ctx context.Context, db *sql.DB, driver string) error {
 	}
 	for _, index := range []string{
 		`CREATE INDEX IF NOT EXISTS trestle_outbound_session_room ON crypto_megolm_outbound_session (room_id)`,
-		`CREATE INDEX IF NOT EXISTS trestle_inbound_session_sender ON crypto_megolm_inbound_session (account_id, source_user)`,
-		`CREATE INDEX IF NOT EXISTS trestle_inbound_session_key ON crypto_megolm_inbound_session (sender_key)`,
+		`CREATE INDEX IF NOT EXISTS trestle_inbound_session_user ON crypto_megolm_inbound_session (source_user, account_id)`,
+		`CREATE INDEX IF NOT EXISTS trestle_inbound_session_maker ON crypto_megolm_inbound_session (sender_key, received_at)`,
 		`CREATE INDEX IF NOT EXISTS trestle_olm_session_key ON crypto_olm_session (sender_key)`,
 		`CREATE INDEX IF NOT EXISTS trestle_device_key ON crypto_device (identity_key)`,
 		`CREATE INDEX IF NOT EXISTS trestle_outdated_user ON crypto_tracked_user (user_id) WHERE devices_outdated = true`,
