@@ -26,10 +26,10 @@ const (
 // ErrClaims says that a room key has to wait until its readers' devices may be asked for one-time keys again.
 var ErrClaims = errors.New("devices in the room were asked for many keys just now; the message waits for its turn")
 
-// claims are the buckets of devices, by identity key. A full one is not kept.
+// claims are the buckets of devices, by the ed25519 key that signs their one-time keys. A full one is not kept.
 type claims struct {
 	mu      sync.Mutex
-	buckets map[id.IdentityKey]bucket
+	buckets map[id.SigningKey]bucket
 	swept   time.Time
 }
 
@@ -41,11 +41,11 @@ type bucket struct {
 
 // take takes one from each device's bucket, or none at all, and says then how long to wait. Those who wait are told different times, so that they do not
 // all come back for the same key.
-func (c *claims) take(devices []id.IdentityKey, now time.Time) (wait time.Duration) {
+func (c *claims) take(devices []id.SigningKey, now time.Time) (wait time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.buckets == nil {
-		c.buckets = make(map[id.IdentityKey]bucket)
+		c.buckets = make(map[id.SigningKey]bucket)
 	}
 	for _, device := range devices {
 		if left := c.left(device, now); left < 1 {
@@ -79,7 +79,7 @@ func (c *claims) take(devices []id.IdentityKey, now time.Time) (wait time.Durati
 	return 0
 }
 
-func (c *claims) left(device id.IdentityKey, now time.Time) float64 {
+func (c *claims) left(device id.SigningKey, now time.Time) float64 {
 	b, ok := c.buckets[device]
 	if !ok {
 		return claimsAtOnce
@@ -88,11 +88,11 @@ func (c *claims) left(device id.IdentityKey, now time.Time) float64 {
 }
 
 // remember fills the buckets with what was claimed at those times, oldest first, by a process before this one.
-func (c *claims) remember(device id.IdentityKey, at time.Time) {
+func (c *claims) remember(device id.SigningKey, at time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.buckets == nil {
-		c.buckets = make(map[id.IdentityKey]bucket)
+		c.buckets = make(map[id.SigningKey]bucket)
 	}
 	c.buckets[device] = bucket{left: max(c.left(device, at)-1, 0), at: at}
 }
@@ -101,13 +101,14 @@ func (c *claims) remember(device id.IdentityKey, at time.Time) {
 // has become an Olm session, which is in the store. It is a look at all of them, for the start.
 func (c *Crypto) rememberClaims(ctx context.Context) error {
 	now := time.Now()
-	rows, err := c.keys.Query(ctx, `SELECT sender_key, created_at FROM crypto_olm_session WHERE created_at > $1 ORDER BY created_at`, now.Add(-claimsAtOnce*claimsEvery))
+	rows, err := c.keys.Query(ctx, `SELECT c.signing_key, s.created_at FROM crypto_olm_session s JOIN olm_claimed c ON c.account = s.account_id AND c.session = s.session_id
+		WHERE s.created_at > $1 ORDER BY s.created_at`, now.Add(-claimsAtOnce*claimsEvery))
 	if err != nil {
 		return fmt.Errorf("read which one-time keys were claimed: %w", err)
 	}
 	defer rows.Close()
 	for rows.Next() {
-		var device id.IdentityKey
+		var device id.SigningKey
 		var at time.Time
 		if err := rows.Scan(&device, &at); err != nil {
 			return fmt.Errorf("read which one-time keys were claimed: %w", err)
@@ -123,9 +124,10 @@ func (c *Crypto) rememberClaims(ctx context.Context) error {
 // asked for a one-time key now: an error is one of [appservice.LaterIn], and of [ErrClaims]. It runs under the room's lock and the Olm lock.
 func (c *Crypto) beforeShare(ctx context.Context, _ *machine, l *loaded, room id.RoomID, users []id.UserID) error {
 	var unknown []id.UserID
-	var without []id.IdentityKey
+	var without []id.SigningKey
+	to := &operationOf(ctx).to
 	for _, again := range []bool{false, true} {
-		unknown, without = nil, nil
+		unknown, without, *to = nil, nil, addressees{}
 		for _, user := range users {
 			devices, err := l.store.GetDevices(ctx, user)
 			if err != nil {
@@ -137,8 +139,14 @@ func (c *Crypto) beforeShare(ctx context.Context, _ *machine, l *loaded, room id
 			for _, device := range devices {
 				if trust, err := l.ResolveTrustContext(ctx, device); err != nil {
 					return fmt.Errorf("find out how far device %s of %s is trusted: %w", device.DeviceID, user, err)
-				} else if trust >= l.SendKeysMinTrust && !l.store.HasSession(ctx, device.IdentityKey) {
-					without = append(without, device.IdentityKey)
+				} else if trust < l.SendKeysMinTrust {
+					continue
+				}
+				to.add(device)
+				if session, err := l.store.sessionWith(ctx, device); err != nil {
+					return fmt.Errorf("look for a session with device %s of %s: %w", device.DeviceID, user, err)
+				} else if session == nil {
+					without = append(without, device.SigningKey)
 				}
 			}
 		}

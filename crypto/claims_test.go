@@ -83,16 +83,16 @@ func TestClaims_ProcessThatEndsAgainAndAgain_DrainsNobody(t *testing.T) {
 func TestClaims_Bucket_FillsWithTime(t *testing.T) {
 	var c crypto.Claims
 	now := time.Now()
-	devices := []id.IdentityKey{"a", "b"}
+	devices := []id.SigningKey{"a", "b"}
 	for range crypto.ClaimsAtOnce {
 		if wait := c.Take(devices, now); wait != 0 {
 			t.Fatal(wait)
 		}
 	}
-	if wait := c.Take([]id.IdentityKey{"c", "b"}, now); wait <= 0 || wait > crypto.ClaimsEvery {
+	if wait := c.Take([]id.SigningKey{"c", "b"}, now); wait <= 0 || wait > crypto.ClaimsEvery {
 		t.Error(wait)
 	}
-	if wait := c.Take([]id.IdentityKey{"c"}, now); wait != 0 {
+	if wait := c.Take([]id.SigningKey{"c"}, now); wait != 0 {
 		t.Error("a refusal has cost another device a key")
 	}
 	if wait := c.Take(devices, now.Add(crypto.ClaimsEvery)); wait != 0 {
@@ -101,7 +101,7 @@ func TestClaims_Bucket_FillsWithTime(t *testing.T) {
 	if wait := c.Take(devices, now.Add(crypto.ClaimsEvery)); wait == 0 {
 		t.Error("one in a while became two")
 	}
-	if c.Take([]id.IdentityKey{"d"}, now.Add(time.Hour)); c.Kept() != 1 {
+	if c.Take([]id.SigningKey{"d"}, now.Add(time.Hour)); c.Kept() != 1 {
 		t.Errorf("%d full buckets are kept", c.Kept())
 	}
 }
@@ -109,7 +109,7 @@ func TestClaims_Bucket_FillsWithTime(t *testing.T) {
 func TestClaims_ManyWait_EachHasATurnOfItsOwnAndNoneWaitsForEver(t *testing.T) {
 	var c crypto.Claims
 	now := time.Now()
-	device := []id.IdentityKey{"a"}
+	device := []id.SigningKey{"a"}
 	for range crypto.ClaimsAtOnce {
 		c.Take(device, now)
 	}

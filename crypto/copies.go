@@ -109,7 +109,7 @@ func (m *machine) takesPlace(ctx context.Context, l *loaded, session *crypto.Inb
 			return false, err
 		}
 	}
-	if device, err = l.store.FindDeviceByKey(ctx, session.SourceUser, session.SenderKey); err != nil || device == nil {
+	if device, err = l.store.deviceWith(ctx, session.SourceUser, session.SenderKey, session.SigningKey); err != nil || device == nil {
 		return false, err
 	}
 	trust, err := m.trust(ctx, l, session.SourceUser, session, device)

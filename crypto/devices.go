@@ -148,7 +148,11 @@ func (s *keyStore) GetDevices(ctx context.Context, user id.UserID) (map[id.Devic
 	if ctx.Value(answerKey{}) != nil && store.TxOf(ctx) == nil && !s.c.as.Owns(user) {
 		return nil, nil
 	}
-	return s.SQLCryptoStore.GetDevices(ctx, user)
+	devices, err := s.SQLCryptoStore.GetDevices(ctx, user)
+	if op := operationOf(ctx); op != nil && store.TxOf(ctx) == nil {
+		devices = op.to.without(devices)
+	}
+	return devices, err
 }
 
 // believed leaves out of a user's devices those that have other ed25519 keys than were known under their IDs, where the user has cross-signing keys and has not signed

@@ -56,7 +56,7 @@ const (
 // Claims are the buckets of devices.
 type Claims struct{ c claims }
 
-func (c *Claims) Take(devices []id.IdentityKey, now time.Time) time.Duration {
+func (c *Claims) Take(devices []id.SigningKey, now time.Time) time.Duration {
 	return c.c.take(devices, now)
 }
 func (c *Claims) Kept() int { return len(c.c.buckets) }

@@ -108,7 +108,7 @@ func (c *Crypto) mendWith(ctx context.Context, m *machine, user id.UserID, key i
 	if !c.mends.sessions.may(name, time.Now()) {
 		return nil
 	}
-	if !c.mends.anySession.may(time.Now()) || c.claims.take([]id.IdentityKey{device.IdentityKey}, time.Now()) > 0 {
+	if !c.mends.anySession.may(time.Now()) || c.claims.take([]id.SigningKey{device.SigningKey}, time.Now()) > 0 {
 		c.mends.sessions.forget(name)
 		return nil // it comes back with the next message that cannot be read
 	}
@@ -197,6 +197,7 @@ func newSession(ctx context.Context, m *machine, l *loaded, device *id.Device) e
 			return fmt.Errorf("%w: the one-time key of device %s of %s is not signed by it", ErrMismatch, device.DeviceID, user)
 		}
 		return m.olmWork(ctx, func(ctx context.Context, l *loaded) error {
+			operationOf(ctx).to.add(device)
 			session, err := l.GetAccount().Internal.NewOutboundSession(device.IdentityKey, oneTime.Key)
 			if err != nil {
 				return fmt.Errorf("make a session with device %s of %s: %w", device.DeviceID, user, err)

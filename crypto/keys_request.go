@@ -146,7 +146,7 @@ func (m *machine) receivedForwardedKey(ctx context.Context, tx *store.Tx, l *loa
 	switch {
 	case content.SenderKey == p.senderKey && content.SenderClaimedKey == p.Keys.Ed25519:
 	case p.Sender == m.user:
-		device, err := l.store.FindDeviceByKey(ctx, p.Sender, p.senderKey)
+		device, err := l.store.deviceWith(ctx, p.Sender, p.senderKey, p.Keys.Ed25519)
 		if err != nil {
 			return inStore(err)
 		}

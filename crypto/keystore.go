@@ -100,7 +100,14 @@ func (s *keyStore) PutAccount(ctx context.Context, a *crypto.OlmAccount) error {
 }
 
 func (s *keyStore) AddSession(ctx context.Context, key id.SenderKey, o *crypto.OlmSession) error {
-	return s.stage(ctx, func(ctx context.Context) error { return s.SQLCryptoStore.AddSession(ctx, key, o) })
+	claimed, ok := addressee(ctx, key)
+	return s.stage(ctx, func(ctx context.Context) error {
+		err := s.SQLCryptoStore.AddSession(ctx, key, o)
+		if err == nil && ok {
+			err = store.TxOf(ctx).OlmSessionClaimed(s.AccountID, string(o.ID()), string(claimed))
+		}
+		return err
+	})
 }
 
 func (s *keyStore) GetSessions(ctx context.Context, key id.SenderKey) (crypto.OlmSessionList, error) {
@@ -110,22 +117,13 @@ func (s *keyStore) GetSessions(ctx context.Context, key id.SenderKey) (crypto.Ol
 	return s.SQLCryptoStore.GetSessions(ctx, key)
 }
 
-// GetLatestSession gives none that was retired ([Crypto.retireKeys]).
+// GetLatestSession gives the one with whom the operation writes to, where several name the key.
 func (s *keyStore) GetLatestSession(ctx context.Context, key id.SenderKey) (*crypto.OlmSession, error) {
 	if err := s.settle(ctx); err != nil {
 		return nil, err
 	}
-	latest, err := s.SQLCryptoStore.GetLatestSession(ctx, key)
-	if err != nil || latest == nil || !store.IsRetired(latest.CreationTime) {
-		return latest, err
-	}
-	sessions, err := s.SQLCryptoStore.GetSessions(ctx, key) // a retired one may have been used last, to read with
-	for _, session := range sessions {
-		if !store.IsRetired(session.CreationTime) {
-			return session, nil
-		}
-	}
-	return nil, err
+	signing, _ := addressee(ctx, key)
+	return s.latestWith(ctx, key, signing)
 }
 
 // HasSession says no when it cannot know, as mautrix's does: the error is the operation's.
@@ -219,6 +217,11 @@ func (s *keyStore) PutWithheldGroupSession(ctx context.Context, content event.Ro
 }
 
 func (s *keyStore) AddOutboundGroupSession(ctx context.Context, g *crypto.OutboundGroupSession) error {
+	if op := operationOf(ctx); op != nil && op.giving != nil {
+		if err := op.giving.by.giveToOthers(ctx, op, g); err != nil {
+			return err
+		}
+	}
 	return s.write(ctx, func(ctx context.Context) error {
 		if op := operationOf(ctx); op != nil && op.giving.overtaken(store.TxOf(ctx)) {
 			return errOvertaken
@@ -260,11 +263,17 @@ func (s *keyStore) ValidateMessageIndex(ctx context.Context, session id.SessionI
 // FindDeviceByKey keeps the device for an [opening] and says that it is not known: mautrix would look for its trust, and
 // perhaps ask the homeserver, in the middle of a commit.
 func (s *keyStore) FindDeviceByKey(ctx context.Context, user id.UserID, key id.IdentityKey) (*id.Device, error) {
-	device, err := s.SQLCryptoStore.FindDeviceByKey(ctx, user, key)
-	if o := openingOf(ctx); o != nil {
-		o.device, device = device, nil
+	o := openingOf(ctx)
+	if o == nil {
+		return s.SQLCryptoStore.FindDeviceByKey(ctx, user, key)
 	}
-	return device, err
+	signing := id.SigningKey("")
+	if o.session != nil {
+		signing = o.session.SigningKey
+	}
+	device, err := s.deviceWith(ctx, user, key, signing)
+	o.device = device
+	return nil, err
 }
 
 func (s *keyStore) PutDevice(ctx context.Context, user id.UserID, device *id.Device) error {

@@ -215,6 +215,7 @@ type operation struct {
 	settle func(ctx context.Context) error // commits what is staged
 	began  uint64                          // what was asked of the homeserver was asked after this [store.Store.DeviceMarks]
 	giving *giving                         // the room key that is on its way to others
+	to     addressees
 
 	mu     sync.Mutex
 	err    error

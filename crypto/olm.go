@@ -159,7 +159,7 @@ func (l *loaded) checkPayload(ctx context.Context, sender id.UserID, key id.Send
 		}
 		named = known
 	}
-	known, err := l.store.FindDeviceByKey(ctx, sender, key)
+	known, err := l.store.deviceWith(ctx, sender, key, p.Keys.Ed25519)
 	if err != nil {
 		return nil, inStore(err)
 	}

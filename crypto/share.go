@@ -24,6 +24,7 @@ var errOvertaken = errors.New("who may read has changed while the key was given"
 // giving is a room key on its way to others. Whoever comes, goes or changes devices takes the room's keys away in the commit that says so; of this one there is
 // nothing to take away yet.
 type giving struct {
+	by      *loaded
 	room    id.RoomID
 	members uint64 // the [store.Store.KeyDrops] before the users were read
 	users   []id.UserID
@@ -55,7 +56,7 @@ func (c *Crypto) shareOnce(ctx context.Context, m *machine, room id.RoomID) erro
 		if err := c.beforeShare(ctx, m, l, room, users); err != nil {
 			return err
 		}
-		operationOf(ctx).giving = &giving{room: room, members: drops, users: users, devices: c.store.KeyDrops()}
+		operationOf(ctx).giving = &giving{by: l, room: room, members: drops, users: users, devices: c.store.KeyDrops()}
 		if err := l.ShareGroupSession(ctx, room, users); err != nil {
 			return err
 		}

@@ -5,13 +5,10 @@ package crypto
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 
 	"maunium.net/go/mautrix/crypto"
 	"maunium.net/go/mautrix/id"
-
-	"github.com/trestle-bridge/trestle/store"
 )
 
 // A device that has neither a one-time key nor a fallback key left cannot be given a room key. Perhaps it has some soon: a client makes new ones when it is
@@ -69,7 +66,7 @@ func (c *Crypto) noteShort(ctx context.Context, m *machine, l *loaded, room id.R
 			if trust < l.SendKeysMinTrust || device.IdentityKey == l.GetAccount().IdentityKey() {
 				continue
 			}
-			given, err := l.store.wasGiven(ctx, device.IdentityKey, key)
+			given, err := l.store.wasGiven(ctx, device, key)
 			if err != nil {
 				return fmt.Errorf("find out whether device %s of %s has a room key: %w", device.DeviceID, user, err)
 			}
@@ -105,15 +102,21 @@ func (m *machine) wasGivenToAll(ctx context.Context, room id.RoomID) (bool, erro
 
 // wasGiven says whether a device was given a room key: it was if there was an Olm session with it by the time that the key was stored, for that is done when
 // it has been given to all who could be. That mautrix marks it as shared with a device says less: it may ask for it.
-func (s *keyStore) wasGiven(ctx context.Context, device id.IdentityKey, key *crypto.OutboundGroupSession) (bool, error) {
-	latest, err := s.GetLatestSession(ctx, device)
+func (s *keyStore) wasGiven(ctx context.Context, device *id.Device, key *crypto.OutboundGroupSession) (bool, error) {
+	latest, err := s.sessionWith(ctx, device)
 	if err != nil || latest == nil || !latest.CreationTime.After(key.CreationTime) {
 		return latest != nil, err
 	}
-	sessions, err := s.GetSessions(ctx, device)
-	return slices.ContainsFunc(sessions, func(o *crypto.OlmSession) bool {
-		return !o.CreationTime.After(key.CreationTime) && !store.IsRetired(o.CreationTime)
-	}), err
+	sessions, err := s.GetSessions(ctx, device.IdentityKey)
+	for _, session := range sessions {
+		if session.CreationTime.After(key.CreationTime) {
+			continue
+		}
+		if serves, err := s.serves(ctx, session, device.SigningKey); err != nil || serves {
+			return serves, err
+		}
+	}
+	return false, err
 }
 
 // giveAgain takes the key of a room away when it is time to try once more to give one to all. Whether all have it is looked at in the store where that is not

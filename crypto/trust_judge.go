@@ -82,7 +82,7 @@ func (m *machine) judgeAnew(ctx context.Context, l *loaded, user id.UserID, sess
 			err = m.askForDevices(ctx, user)
 		}
 		if err == nil {
-			device, err = l.store.FindDeviceByKey(ctx, user, session.SenderKey)
+			device, err = l.store.deviceWith(ctx, user, session.SenderKey, session.SigningKey)
 		}
 		if err == nil {
 			trust, err = m.trust(ctx, l, user, session, device)

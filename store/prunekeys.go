@@ -59,6 +59,9 @@ func (s *Store) pruneKeys(ctx context.Context) error {
 	if err := s.pruneOlmSessions(ctx, now.Add(-keepOlmSessions)); err != nil {
 		return doing(err, "deleting Olm sessions with devices that are gone")
 	}
+	if err := s.pruneClaimed(ctx); err != nil {
+		return doing(err, "forgetting with whose keys Olm sessions were begun that are gone")
+	}
 	if err := s.pruneRoomKeys(ctx, now); err != nil {
 		return doing(err, "deleting old room keys")
 	}

@@ -133,12 +133,14 @@ var keyRetentionChecks = []check{
 			[]any{putOlm, "gbegun", "madeup", pickle, long, long}, []any{putOlm, "hbegunyoung", "madeup", pickle, short, short}, []any{putOlm, "ibegunhere", "here", pickle, long, long})
 		Commit(t, s, func(tx *store.Tx) error {
 			return errors.Join(tx.OlmSessionBegun("@bot:x/D", "@eve:x", "gbegun"), tx.OlmSessionBegun("@bot:x/D", "@eve:x", "hbegunyoung"),
-				tx.OlmSessionBegun("@bot:x/D", "@bob:x", "ibegunhere"), tx.OlmSessionBegun("@bot:x/D", "@bob:x", "jgone"))
+				tx.OlmSessionBegun("@bot:x/D", "@bob:x", "ibegunhere"), tx.OlmSessionBegun("@bot:x/D", "@bob:x", "jgone"),
+				tx.OlmSessionClaimed("@bot:x/D", "chere", "signed"), tx.OlmSessionClaimed("@bot:x/D", "agone", "signed"))
 		})
 		if err := s.Prune(ctx()); err != nil {
 			t.Fatal(err)
 		}
 		expect(t, "sessions", fmt.Sprint(keyNames(t, f, olms)), "[bgoneinuse chere dnever eneveryoung funasked hbegunyoung ibegunhere]")
+		expect(t, "notes of whose key they were begun with", fmt.Sprint(keyNames(t, f, `SELECT session FROM olm_claimed ORDER BY session`)), "[chere]")
 		expect(t, "notes of who has begun them", fmt.Sprint(keyNames(t, f, `SELECT session FROM olm_begun ORDER BY session`)), "[hbegunyoung ibegunhere]")
 	}},
 	{"Prune_UsersWithWhomNoRoomIsSharedAndOfWhomNothingIsKept_AreForgotten", func(t *testing.T, db *database) {

@@ -1,0 +1,125 @@
+//go:build goolm
+
+package crypto
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"maunium.net/go/mautrix/crypto"
+	"maunium.net/go/mautrix/event"
+	"maunium.net/go/mautrix/id"
+
+	"github.com/trestle-bridge/trestle/store"
+)
+
+// Anybody can name the curve25519 key of somebody else's device as that of his own: nothing proves that he has it. mautrix finds Olm sessions by that key alone. So
+// what is for the one would go over a session that was begun with a one-time key of the other, and neither could read it. But a one-time key is signed by its device's
+// ed25519 key: with whose the bridge has begun a session is noted, and the session serves that device alone. Sessions that the others have begun are of who has the key.
+
+// addressees are the devices that an operation writes to.
+type addressees struct {
+	by     map[id.IdentityKey]id.SigningKey // to whom what is for a curve25519 key goes now
+	others []*id.Device                     // name a key that another one has named: they come after it, each by itself
+}
+
+func (a *addressees) add(device *id.Device) {
+	if a.by == nil {
+		a.by = map[id.IdentityKey]id.SigningKey{}
+	}
+	if first, ok := a.by[device.IdentityKey]; !ok {
+		a.by[device.IdentityKey] = device.SigningKey
+	} else if first != device.SigningKey {
+		a.others = append(a.others, device)
+	}
+}
+
+// without leaves those out that come by themselves.
+func (a *addressees) without(devices map[id.DeviceID]*id.Device) map[id.DeviceID]*id.Device {
+	for _, other := range a.others {
+		if found := devices[other.DeviceID]; found != nil && found.UserID == other.UserID {
+			delete(devices, other.DeviceID)
+		}
+	}
+	return devices
+}
+
+// giveToOthers gives a room key to those who come by themselves. Who has no one-time key left has to wait as others have to.
+func (l *loaded) giveToOthers(ctx context.Context, op *operation, key *crypto.OutboundGroupSession) error {
+	others := op.to.others
+	op.to.others = nil
+	for _, device := range others {
+		op.to.by[device.IdentityKey] = device.SigningKey
+		if err := l.SendEncryptedToDevice(ctx, device, event.ToDeviceRoomKey, key.ShareContent()); err == nil {
+			continue
+		} else if session, lookErr := l.store.sessionWith(ctx, device); lookErr != nil || session != nil {
+			return fmt.Errorf("give a room key to device %s of %s: %w", device.DeviceID, device.UserID, errors.Join(err, lookErr))
+		}
+	}
+	return nil
+}
+
+// addressee is to whom what is for a curve25519 key goes in this operation.
+func addressee(ctx context.Context, key id.IdentityKey) (signing id.SigningKey, ok bool) {
+	if op := operationOf(ctx); op != nil && store.TxOf(ctx) == nil {
+		signing, ok = op.to.by[key]
+	}
+	return signing, ok
+}
+
+// sessionWith is the Olm session with a device that was used last; nil when there is none.
+func (s *keyStore) sessionWith(ctx context.Context, device *id.Device) (*crypto.OlmSession, error) {
+	if err := s.settle(ctx); err != nil {
+		return nil, err
+	}
+	return s.latestWith(ctx, device.IdentityKey, device.SigningKey)
+}
+
+// latestWith is the one with who has a key and has signed with the other; whoever it is when that is empty. It gives none that was retired ([Crypto.retireKeys]).
+func (s *keyStore) latestWith(ctx context.Context, key id.IdentityKey, signing id.SigningKey) (*crypto.OlmSession, error) {
+	latest, err := s.SQLCryptoStore.GetLatestSession(ctx, key)
+	if err != nil || latest == nil {
+		return nil, err
+	}
+	if serves, err := s.serves(ctx, latest, signing); err != nil || serves {
+		return latest, err
+	}
+	sessions, err := s.SQLCryptoStore.GetSessions(ctx, key) // one of another may have been used last, or a retired one, to read with
+	for _, session := range sessions {
+		if serves, err := s.serves(ctx, session, signing); err != nil || serves {
+			return session, err
+		}
+	}
+	return nil, err
+}
+
+// serves says whether a session may be written with to who has signed with a key.
+func (s *keyStore) serves(ctx context.Context, session *crypto.OlmSession, signing id.SigningKey) (bool, error) {
+	if store.IsRetired(session.CreationTime) || signing == "" {
+		return !store.IsRetired(session.CreationTime), nil
+	}
+	var claimed id.SigningKey
+	err := s.DB.QueryRow(ctx, `SELECT signing_key FROM olm_claimed WHERE account = $1 AND session = $2`, s.AccountID, session.ID()).Scan(&claimed)
+	if errors.Is(err, sql.ErrNoRows) {
+		return true, nil
+	}
+	return claimed == signing, err
+}
+
+// deviceWith is [keyStore.FindDeviceByKey] for a device of which both keys are known, where a user names several with one of them.
+func (s *keyStore) deviceWith(ctx context.Context, user id.UserID, key id.IdentityKey, signing id.SigningKey) (*id.Device, error) {
+	device, err := s.SQLCryptoStore.FindDeviceByKey(ctx, user, key)
+	if err != nil || device == nil || device.SigningKey == signing {
+		return device, err
+	}
+	var exact id.DeviceID
+	err = s.DB.QueryRow(ctx, `SELECT device_id FROM crypto_device WHERE user_id = $1 AND identity_key = $2 AND signing_key = $3`, user, key, signing).Scan(&exact)
+	if errors.Is(err, sql.ErrNoRows) {
+		return device, nil
+	} else if err != nil {
+		return nil, err
+	}
+	return s.GetDevice(ctx, user, exact)
+}
