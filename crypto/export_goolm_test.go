@@ -85,6 +85,8 @@ func KeepGone(c *Crypto, most int) { c.mostGone = most }
 const (
 	MostDevices = mostDevices
 	MostSigned  = mostSigned
+	MostKeys    = mostKeys
+	MostSaid    = mostSaid
 )
 
 // KeepUnread is how many room keys of one user a device keeps that have opened nothing.

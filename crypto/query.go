@@ -12,11 +12,14 @@ import (
 	"strings"
 
 	"github.com/rs/zerolog"
+	"maunium.net/go/mautrix"
+	"maunium.net/go/mautrix/crypto/signatures"
 	"maunium.net/go/mautrix/id"
 )
 
 // What a homeserver says of a user is what his own server says, which may be anybody's. Each device costs the checking of signatures, rows in the store, and a one-time
-// key and an Olm session for each ghost that writes; each signature is checked by itself. So too many are cut from the answer before anything reads it.
+// key and an Olm session for each ghost that writes; each signature is checked by itself, and each usage of a key is rows. So too much is cut from the answer before
+// anything reads it. It is counted as mautrix reads it, with mautrix's types: encoding/json takes a name in another case as well, and one that comes twice.
 
 const (
 	// mostDevices is how many devices of a user are known: as many as a message goes to in one request. Synapse keeps no more than 1000 of a user of another server
@@ -24,11 +27,22 @@ const (
 	mostDevices = maxBatch
 	// mostSigned is how many signatures of a key are looked at: a device has its own and its owner's.
 	mostSigned = 16
-	// leastDevice is how many bytes a device has at least in an answer, with two keys and a signature.
-	leastDevice = 300
+	// mostKeys is how many keys a device has, and how many algorithms: two each by now.
+	mostKeys = 16
+	// mostUsages is for how much a cross-signing key is: each is for one thing.
+	mostUsages = 3
+	// mostSaid is how many bytes are read of one device or key, with its signatures: each check of a signature goes over all of it. By now they have 1000.
+	mostSaid = 16 << 10
 )
 
-type signers map[id.UserID]map[id.KeyID]json.RawMessage
+// queried is an answer of /keys/query, with the names that mautrix takes.
+type queried struct {
+	Failures json.RawMessage               `json:"failures,omitempty"`
+	Devices  map[id.UserID]json.RawMessage `json:"device_keys"`
+	Master   map[id.UserID]json.RawMessage `json:"master_keys,omitempty"`
+	Self     map[id.UserID]json.RawMessage `json:"self_signing_keys,omitempty"`
+	User     map[id.UserID]json.RawMessage `json:"user_signing_keys,omitempty"`
+}
 
 // cutAnswer leaves out what is too much in an answer of /keys/query.
 func cutAnswer(log *zerolog.Logger, r *http.Request, resp *http.Response) (*http.Response, error) {
@@ -40,103 +54,168 @@ func cutAnswer(log *zerolog.Logger, r *http.Request, resp *http.Response) (*http
 	if err != nil {
 		return nil, err
 	}
-	if len(body) > mostSigned*leastDevice {
-		if body, err = cutDevices(log, body); err != nil {
-			return nil, err
-		}
+	if body, err = cutQueried(log, body); err != nil {
+		return nil, fmt.Errorf("cut an answer about devices: %w", err)
 	}
 	resp.Body, resp.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
 	resp.Header.Del("Content-Length")
 	return resp, nil
 }
 
-func cutDevices(log *zerolog.Logger, body []byte) ([]byte, error) {
-	whole := map[string]json.RawMessage{}
-	if json.Unmarshal(body, &whole) != nil {
+func cutQueried(log *zerolog.Logger, body []byte) ([]byte, error) {
+	var said queried
+	if json.Unmarshal(body, &said) != nil {
 		return body, nil // mautrix says what is wrong with it
 	}
-	changed := false
-	// By user: the names of the cross-signing keys, by which signatures are known that count.
-	owners := map[id.UserID]map[id.KeyID]bool{}
-	for _, usage := range []string{"master_keys", "self_signing_keys", "user_signing_keys"} {
-		keys := map[id.UserID]json.RawMessage{}
-		if json.Unmarshal(whole[usage], &keys) != nil {
-			continue
-		}
-		cut := false
+	owners := map[id.UserID]*owner{}
+	sections := map[id.CrossSigningUsage]map[id.UserID]json.RawMessage{id.XSUsageMaster: said.Master, id.XSUsageSelfSigning: said.Self, id.XSUsageUserSigning: said.User}
+	for usage, keys := range sections {
 		for user, raw := range keys {
-			var named struct {
-				Keys map[id.KeyID]json.RawMessage `json:"keys"`
-			}
-			_ = json.Unmarshal(raw, &named)
 			if owners[user] == nil {
-				owners[user] = map[id.KeyID]bool{}
+				owners[user] = &owner{user: user, keys: map[id.KeyID]bool{}}
 			}
-			if len(named.Keys) == 1 { // as it has to be
-				for name := range named.Keys {
-					owners[user][name] = true
-				}
-			}
-			if fewer, ok := cutSignatures(raw, owners[user], ""); ok {
-				keys[user], cut = fewer, true
-				log.Warn().Stringer("user", user).Str("of", usage).Int("most", mostSigned).Msg("A cross-signing key has too many signatures; those by others than its owner are left out first")
-			}
+			owners[user].add(usage, raw)
 		}
-		if cut {
-			changed = true
-			if err := put(whole, usage, keys); err != nil {
-				return nil, err
+	}
+	for usage, keys := range sections {
+		for user, raw := range keys {
+			left, wrong := cutKey(raw, owners[user])
+			if keys[user] = left; wrong != "" {
+				log.Warn().Stringer("user", user).Str("usage", string(usage)).Str("wrong", wrong).Msg("A cross-signing key is left out")
+				delete(keys, user)
 			}
 		}
 	}
-	users := map[id.UserID]map[id.DeviceID]json.RawMessage{}
-	if json.Unmarshal(whole["device_keys"], &users) != nil {
-		users = nil
-	}
-	cut := false
-	for user, devices := range users {
-		if len(devices) > mostDevices {
-			log.Warn().Stringer("user", user).Int("devices", len(devices)).Int("most", mostDevices).Msg("A user has too many devices; those that he has not signed are left out first")
-			users[user], cut = cutUser(user, devices, owners[user]), true
+	for user, raw := range said.Devices {
+		by := owners[user]
+		if by == nil {
+			by = &owner{user: user}
 		}
-		for name, raw := range users[user] {
-			if fewer, ok := cutSignatures(raw, owners[user], name); ok {
-				users[user][name], cut = fewer, true
-			}
-		}
-	}
-	if cut {
-		changed = true
-		if err := put(whole, "device_keys", users); err != nil {
+		left, err := cutDevices(log, raw, by)
+		if err != nil {
 			return nil, err
 		}
-	}
-	if !changed {
-		return body, nil
-	}
-	return json.Marshal(whole)
-}
-
-func put(whole map[string]json.RawMessage, name string, value any) error {
-	raw, err := json.Marshal(value)
-	if err != nil {
-		return fmt.Errorf("cut an answer about devices: %w", err)
-	}
-	whole[name] = raw
-	return nil
-}
-
-// cutUser leaves the devices first that bear a signature of their owner's.
-func cutUser(user id.UserID, devices map[id.DeviceID]json.RawMessage, owner map[id.KeyID]bool) map[id.DeviceID]json.RawMessage {
-	var signed, others []id.DeviceID
-	for name, raw := range devices {
-		var device struct {
-			Signatures signers `json:"signatures"`
+		if said.Devices[user] = left; left == nil {
+			log.Warn().Stringer("user", user).Msg("What a homeserver says of a user's devices cannot be read, and is left out")
+			delete(said.Devices, user)
 		}
-		_ = json.Unmarshal(raw, &device)
+	}
+	return json.Marshal(said)
+}
+
+// owner is whose signatures count: those by his cross-signing keys.
+type owner struct {
+	user id.UserID
+	keys map[id.KeyID]bool
+	self id.Ed25519 // the self-signing key, if there is one
+}
+
+func (o *owner) add(usage id.CrossSigningUsage, raw json.RawMessage) {
+	var key mautrix.CrossSigningKeys
+	if json.Unmarshal(raw, &key) != nil || len(key.Keys) != 1 {
+		return
+	}
+	for name, public := range key.Keys {
+		if o.keys[name] = true; usage == id.XSUsageSelfSigning {
+			o.self = public
+		}
+	}
+}
+
+// cutKey gives a cross-signing key with no more signatures than are looked at, or says what is wrong with it.
+func cutKey(raw json.RawMessage, by *owner) (left json.RawMessage, wrong string) {
+	var key mautrix.CrossSigningKeys
+	switch {
+	case json.Unmarshal(raw, &key) != nil:
+		return nil, "it is none"
+	case len(key.Keys) != 1:
+		return nil, "it is not one key"
+	case len(key.Usage) > mostUsages:
+		return nil, "it is for too much"
+	}
+	left = raw
+	if fewer, ok := cutSignatures(key.Signatures, by, ""); ok {
+		key.Signatures = fewer
+		var err error
+		if left, err = json.Marshal(key); err != nil {
+			return nil, "it is none"
+		}
+	}
+	if len(left) > mostSaid {
+		return nil, "it is too long"
+	}
+	return left, ""
+}
+
+// cutDevices gives a user's devices, but those that are none and those that are too many, or nothing if they cannot be read.
+func cutDevices(log *zerolog.Logger, raw json.RawMessage, by *owner) (json.RawMessage, error) {
+	var devices map[id.DeviceID]json.RawMessage
+	if json.Unmarshal(raw, &devices) != nil {
+		return nil, nil
+	}
+	bad := map[string]id.DeviceID{} // one of each kind, for the log
+	sound := map[id.DeviceID]*mautrix.DeviceKeys{}
+	for name, raw := range devices {
+		left, device, wrong := cutDevice(name, raw, by)
+		if wrong != "" {
+			bad[wrong] = name
+			delete(devices, name)
+			continue
+		}
+		devices[name], sound[name] = left, device
+	}
+	for wrong, name := range bad {
+		log.Warn().Stringer("user", by.user).Str("device", fmt.Sprintf("%.300q", name)).Str("wrong", wrong).Msg("A device is left out, and others that are like it")
+	}
+	if len(sound) > mostDevices {
+		log.Warn().Stringer("user", by.user).Int("devices", len(sound)).Int("most", mostDevices).Msg("A user has too many devices; those that he has not signed are left out first")
+		left := map[id.DeviceID]json.RawMessage{}
+		for _, name := range by.first(sound)[:mostDevices] {
+			left[name] = devices[name]
+		}
+		devices = left
+	}
+	return json.Marshal(devices)
+}
+
+// deviceMembers are what mautrix knows of a device.
+var deviceMembers = []string{"user_id", "device_id", "algorithms", "keys", "signatures", "dehydrated", "unsigned"}
+
+// cutDevice gives a device with no more signatures than are looked at, or says what is wrong with it.
+func cutDevice(name id.DeviceID, raw json.RawMessage, by *owner) (left json.RawMessage, device *mautrix.DeviceKeys, wrong string) {
+	device = &mautrix.DeviceKeys{}
+	if json.Unmarshal(raw, device) != nil {
+		return nil, nil, "it is none"
+	}
+	for member := range device.Extra { // it would be read in the place of what it looks like, and is signed: it cannot be taken out
+		if slices.ContainsFunc(deviceMembers, func(known string) bool { return strings.EqualFold(known, member) }) {
+			return nil, nil, "it has a member that is spelt as another"
+		}
+	}
+	if len(device.Keys) > mostKeys || len(device.Algorithms) > mostKeys {
+		return nil, nil, "it has too many keys or algorithms"
+	}
+	left = raw
+	if fewer, ok := cutSignatures(device.Signatures, by, name); ok {
+		device.Signatures = fewer
+		var err error
+		if left, err = json.Marshal(device); err != nil {
+			return nil, nil, "it is none"
+		}
+	}
+	if len(left) > mostSaid {
+		return nil, nil, "it is too long"
+	}
+	return left, device, ""
+}
+
+// first gives the devices first that bear a signature of their owner's.
+func (o *owner) first(devices map[id.DeviceID]*mautrix.DeviceKeys) []id.DeviceID {
+	var signed, others []id.DeviceID
+	for name, device := range devices {
 		by := false
-		for key := range device.Signatures[user] {
-			by = by || owner[key]
+		for key := range device.Signatures[o.user] {
+			by = by || o.keys[key]
 		}
 		if by {
 			signed = append(signed, name)
@@ -146,46 +225,31 @@ func cutUser(user id.UserID, devices map[id.DeviceID]json.RawMessage, owner map[
 	}
 	slices.Sort(signed)
 	slices.Sort(others)
-	left := map[id.DeviceID]json.RawMessage{}
-	for _, name := range append(signed, others...)[:mostDevices] {
-		left[name] = devices[name]
-	}
-	return left
+	return append(signed, others...)
 }
 
-// cutSignatures leaves of the signatures of a key, or of a device's keys, some, those by the device itself and its owner's keys first; not ok when there are not too many.
-func cutSignatures(raw json.RawMessage, owner map[id.KeyID]bool, device id.DeviceID) (fewer json.RawMessage, ok bool) {
-	var key struct {
-		Signatures signers `json:"signatures"`
-	}
-	if len(raw) < mostSigned*86 || json.Unmarshal(raw, &key) != nil {
-		return nil, false
-	}
+// cutSignatures leaves some of the signatures of a key, or of a device, those by the device itself and its owner's keys first; not ok when there are not too many.
+func cutSignatures(all signatures.Signatures, owner *owner, device id.DeviceID) (fewer signatures.Signatures, ok bool) {
 	many := 0
-	for _, by := range key.Signatures {
+	for _, by := range all {
 		many += len(by)
 	}
 	if many <= mostSigned {
 		return nil, false
 	}
-	left, n := signers{}, 0
+	left, n := signatures.Signatures{}, 0
 	for _, wanted := range []bool{true, false} {
-		for user, by := range key.Signatures {
+		for user, by := range all {
 			for name, signature := range by {
 				_, who := name.Parse()
-				if n < mostSigned && wanted == (owner[name] || device != "" && who == string(device)) {
+				if n < mostSigned && wanted == (user == owner.user && (owner.keys[name] || device != "" && who == string(device))) {
 					if left[user] == nil {
-						left[user] = map[id.KeyID]json.RawMessage{}
+						left[user] = map[id.KeyID]string{}
 					}
 					left[user][name], n = signature, n+1
 				}
 			}
 		}
 	}
-	whole := map[string]json.RawMessage{}
-	if json.Unmarshal(raw, &whole) != nil || put(whole, "signatures", left) != nil {
-		return nil, false
-	}
-	fewer, err := json.Marshal(whole)
-	return fewer, err == nil
+	return left, true
 }

@@ -19,6 +19,14 @@ import (
 
 // answers has the homeserver say these devices of the person, with cross-signing keys if there are any.
 func (p *person) answers(devices map[string]any, change func(master fields)) (remove func()) {
+	return p.answersAs(devices, func(answer fields) {
+		if keys, ok := answer["master_keys"].(fields); ok {
+			change(keys[string(p.ID())].(fields))
+		}
+	})
+}
+
+func (p *person) answersAs(devices map[string]any, change func(answer fields)) (remove func()) {
 	user := p.ID()
 	return p.w.hs.Intercept(func(rw http.ResponseWriter, r *http.Request) bool {
 		if !strings.HasSuffix(r.URL.Path, "/keys/query") {
@@ -32,16 +40,16 @@ func (p *person) answers(devices map[string]any, change func(master fields)) (re
 			master, self := key("master", keys.MasterKey.PublicKey()), key("self_signing", keys.SelfSigningKey.PublicKey())
 			signature, _ := keys.MasterKey.SignJSON(self)
 			self["signatures"] = fields{string(user): fields{"ed25519:" + keys.MasterKey.PublicKey().String(): signature}}
-			change(master)
 			answer["master_keys"], answer["self_signing_keys"] = fields{string(user): master}, fields{string(user): self}
 		}
+		change(answer)
 		_ = json.NewEncoder(rw).Encode(answer)
 		return true
 	})
 }
 
 // made is a sound device that somebody makes up, signed by its owner or not.
-func (p *person) made(name string, signed bool) *mautrix.DeviceKeys {
+func (p *person) made(name string, signed bool, changes ...func(*mautrix.DeviceKeys)) *mautrix.DeviceKeys {
 	keys := p.again().own(func(keys *mautrix.DeviceKeys) {
 		of := map[id.DeviceKeyID]string{}
 		for key, value := range keys.Keys {
@@ -49,6 +57,9 @@ func (p *person) made(name string, signed bool) *mautrix.DeviceKeys {
 			of[id.NewDeviceKeyID(id.KeyAlgorithm(algorithm), id.DeviceID(name))] = value
 		}
 		keys.DeviceID, keys.Keys = id.DeviceID(name), of
+		for _, change := range changes {
+			change(keys)
+		}
 	})
 	if signed {
 		p.sign(keys)
@@ -123,6 +134,108 @@ func TestSignatures_MoreThanAKeyHas_AreLeftOut_AndTheOwnersLast(t *testing.T) {
 	of := w.count(`SELECT COUNT(*) FROM crypto_cross_signing_signatures WHERE signed_user_id = $1 AND signed_key = $2`, w.alice.ID(), w.alice.olm.CrossSigningKeys.MasterKey.PublicKey())
 	if signed != 1 || of > crypto.MostSigned+1 || signers != 100 {
 		t.Errorf("the owner's signature is there %d times, and the master key has %d of %d signatures", signed, of, signers)
+	}
+}
+
+// encoding/json takes a name in another case for the name.
+func TestSignatures_UnderANameThatIsReadAsTheirs_AreNotMore(t *testing.T) {
+	for name, spell := range map[string]func(answer fields, user string, more fields){
+		"with a long s": func(answer fields, user string, more fields) {
+			answer["master_keys"].(fields)[user].(fields)["\u017fignatures"] = more
+		},
+		"in another section": func(answer fields, user string, more fields) {
+			answer["master_keys"].(fields)[user].(fields)["signatures"] = more
+			answer["Master_keys"] = answer["master_keys"]
+			delete(answer, "master_keys")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w, bot, room, _, _ := members(t)
+			master := w.alice.olm.CrossSigningKeys.MasterKey.PublicKey()
+			more := fields{}
+			for range 40 {
+				signer := w.alice.again().olm.GetAccount()
+				signature, err := signer.SignJSON(fields{"user_id": w.alice.ID(), "usage": []string{"master"}, "keys": fields{"ed25519:" + master.String(): master}})
+				w.no(err)
+				more["ed25519:"+string(signer.SigningKey())] = signature
+			}
+			defer w.alice.answersAs(map[string]any{"X": w.alice.made("X", true)}, func(answer fields) {
+				spell(answer, string(w.alice.ID()), fields{string(w.alice.ID()): more})
+			})()
+			w.outdated(w.alice.ID())
+			_, err := w.seal(bot, room, "x")
+			w.no(err)
+			n := w.count(`SELECT COUNT(*) FROM crypto_cross_signing_signatures WHERE signed_user_id = $1 AND signed_key = $2`, w.alice.ID(), master)
+			if n == 0 || n > crypto.MostSigned {
+				t.Errorf("%d signatures of the master key are kept", n)
+			}
+		})
+	}
+}
+
+func TestDevice_OfWhichTooMuchIsSaid_IsLeftOutAlone(t *testing.T) {
+	bad := func(change func(*mautrix.DeviceKeys)) func(p *person) any {
+		return func(p *person) any { return p.made("BAD", true, change) }
+	}
+	for name, said := range map[string]func(p *person) any{
+		"signatures in another case": func(p *person) any {
+			device := object(p.made("BAD", true))
+			device["Signatures"], device["\u017fignatures"] = fields{}, device["signatures"]
+			return device
+		},
+		"algorithms": bad(func(device *mautrix.DeviceKeys) {
+			for n := range crypto.MostKeys {
+				device.Algorithms = append(device.Algorithms, id.Algorithm(fmt.Sprint(n)))
+			}
+		}),
+		"keys": bad(func(device *mautrix.DeviceKeys) {
+			for n := range crypto.MostKeys {
+				device.Keys[id.DeviceKeyID(fmt.Sprintf("ed25519:%d", n))] = strings.Repeat("A", 43)
+			}
+		}),
+		"bytes": bad(func(device *mautrix.DeviceKeys) {
+			device.Unsigned = map[string]any{"device_display_name": strings.Repeat("a", crypto.MostSaid)}
+		}),
+		"something else than its keys": func(*person) any { return fields{"keys": 5} },
+		"nothing":                      func(*person) any { return 5 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w, bot, room, _, _ := members(t)
+			defer w.alice.answers(map[string]any{"GOOD": w.alice.made("GOOD", true), "BAD": said(w.alice)}, func(fields) {})()
+			w.outdated(w.alice.ID())
+			_, err := w.seal(bot, room, "x")
+			w.no(err)
+			if known, err := w.crypto.Devices(t.Context(), bot, w.alice.ID()); err != nil || len(known) != 1 || known["GOOD"] == nil {
+				t.Errorf("%v are known; %v", known, err)
+			}
+		})
+	}
+}
+
+func TestCrossSigningKey_ThatIsForTooMuchOrIsNotOne_IsLeftOut(t *testing.T) {
+	for name, spoil := range map[string]func(master fields){
+		"usages": func(master fields) { master["usage"] = []string{"master", "master", "master", "master"} },
+		"keys": func(master fields) {
+			for n := range 2 {
+				master["keys"].(fields)[fmt.Sprint("ed25519:", n)] = strings.Repeat("A", 43)
+			}
+		},
+		"bytes": func(master fields) { master["signatures"] = fields{strings.Repeat("@", crypto.MostSaid): fields{}} },
+		"kind":  func(master fields) { master["usage"] = 5 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w, bot, room, _, _ := members(t)
+			defer w.alice.answers(map[string]any{"X": w.alice.made("X", true)}, spoil)()
+			w.outdated(w.alice.ID())
+			_, err := w.seal(bot, room, "x")
+			w.no(err)
+			usages := func(usage string) int {
+				return w.count(`SELECT COUNT(*) FROM crypto_cross_signing_keys WHERE user_id = $1 AND usage = $2`, w.alice.ID(), usage)
+			}
+			if master, self := usages("master"), usages("self_signing"); master != 0 || self != 1 {
+				t.Errorf("%d master keys are known, and %d self-signing keys", master, self)
+			}
+		})
 	}
 }
 
