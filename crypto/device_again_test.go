@@ -112,3 +112,42 @@ func TestDevice_WithOtherKeysThanItHad_IsTakenOnlyWhenItsOwnerHasSignedThem_Wher
 		}
 	}
 }
+
+// A message may give its sender's device any ID, whoever of the user's devices has it, before the homeserver has named that one.
+func TestDevice_WhoseIDAMessageHasTaken_IsKnownOnceItsHomeserverNamesIt(t *testing.T) {
+	for _, display := range []string{"Her phone", ""} {
+		w, bot, room, _ := prepared(t)
+		w.with(func(*crypto.Options) {}) // trusts any
+		w.alice.signs()
+		names := func() {
+			rogue := w.alice.again()
+			h := w.hand(rogue, bot)
+			p := h.payload(w.roomKey(room))
+			p["sender_device_keys"] = rogue.keysAs("PHONE")
+			w.no(w.crypto.HandleKeys(t.Context(), h.encrypt(p)))
+		}
+		known := func(devices map[string]any) *id.Device {
+			defer w.alice.answers(devices, func(fields) {})()
+			w.outdated(w.alice.ID())
+			_, err := w.seal(bot, room, "x")
+			w.no(err)
+			known, err := w.crypto.Devices(t.Context(), bot, w.alice.ID())
+			w.no(err)
+			return known["PHONE"]
+		}
+		names()
+		phone := w.alice.made("PHONE", false)
+		phone.Unsigned = map[string]any{"device_display_name": display}
+		if now := known(map[string]any{"PHONE": phone}); now == nil || now.SigningKey != phone.Keys.GetEd25519("PHONE") {
+			t.Errorf("the phone is known as %+v", now)
+		}
+		// From now on its keys are known, also while it is gone.
+		if now := known(map[string]any{}); now != nil {
+			t.Errorf("what is gone is known as %+v", now)
+		}
+		names() // which changes nothing
+		if now := known(map[string]any{"PHONE": w.alice.made("PHONE", false)}); now != nil {
+			t.Errorf("with other keys, which its owner has not signed, it is known as %+v", now)
+		}
+	}
+}

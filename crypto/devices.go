@@ -162,8 +162,8 @@ func (s *keyStore) believed(ctx context.Context, user id.UserID, devices map[id.
 	if s.c.as.Owns(user) {
 		return devices, nil
 	}
-	known := map[id.DeviceID]id.SigningKey{} // also what is gone
-	rows, err := s.DB.Query(ctx, `SELECT device_id, signing_key FROM crypto_device WHERE user_id = $1`, user)
+	known := map[id.DeviceID]id.SigningKey{} // also what is gone, but not what only a message names: its sender may give it any ID
+	rows, err := s.DB.Query(ctx, `SELECT device_id, signing_key FROM crypto_device WHERE user_id = $1 AND name <> $2`, user, onlyOfMessage)
 	if err != nil {
 		return nil, err
 	}

@@ -299,6 +299,9 @@ func (s *keyStore) PutDevices(ctx context.Context, user id.UserID, devices map[i
 			s.c.log.Warn().Stringer("user", user).Str("device", fmt.Sprintf("%.300q", name)).Str("wrong", wrong).Msg("A device is left out")
 			delete(devices, name)
 		}
+		if device.Name == onlyOfMessage {
+			device.Name = string(name)
+		}
 	}
 	return s.hearLast(ctx, user, len(devices)+1, func(ctx context.Context) error {
 		devices, err := s.believed(ctx, user, devices)

@@ -18,6 +18,9 @@ const mostSignatures = 4
 // usualGone is how many devices of a user are remembered that are gone, or that only a message names: messages of theirs may come yet. Anybody can make them up.
 const usualGone = 100
 
+// onlyOfMessage is for people's name of a device which no homeserver has named yet. Those have one, if only their ID ([keyStore.PutDevices]).
+const onlyOfMessage = ""
+
 // rememberSender keeps the device of an Olm message's sender_device_keys, whose own signature was checked, and its other signatures by keys of the same
 // user (MSC4147): so the messages of a device that was logged out meanwhile are still known to be its owner's, without a question to the homeserver. It is
 // kept as one that is gone, unless the homeserver has named it, and so gets no keys. It runs in a job.
@@ -31,7 +34,7 @@ func (l *loaded) rememberSender(ctx context.Context, p *olmPayload) error {
 		return fmt.Errorf("read the sender's device: %w", err)
 	}
 	if known == nil {
-		device := &id.Device{UserID: user, DeviceID: p.device.DeviceID, IdentityKey: p.senderKey, SigningKey: signing, Deleted: true, Name: string(p.device.DeviceID)}
+		device := &id.Device{UserID: user, DeviceID: p.device.DeviceID, IdentityKey: p.senderKey, SigningKey: signing, Deleted: true, Name: onlyOfMessage}
 		if err := l.store.PutDevice(ctx, user, device); err != nil {
 			return fmt.Errorf("store the sender's device: %w", err)
 		}
