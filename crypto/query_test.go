@@ -295,6 +295,48 @@ func TestDevices_ThatAreGoneOrMadeUp_FillTheDatabaseWithNoMoreThanSomeOfAUser(t 
 	})
 }
 
+func TestDevices_WithAnothersKeyThatAreLetGo_LeaveHisSessions(t *testing.T) {
+	w, bot, room, _, _ := members(t)
+	crypto.KeepGone(w.crypto, 5)
+	bob := newPerson(w, "bobby") // whose devices nobody has asked for
+	h := w.hand(bob, bot)
+	unnamed := func(p fields) fields {
+		delete(p, "sender_device_keys")
+		return p
+	}
+	w.no(w.crypto.HandleKeys(t.Context(), h.encrypt(unnamed(h.payload(w.roomKey(room))))))
+	key := bob.olm.GetAccount().IdentityKey()
+	as := w.alice.again().own(func(keys *mautrix.DeviceKeys) {
+		keys.Keys[id.NewDeviceKeyID(id.KeyAlgorithmCurve25519, keys.DeviceID)] = key.String()
+	})
+	for _, devices := range []map[string]any{{string(as.DeviceID): as}, {}} {
+		remove := w.alice.answers(devices, func(fields) {})
+		w.outdated(w.alice.ID())
+		_, err := w.seal(bot, room, "x")
+		w.no(err)
+		remove()
+	}
+	named := func() int { return w.count(`SELECT COUNT(*) FROM crypto_device WHERE identity_key = $1`, key) }
+	if named() != 1 {
+		t.Fatal("she has no device with his key, and this shows nothing")
+	}
+	for n := range 6 { // newer ones
+		made := w.alice.again()
+		h := w.hand(made, bot)
+		p := h.payload(w.roomKey(room))
+		p["sender_device_keys"] = made.keysAs(id.DeviceID(fmt.Sprint("made-up-", n)))
+		w.no(w.crypto.HandleKeys(t.Context(), h.encrypt(p)))
+	}
+	if named() != 0 {
+		t.Fatal("her device with his key is remembered, and this shows nothing")
+	}
+	w.reopen()
+	w.no(w.crypto.HandleKeys(t.Context(), h.encrypt(unnamed(h.payload(w.roomKey(room))))))
+	if with, _ := w.sessions(key); with == 0 {
+		t.Error("the session with Bob's device is gone")
+	}
+}
+
 func TestSignatures_ThatMessagesBringOfOneDevice_TakeEachOthersPlace(t *testing.T) {
 	w, bot, room, alice, _ := members(t)
 	for range 10 {

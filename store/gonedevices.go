@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// DeleteGoneDevices deletes what is known of a user's devices that are gone, but those whose room keys came last, and with each the Olm sessions with it and what was
-// signed of it. It is for users who are none of the bridge's.
+// DeleteGoneDevices deletes what is known of a user's devices that are gone, but those whose room keys came last, and with each the Olm sessions that he has begun from
+// it and what was signed of it. It is for users who are none of the bridge's.
 func (tx *Tx) DeleteGoneDevices(user string, keep int) error {
 	var many int
 	err := tx.row([]any{&many}, `SELECT COUNT(*) FROM crypto_device WHERE user_id = $1 AND deleted = true`, user)
@@ -29,12 +29,19 @@ func (tx *Tx) DeleteGoneDevices(user string, keep int) error {
 	return doing(tx.forgetDevices(user, gone), "forgetting devices of %s that are gone", user)
 }
 
-// forgetDevices deletes devices, by ID and curve25519 key. Where others have that key as well, the sessions are theirs.
+// forgetDevices deletes devices, by ID and curve25519 key, and the sessions that their user has begun from them, unless others have that key as well. Anybody can say of
+// a key that it is his device's: of another session it is not known whose it is, and it goes when nobody has used it for long, see pruneOlmSessions.
 func (tx *Tx) forgetDevices(user string, devices [][2]string) error {
+	const nobodyHasIt = `NOT EXISTS (SELECT 1 FROM crypto_device d WHERE d.identity_key = $1)`
 	for _, device := range devices {
 		_, err := tx.exec(`DELETE FROM crypto_device WHERE user_id = $1 AND device_id = $2`, user, device[0])
 		if err == nil {
-			_, err = tx.exec(`DELETE FROM crypto_olm_session WHERE sender_key = $1 AND NOT EXISTS (SELECT 1 FROM crypto_device WHERE identity_key = $1)`, device[1])
+			_, err = tx.exec(`DELETE FROM crypto_olm_session WHERE sender_key = $1 AND `+nobodyHasIt+` AND EXISTS
+				(SELECT 1 FROM olm_begun b WHERE b.account = crypto_olm_session.account_id AND b.session = crypto_olm_session.session_id AND b.user_id = $2)`, device[1], user)
+		}
+		if err == nil {
+			_, err = tx.exec(`INSERT INTO olm_begun (account, user_id, session) SELECT s.account_id, '', s.session_id FROM crypto_olm_session s WHERE s.sender_key = $1
+				AND `+nobodyHasIt+` AND NOT EXISTS (SELECT 1 FROM olm_begun b WHERE b.account = s.account_id AND b.session = s.session_id)`, device[1])
 		}
 		if err != nil {
 			return err

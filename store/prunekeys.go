@@ -56,16 +56,16 @@ func (s *Store) pruneKeys(ctx context.Context) error {
 	if err := s.pruneOlmHashes(ctx, now.Add(-keepOlmHashes)); err != nil {
 		return doing(err, "deleting old hashes of Olm messages")
 	}
-	if err := s.pruneOlmSessions(ctx, now.Add(-keepOlmSessions)); err != nil {
-		return doing(err, "deleting Olm sessions with devices that are gone")
-	}
-	if err := s.pruneClaimed(ctx); err != nil {
-		return doing(err, "forgetting with whose keys Olm sessions were begun that are gone")
-	}
 	if err := s.pruneRoomKeys(ctx, now); err != nil {
 		return doing(err, "deleting old room keys")
 	}
-	return doing(s.pruneUsers(ctx, now.Add(-keepOlmSessions)), "forgetting the devices of users who are in no room")
+	if err := s.pruneUsers(ctx, now.Add(-keepOlmSessions)); err != nil {
+		return doing(err, "forgetting the devices of users who are in no room")
+	}
+	if err := s.pruneOlmSessions(ctx, now.Add(-keepOlmSessions)); err != nil {
+		return doing(err, "deleting Olm sessions with devices that are gone")
+	}
+	return doing(s.pruneClaimed(ctx), "forgetting with whose keys Olm sessions were begun that are gone")
 }
 
 // sweep deletes what a query finds, up to a limit that is its last argument. There is no index for it, and so it is looked for where nobody waits, and deleted in

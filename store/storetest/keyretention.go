@@ -183,9 +183,29 @@ var keyRetentionChecks = []check{
 			}
 		}
 		putAll(t, s, f, append(rows, []any{putADevice, "@eve:x", "ehere", "ehere", false}, []any{putADevice, "@bob:x", "fothers", "bold", true})...)
-		Commit(t, s, func(tx *store.Tx) error { return tx.DeleteGoneDevices("@eve:x", 2) })
+		Commit(t, s, func(tx *store.Tx) error {
+			return errors.Join(tx.OlmSessionBegun("@bot:x/D", "@eve:x", "anokey"), tx.OlmSessionBegun("@bot:x/D", "@eve:x", "bold"), tx.DeleteGoneDevices("@eve:x", 2))
+		})
 		expect(t, "devices", fmt.Sprint(keyNames(t, f, `SELECT device_id FROM crypto_device ORDER BY device_id`)), "[cnew dnewer ehere fothers]")
 		expect(t, "sessions", fmt.Sprint(keyNames(t, f, olms)), "[bold cnew dnewer]") // another user has that key, too
+	}},
+	{"DeleteGoneDevices_WithAnothersKey_LeavesHisSessionsUntilNobodyUsesThem", func(t *testing.T, db *database) {
+		s := db.open(t)
+		f := foreignDB(t, s)
+		pickle, long, short := []byte("pickled"), start.Add(-31*ago), start.Add(-29*ago)
+		putAll(t, s, f, []any{putADevice, "@eve:x", "A", "bobskey", true}, []any{putADevice, "@eve:x", "B", "anotherkey", true}, []any{putTracked, "@eve:x"},
+			[]any{putOlm, "ahis", "bobskey", pickle, short, short}, []any{putOlm, "bunknown", "bobskey", pickle, short, short},
+			[]any{putOlm, "chers", "bobskey", pickle, short, short}, []any{putOlm, "dold", "anotherkey", pickle, long, long})
+		Commit(t, s, func(tx *store.Tx) error {
+			err := errors.Join(tx.OlmSessionBegun("@bot:x/D", "@bob:x", "ahis"), tx.OlmSessionBegun("@bot:x/D", "@eve:x", "chers"), tx.DeleteGoneDevices("@eve:x", 0))
+			return errors.Join(err, tx.DeleteOlmSessionsBegun("@bot:x/D", "@eve:x", 0)) // she has begun others since
+		})
+		expect(t, "devices", fmt.Sprint(keyNames(t, f, `SELECT device_id FROM crypto_device`)), "[]")
+		expect(t, "sessions", fmt.Sprint(keyNames(t, f, olms)), "[ahis bunknown dold]")
+		if err := s.Prune(ctx()); err != nil {
+			t.Fatal(err)
+		}
+		expect(t, "sessions that were used", fmt.Sprint(keyNames(t, f, olms)), "[ahis bunknown]")
 	}},
 	{"Prune_HashesOfOlmMessages_GoAfter90Days", func(t *testing.T, db *database) {
 		s := db.open(t)

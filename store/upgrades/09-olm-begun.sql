@@ -9,5 +9,6 @@ CREATE TABLE olm_begun (
 	session TEXT NOT NULL
 );
 CREATE INDEX olm_begun_user ON olm_begun (account, user_id, id);
+CREATE INDEX olm_begun_session ON olm_begun (session);
 
 CREATE INDEX member_user ON member (user_id);
