@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -31,6 +32,8 @@ const (
 	mostKeys = 16
 	// mostUsages is for how much a cross-signing key is: each is for one thing.
 	mostUsages = 3
+	// mostChecked is of how many devices it is found out whether their owner has signed them, where some are to be left out.
+	mostChecked = 1000
 	// mostSaid is how many bytes are read of one device or key, with its signatures: each check of a signature goes over all of it. By now they have 1000.
 	mostSaid = 16 << 10
 )
@@ -209,13 +212,15 @@ func cutDevice(name id.DeviceID, raw json.RawMessage, by *owner) (left json.RawM
 	return left, device, ""
 }
 
-// first gives the devices first that bear a signature of their owner's.
+// first gives the devices first that their owner has signed.
 func (o *owner) first(devices map[id.DeviceID]*mautrix.DeviceKeys) []id.DeviceID {
 	var signed, others []id.DeviceID
-	for name, device := range devices {
+	checked := 0
+	for _, name := range slices.Sorted(maps.Keys(devices)) {
 		by := false
-		for key := range device.Signatures[o.user] {
-			by = by || o.keys[key]
+		if _, says := devices[name].Signatures[o.user][id.NewKeyID(id.KeyAlgorithmEd25519, o.self.String())]; says && checked < mostChecked {
+			checked++
+			by, _ = signatures.VerifySignatureJSON(*devices[name], o.user, o.self.String(), o.self) // not by a pointer: as mautrix does
 		}
 		if by {
 			signed = append(signed, name)
@@ -223,8 +228,6 @@ func (o *owner) first(devices map[id.DeviceID]*mautrix.DeviceKeys) []id.DeviceID
 			others = append(others, name)
 		}
 	}
-	slices.Sort(signed)
-	slices.Sort(others)
 	return append(signed, others...)
 }
 

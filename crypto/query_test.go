@@ -107,6 +107,24 @@ func TestDevices_MoreThanAnybodyHas_AreLeftOut_AndThoseThatAreSignedLast(t *test
 	}
 }
 
+func TestDevices_MoreThanAnybodyHas_ThatOnlySeemToBeSigned_PushOutNoneThatIs(t *testing.T) {
+	w, bot, room, _, _ := members(t)
+	devices := map[string]any{"HONEST": w.alice.made("HONEST", true)}
+	self := id.NewKeyID(id.KeyAlgorithmEd25519, w.alice.olm.CrossSigningKeys.SelfSigningKey.PublicKey().String())
+	for n := range crypto.MostDevices {
+		device := w.alice.made(fmt.Sprintf("A%04d", n), false)
+		device.Signatures[w.alice.ID()][self] = strings.Repeat("A", 86)
+		devices[string(device.DeviceID)] = device
+	}
+	defer w.alice.answers(devices, func(fields) {})()
+	w.outdated(w.alice.ID())
+	_, err := w.seal(bot, room, "x")
+	w.no(err)
+	if known, err := w.crypto.Devices(t.Context(), bot, w.alice.ID()); err != nil || len(known) != crypto.MostDevices || known["HONEST"] == nil {
+		t.Errorf("%d devices are known, the signed one among them: %t; %v", len(known), known["HONEST"] != nil, err)
+	}
+}
+
 func TestSignatures_MoreThanAKeyHas_AreLeftOut_AndTheOwnersLast(t *testing.T) {
 	w, bot, room, _, _ := members(t)
 	device := w.alice.made("MANY", true)
