@@ -151,3 +151,26 @@ func TestDevice_WhoseIDAMessageHasTaken_IsKnownOnceItsHomeserverNamesIt(t *testi
 		}
 	}
 }
+
+func TestDevice_WithOtherKeysThanItHadThatItsOwnerHasNotSigned_IsReadOnlyWhereAnyIs(t *testing.T) {
+	for receive, taken := range map[crypto.Trust]bool{crypto.TrustAny: true, crypto.TrustCrossSigned: false} {
+		w, bot, room, _ := prepared(t)
+		w.with(func(o *crypto.Options) { o.Receive = receive })
+		w.alice.signs()
+		_, err := w.seal(bot, room, "x")
+		w.no(err)
+		again := w.alice.again()
+		again.publishes(func(*mautrix.DeviceKeys) {})
+		w.settle()
+		w.outdated(w.alice.ID())
+		_, err = w.seal(bot, room, "y")
+		w.no(err)
+		h := w.hand(again, bot)
+		key := w.roomKey(room)
+		w.takes(h, key, nil)
+		opened, err := w.crypto.Open(t.Context(), again.sealedWith(key, "$1", "swapped"), bot)
+		if taken != (text(opened) == "swapped") || taken != (err == nil) || !taken && !errors.Is(err, crypto.ErrUntrusted) {
+			t.Errorf("%s: %q %v", receive, text(opened), err)
+		}
+	}
+}
