@@ -33,7 +33,7 @@ func (l *loaded) addBegun(ctx context.Context, user id.UserID, key id.SenderKey,
 	if err := tx.OlmSessionBegun(account, string(user), string(session.ID())); err != nil {
 		return err
 	}
-	if !c.came.many("session "+account+" "+string(user), max(c.mostBegun/10, 1)) {
+	if !many(c.mostBegun / 10) {
 		return nil
 	}
 	l.spoilt = true // mautrix remembers them

@@ -50,7 +50,6 @@ type Crypto struct {
 	// They are usualShortAgain and usualSilentAgain, but in tests.
 	shortAgain, silentAgain time.Duration
 
-	came arrivals
 	// They are usualUnread, usualBegun, usualSenders and usualGone, but in tests.
 	mostUnread, mostBegun, mostSenders, mostGone int
 

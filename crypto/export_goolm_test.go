@@ -91,3 +91,6 @@ const (
 
 // KeepUnread is how many room keys of one user a device keeps that have opened nothing.
 func KeepUnread(c *Crypto, most int) { c.mostUnread = most }
+
+// Many is how what users have sent is looked at only now and then.
+var Many = many

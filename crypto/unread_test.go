@@ -33,3 +33,17 @@ func TestRoomKeys_ThatSomebodyMakesUp_FillTheDatabaseWithNoMoreThanTheNewest(t *
 		}
 	}
 }
+
+// What counts for each pair of a device and a user is forgotten when there are too many of them, and then nothing is ever looked at.
+func TestRoomKeys_OfMoreUsersThanCanBeRemembered_AreLookedAtAllTheSame(t *testing.T) {
+	const users, keys, pace = 10_500, 200, 10
+	looked := 0
+	for range users * keys {
+		if crypto.Many(pace) {
+			looked++
+		}
+	}
+	if want := users * keys / pace; looked < want*9/10 || looked > want*11/10 { // a hundred times what chance would make of it
+		t.Errorf("looked at %d times, not about %d", looked, want)
+	}
+}

@@ -125,12 +125,13 @@ func (tx *Tx) RoomKeyWithheldBy(account, session, user string) error {
 	return doing(err, "noting who withholds a room key")
 }
 
-// DeleteUnreadKeys deletes the room keys that a device of the bridge has of a user and that have opened no message yet, but the newest, and what he has said of keys
-// that will not come.
+// DeleteUnreadKeys deletes the room keys that a device of the bridge has of a user and that have opened no message yet, but the newest, those for which
+// messages wait, and what he has said of keys that will not come.
 func (tx *Tx) DeleteUnreadKeys(account, sender string, keep int) error {
 	_, err := tx.exec(`DELETE FROM crypto_megolm_inbound_session WHERE account_id = $1 AND session_id IN
 		(SELECT s.session_id FROM crypto_megolm_inbound_session s WHERE s.account_id = $1 AND s.source_user = $2 AND NOT EXISTS
-			(SELECT 1 FROM crypto_message_index i WHERE i.session_id = s.session_id) ORDER BY s.received_at DESC, s.session_id LIMIT $4 OFFSET $3)`,
+			(SELECT 1 FROM crypto_message_index i WHERE i.session_id = s.session_id) AND NOT EXISTS
+			(SELECT 1 FROM parked p WHERE p.room = s.room_id AND p.session = s.session_id) ORDER BY s.received_at DESC, s.session_id LIMIT $4 OFFSET $3)`,
 		account, sender, keep, pruneBatch)
 	return doing(err, "deleting room keys of %s that have opened nothing", sender)
 }

@@ -230,10 +230,12 @@ var keyRetentionChecks = []check{
 			rows = append(rows, []any{put, "@bot:x/D", longID(name), "k", []byte("pickled"), start.Add(time.Duration(n) * time.Hour), "@eve:x"})
 		}
 		rows = append(rows, []any{put, "@bot:x/D", longID("fothers"), "k", []byte("pickled"), start, "@bob:x"},
-			[]any{put, "@ann:x/D", longID("bold"), "k", []byte("pickled"), start, "@eve:x"}, []any{putIndex, longID("aused"), 0})
+			[]any{put, "@ann:x/D", longID("bold"), "k", []byte("pickled"), start, "@eve:x"}, []any{putIndex, longID("aused"), 0},
+			[]any{put, "@bot:x/D", longID("gwaitedfor"), "k", []byte("pickled"), start, "@eve:x"})
 		putAll(t, s, f, rows...)
+		park(t, s, "!r", longID("gwaitedfor"), start.Add(time.Hour), "$1")
 		Commit(t, s, func(tx *store.Tx) error { return tx.DeleteUnreadKeys("@bot:x/D", "@eve:x", 2) })
-		expect(t, "room keys", fmt.Sprint(keyNames(t, f, roomKeys)), "[aused bold dnew enew fothers]") // the one that is left of the old is another device's
+		expect(t, "room keys", fmt.Sprint(keyNames(t, f, roomKeys)), "[aused bold dnew enew fothers gwaitedfor]") // the one that is left of the old is another device's
 	}},
 	{"RenewRoomKey_ThatIsYoung_WritesNothing", func(t *testing.T, db *database) {
 		s := db.open(t)
