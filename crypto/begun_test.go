@@ -7,7 +7,6 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"testing"
 
 	"maunium.net/go/mautrix/id"
@@ -114,7 +113,7 @@ func TestWithheldNotices_ThatSomebodyMakesUp_FillTheDatabaseWithNoMoreThanTheNew
 		w.no(keys.QueryRow(t.Context(), `SELECT SUM(CASE WHEN source_user = '@eve:hs.test' THEN 1 ELSE 0 END), SUM(CASE WHEN source_user = $1 THEN 1 ELSE 0 END),
 			SUM(CASE WHEN session_id = $2 THEN 1 ELSE 0 END) FROM crypto_megolm_inbound_session`, w.alice.ID(), last).Scan(&ofEve, &ofAlice, &newest))
 		if ofEve != 10 || ofAlice != 2 || newest != 1 {
-			t.Error(fmt.Sprintf("%d of Eve's notices are kept, %d of the last; %d of Alice's keys and notices", ofEve, newest, ofAlice))
+			t.Errorf("%d of Eve's notices are kept, %d of the last; %d of Alice's keys and notices", ofEve, newest, ofAlice)
 		}
 		w.readsAs(w.alice.sealedWith(key, "$1", "one"), bot, "one")
 	})
