@@ -59,7 +59,6 @@ type AppService struct {
 	uploads    uploadLimit
 	fallbacks  fallbacks
 	intents    intents
-	gaps       *gaps
 	locks      keylock.Map // by user, and by user and room
 
 	started   atomic.Bool
@@ -91,7 +90,6 @@ func New(cfg Config) (*AppService, error) {
 		questions:  newQuestions(),
 		botID:      id.UserID("@" + cfg.Registration.SenderLocalpart + ":" + cfg.ServerName),
 		devices:    newDeviceSupport(),
-		gaps:       newGaps(),
 		intents:    intents{all: map[id.UserID]weak.Pointer[Intent]{}, recent: map[id.UserID]*Intent{}},
 		quit:       make(chan struct{}),
 		patience:   stopPatience,
@@ -130,7 +128,7 @@ func New(cfg Config) (*AppService, error) {
 	as.abreast = newAbreast()
 	as.lanes = lanes.NewBatch(packedRefs, cfg.Workers, batchSize, as.work)
 	as.ephemeral = newEphemerals(cfg.Handler.HandleEphemeral, as.isOwn, as.log, func(outcome string) { as.metrics.ephemeral(outcome) })
-	if as.metrics, err = newMetrics(cfg.Metrics, as.lanes.Len, as.gaps); err != nil {
+	if as.metrics, err = newMetrics(cfg.Metrics, as.lanes.Len); err != nil {
 		return nil, fmt.Errorf("set up the appservice: %w", err)
 	}
 	as.runCtx, as.runCancel = context.WithCancel(context.Background())
@@ -152,9 +150,6 @@ func (as *AppService) Start(ctx context.Context) error {
 	}
 	if events > 0 {
 		as.log.Info().Int("events", events).Msg("Events of an earlier run are taken up")
-	}
-	if err := as.startGaps(ctx); err != nil {
-		return fmt.Errorf("start the appservice: %w", err)
 	}
 	as.lanes.Start(as.runCtx)
 	as.routines.Go(func() { as.ephemeral.read(as.runCtx) })

@@ -3,7 +3,6 @@ package appservice
 import (
 	"context"
 	"errors"
-	"time"
 
 	"maunium.net/go/mautrix/id"
 
@@ -15,7 +14,7 @@ import (
 // than once (a commit that fails is tried again), each time in a transaction where the earlier run never happened.
 type Effect = func(tx *store.Tx) error
 
-// Handler is what a bridge does with what the homeserver sends. It may also be a [BuriedHandler], a [RedactionHandler], a [GapHandler],
+// Handler is what a bridge does with what the homeserver sends. It may also be a [BuriedHandler], a [RedactionHandler],
 // a [UserQuerier], an [AliasQuerier] and a [ThirdPartyHandler].
 type Handler interface {
 	// HandleEvent is given every event once its transaction is safe in the store: in order within a lane, lanes in
@@ -56,15 +55,6 @@ type RedactionHandler interface {
 	// Redacted returns effects that are committed with the transaction that brought the redaction. It must be quick, and may be called again for the same redaction,
 	// which HandleEvent is given as well, in its turn.
 	Redacted(ev *Event) []Effect
-}
-
-// GapHandler is an optional interface of a [Handler]: it is told when the homeserver may have ended without having sent everything that had happened. Nothing else
-// finds that out.
-type GapHandler interface {
-	// Gap is called when the homeserver may never send what happened since then: [Intent.CatchUp] reads it from the rooms in which it matters. It is called
-	// once at a time, on a goroutine of its own, 10 s after it was noticed or later, and again by the next process when this one ends first. ctx ends when the
-	// appservice stops.
-	Gap(ctx context.Context, since time.Time)
 }
 
 // UserQuerier is an optional interface of a [Handler]: the homeserver asks whether a user in the bridge's namespace

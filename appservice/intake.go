@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"sync/atomic"
 	"time"
 
 	"github.com/gorilla/mux"
@@ -26,7 +25,6 @@ func (as *AppService) putTransaction(w http.ResponseWriter, r *http.Request) {
 		txnID = mux.Vars(r)["txnId"]
 	}
 	txnID = storable(txnID)
-	as.gaps.numbered(txnID)
 	body, err := as.readBody(w, r)
 	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
 		as.metrics.transaction("too_large")
@@ -45,7 +43,6 @@ func (as *AppService) putTransaction(w http.ResponseWriter, r *http.Request) {
 	as.metrics.bodyBytes.Observe(float64(len(body)))
 	if err := as.takeIn(r.Context(), t); err != nil {
 		if r.Context().Err() != nil {
-			as.gaps.brokenOff()
 			as.metrics.transaction("client_gone")
 			return
 		}
@@ -59,10 +56,6 @@ func (as *AppService) putTransaction(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	as.carried.note(t)
-	as.gaps.took()
-	if r.Context().Err() != nil {
-		as.gaps.brokenOff() // nobody reads the answer
-	}
 	if as.cfg.Registration.ReceiveEphemeral {
 		as.ephemeral.offer(ephemeral)
 	}
@@ -114,12 +107,6 @@ var errBacklog = errors.New("the backlog is at its limit")
 // takeIn commits a transaction and hands what is new over to the lanes. While the backlog is at its limit or the store
 // fails it holds on, up to HoldFor or until ctx ends: a refused transaction comes back without its to-device messages.
 func (as *AppService) takeIn(ctx context.Context, t *store.Transaction) error {
-	_, err := as.takeNew(ctx, t)
-	return err
-}
-
-// takeNew is takeIn; fresh is how much was new.
-func (as *AppService) takeNew(ctx context.Context, t *store.Transaction) (fresh int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, as.cfg.HoldFor)
 	defer cancel()
 	logged, began := false, time.Now()
@@ -129,13 +116,13 @@ func (as *AppService) takeNew(ctx context.Context, t *store.Transaction) (fresh 
 		}
 	}()
 	for {
-		fresh, err := as.tryTakeIn(ctx, t)
+		err := as.tryTakeIn(ctx, t)
 		switch {
 		case err == nil || errors.Is(err, errStopped):
-			return fresh, err
+			return err
 		case isFinal(err):
 			as.setFatal(err)
-			return 0, err
+			return err
 		}
 		if !logged {
 			logged = true
@@ -143,25 +130,24 @@ func (as *AppService) takeNew(ctx context.Context, t *store.Transaction) (fresh 
 		}
 		select {
 		case <-ctx.Done():
-			return 0, err
+			return err
 		case <-as.quit:
-			return 0, errStopped
+			return errStopped
 		case <-time.After(holdPause):
 		}
 	}
 }
 
-func (as *AppService) tryTakeIn(ctx context.Context, t *store.Transaction) (fresh int, err error) {
+func (as *AppService) tryTakeIn(ctx context.Context, t *store.Transaction) error {
 	if err := as.running(); err != nil {
-		return 0, err
+		return err
 	}
 	if len(t.Elements) == 0 && len(t.Dead) == 0 {
-		return 0, nil
+		return nil
 	}
 	if waiting, _ := as.lanes.Len(); waiting >= as.cfg.BacklogLimit && len(t.Elements) > 0 {
-		return 0, fmt.Errorf("%w: %d events wait", errBacklog, waiting)
+		return fmt.Errorf("%w: %d events wait", errBacklog, waiting)
 	}
-	var taken atomic.Int64 // the commit may outlive ctx
 	begin := time.Now()
 	redacted := as.redacted(t)
 	for i := range t.Elements {
@@ -169,7 +155,7 @@ func (as *AppService) tryTakeIn(ctx context.Context, t *store.Transaction) (fres
 			el.AtOnce = as.roomChange(newEvent(*el))
 		}
 	}
-	err = within(ctx, func() error {
+	err := within(ctx, func() error {
 		return as.store.Commit(ctx, as.epoch, func(tx *store.Tx) error {
 			refs, err := tx.Ingest(t)
 			if err != nil {
@@ -181,9 +167,6 @@ func (as *AppService) tryTakeIn(ctx context.Context, t *store.Transaction) (fres
 				}
 			}
 			tx.AfterCommit(func() {
-				for _, lane := range refs {
-					taken.Add(int64(len(lane.Refs)))
-				}
 				begin := time.Now()
 				defer func() { as.metrics.handSeconds.Observe(time.Since(begin).Seconds()) }()
 				as.lanes.AddAll(func(yield func(string, []store.Ref) bool) {
@@ -203,10 +186,10 @@ func (as *AppService) tryTakeIn(ctx context.Context, t *store.Transaction) (fres
 		})
 	})
 	if err != nil {
-		return 0, fmt.Errorf("store transaction %s: %w", t.ID, err)
+		return fmt.Errorf("store transaction %s: %w", t.ID, err)
 	}
 	as.metrics.commitSeconds.Observe(time.Since(begin).Seconds())
-	return int(taken.Load()), nil
+	return nil
 }
 
 // redacted is what the handler wants done about the redactions of a transaction at once. One that makes it panic has its turn in the lane, where that is buried:

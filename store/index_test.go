@@ -7,7 +7,7 @@ import (
 )
 
 func sampleIndex(elements ...Element) ([]byte, []byte) {
-	index, body, _ := gather(elements, func(keyHash) bool { return true }, func(keyHash) bool { return false })
+	index, body, _ := gather(elements, func(keyHash) bool { return true })
 	return index.encode(), body
 }
 

@@ -170,7 +170,7 @@ func (w *world) live(p *process, silent <-chan struct{}, total *tally) (database
 		}
 		tick = min(2*tick, time.Minute)
 	}
-	time.Sleep(10 * time.Minute) // in which something might come twice, and what has arrived without the bridge's knowing is tried again
+	time.Sleep(time.Minute) // in which something might come twice
 	w.end(p)
 	return database
 }

@@ -140,13 +140,6 @@ func (r *relay) saw(ev id.EventID) bool {
 	return r.passages[ev] != nil
 }
 
-// took says whether the bridge has taken an event.
-func (r *relay) took(ev id.EventID) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.passages[ev] != nil && r.passages[ev].taken != 0
-}
-
 // before says whether the bridge must know that x was there before y: it had taken x when y came, or got both at once in this order.
 func (r *relay) before(x, y id.EventID) bool {
 	r.mu.Lock()
