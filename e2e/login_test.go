@@ -11,11 +11,11 @@ import (
 	"maunium.net/go/mautrix/event"
 )
 
-func TestLogin_InspIRCdAndSQLite_BridgeIsKilledAgainAndAgain_NothingIsLostDoubledOrReordered(t *testing.T) {
+func TestLogin_InspIRCdAndSQLite_BridgeIsKilledAgainAndAgain_NothingIsLostOrDoubled(t *testing.T) {
 	killLoggedIn(t, CrossingOptions{IRC: StartInspIRCd})
 }
 
-func TestLogin_NgIRCdAndPostgreSQL_BridgeIsKilledAgainAndAgain_NothingIsLostDoubledOrReordered(t *testing.T) {
+func TestLogin_NgIRCdAndPostgreSQL_BridgeIsKilledAgainAndAgain_NothingIsLostOrDoubled(t *testing.T) {
 	killLoggedIn(t, CrossingOptions{IRC: StartNgIRCd, StorePostgres: StartPostgres(t)()})
 }
 
@@ -107,8 +107,10 @@ func killLoggedIn(t *testing.T, opts CrossingOptions) {
 	lost, doubled, reordered = compare(byAlice, byAlice, onIRC)
 	t.Logf("Matrix to IRC: %d said, %d arrived (%d by the login), %d lost and %d told of, %d doubled, %d reordered",
 		len(byAlice), len(onIRC), byLogin, len(lost), told, len(doubled), len(reordered))
-	if len(lost) > told || len(doubled)+len(reordered) > 0 {
-		t.Errorf("to IRC lost %q, told of %d, doubled %q, reordered %q", lost, told, doubled, reordered)
+	// The order in which alice wrote is not that in which the bridge was given her events: a transaction that a kill cut off may come after later ones. TestKills_
+	// knows what the bridge was given, and judges by that.
+	if len(lost) > told || len(doubled) > 0 {
+		t.Errorf("to IRC lost %q, told of %d, doubled %q; out of the order of writing are %q", lost, told, doubled, reordered)
 	}
 	if byLogin < len(byAlice)/4 {
 		t.Errorf("only %d lines went through the login: that shows little", byLogin)
