@@ -74,15 +74,8 @@ func TestTakeBack_ThroughWhichSession(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			n := &redacting{Network: bridgetest.NewNetwork(), answers: map[bool][]error{false: test.login, true: test.relay}}
 			n.MessageIDs = true
-			c := &crossing{T: t, hs: bridgetest.NewHomeserver(t), net: n.Network}
-			ctx, cancel := bridgetest.Timeout()
-			t.Cleanup(cancel)
-			c.ctx, c.alice = ctx, c.hs.User("alice")
-			c.room = must(c.alice.CreateRoom(ctx, bridgetest.RoomOptions{}))(t)
-			c.b = bridgetest.StartBridge(t, c.hs, n)
-			c.ok(c.alice.Invite(ctx, c.room, c.b.BotID()))
-			c.sees(bridgetest.Member(c.b.BotID(), "join"))
-			c.plumb()
+			c := newPlumbed(t, n, n.Network)
+			ctx := c.ctx
 			c.says("!test login")
 			c.seesNotice("from a connection of your own now")
 			said := must(c.alice.SendText(ctx, c.room, "taken back"))(t)

@@ -61,20 +61,28 @@ func (s *reactingSession) SendReaction(_ context.Context, _ string, r *bridge.Re
 	return s.n.err
 }
 
+// newPlumbed is a room on a network of a test's own, which is built on net.
+func newPlumbed(t *testing.T, network bridge.Network, net *bridgetest.Network) *crossing {
+	t.Helper()
+	c := &crossing{T: t, hs: bridgetest.NewHomeserver(t), net: net}
+	ctx, cancel := bridgetest.Timeout()
+	t.Cleanup(cancel)
+	c.ctx, c.alice = ctx, c.hs.User("alice")
+	c.room = must(c.alice.CreateRoom(ctx, bridgetest.RoomOptions{}))(t)
+	c.b = bridgetest.StartBridge(t, c.hs, network)
+	c.ok(c.alice.Invite(ctx, c.room, c.b.BotID()))
+	c.sees(bridgetest.Member(c.b.BotID(), "join"))
+	c.plumb()
+	return c
+}
+
 // newReacting is a room on such a network. react has alice react to a message, and goes on when the bridge has seen it.
 func newReacting(t *testing.T) (n *reacting, c *crossing, react func(key string) id.EventID) {
 	t.Helper()
 	n = &reacting{Network: bridgetest.NewNetwork(), has: true}
 	n.MessageIDs = true
-	c = &crossing{T: t, hs: bridgetest.NewHomeserver(t), net: n.Network}
-	ctx, cancel := bridgetest.Timeout()
-	t.Cleanup(cancel)
-	c.ctx, c.alice = ctx, c.hs.User("alice")
-	c.room = must(c.alice.CreateRoom(ctx, bridgetest.RoomOptions{}))(t)
-	c.b = bridgetest.StartBridge(t, c.hs, n)
-	c.ok(c.alice.Invite(ctx, c.room, c.b.BotID()))
-	c.sees(bridgetest.Member(c.b.BotID(), "join"))
-	c.plumb()
+	c = newPlumbed(t, n, n.Network)
+	ctx := c.ctx
 	said := must(c.alice.SendText(ctx, c.room, "what do you think?"))(t)
 	c.arrives("what do you think?")
 	return n, c, func(key string) id.EventID {
