@@ -173,8 +173,8 @@ func (c *computer) sendAll(addr string, transactions int, reached chan<- struct{
 
 // whole is complete, but ends without an error when the power is cut.
 func (c *computer) whole() error {
-	done := make(chan error, 1)
-	go func() { done <- c.complete() }()
+	done, process := make(chan error, 1), c.process // which off takes away
+	go func() { done <- c.complete(process) }()
 	select {
 	case err := <-done:
 		if c.isCut() {
@@ -195,7 +195,7 @@ func (c *computer) finish(t *testing.T) error {
 	if err := c.boot(t); err != nil {
 		return err
 	}
-	if err := c.complete(); err != nil {
+	if err := c.complete(c.process); err != nil {
 		return err
 	}
 	c.wait(t, c.send(1))
@@ -206,7 +206,7 @@ func (c *computer) finish(t *testing.T) error {
 	if err := errors.Join(c.sound(t), c.boot(t)); err != nil {
 		return err
 	}
-	return c.complete()
+	return c.complete(c.process)
 }
 
 // stop asks the sink to end, and waits for that or for the power to be cut.
@@ -244,8 +244,7 @@ func (c *computer) untilCut(t *testing.T) {
 
 // complete looks whether the sink has what was acknowledged, once and in order. What was under way may be there, as a
 // whole. It is called while nothing is sent.
-func (c *computer) complete() error {
-	process := c.process
+func (c *computer) complete(process *process) error {
 	if err := process.settled(); err != nil {
 		return err
 	}

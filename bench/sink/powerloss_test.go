@@ -144,7 +144,7 @@ func loseNewDatabases(t *testing.T, binary string, n int) {
 			c.wait(t, c.send(1))
 			c.restore(t, powerloss.Loss{})
 			if err = c.boot(t); err == nil {
-				err = c.complete()
+				err = c.complete(c.process)
 			}
 		}
 		if err != nil {
