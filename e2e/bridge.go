@@ -14,6 +14,7 @@ import (
 	"gopkg.in/yaml.v3"
 	"maunium.net/go/mautrix/id"
 
+	"github.com/trestle-bridge/trestle/internal/witness"
 	"github.com/trestle-bridge/trestle/store"
 )
 
@@ -21,8 +22,9 @@ import (
 // registration that its own subcommand has made.
 type Bridge struct {
 	Bot          id.UserID
-	Registration string // path
-	Nick         string // of the relay bot on IRC
+	Registration string           // path
+	Nick         string           // of the relay bot on IRC
+	Witness      *witness.Witness // of what the bridge is given, or nil
 
 	tb      testing.TB
 	dir     string
@@ -41,6 +43,7 @@ type BridgeOptions struct {
 	TLS         bool           // towards the IRC server
 	Network     map[string]any // more of the `network:` section
 	Encryption  map[string]any // the `encryption:` section
+	Witness     bool           // between Synapse and the bridge
 }
 
 // NewBridge builds the bridge, writes its configuration and has it make its registration. It is not started.
@@ -53,6 +56,11 @@ func NewBridge(tb testing.TB, opts BridgeOptions) *Bridge {
 	b.Registration = filepath.Join(b.dir, "registration.yaml")
 	listen, media := loopback(FreePort(tb)), loopback(FreePort(tb))
 	b.ready = "http://" + listen + "/_matrix/app/v1/ping"
+	address := "http://" + listen // as Synapse has it
+	if opts.Witness {
+		b.Witness = witness.New(tb, listen)
+		address = b.Witness.URL
+	}
 	database := opts.Database
 	if database == "" {
 		database = "sqlite:" + filepath.Join(b.dir, "bridge.db")
@@ -60,7 +68,7 @@ func NewBridge(tb testing.TB, opts BridgeOptions) *Bridge {
 	b.config = map[string]any{
 		"homeserver": map[string]any{"address": "http://" + loopback(opts.SynapsePort), "domain": b.domain},
 		"appservice": map[string]any{
-			"registration": b.Registration, "listen": listen, "address": "http://" + listen, "bot": "ircbot", "ghosts": "irc_",
+			"registration": b.Registration, "listen": listen, "address": address, "bot": "ircbot", "ghosts": "irc_",
 		},
 		"database": database,
 		"media":    map[string]any{"listen": media, "public_url": "http://" + media},

@@ -38,6 +38,7 @@ type CrossingOptions struct {
 	Faults          bool                        // between the bridge and Synapse
 	Network         map[string]any              // more of the bridge's `network:` section
 	Encryption      map[string]any              // the bridge's `encryption:` section
+	Witness         bool                        // of what Synapse gives the bridge
 }
 
 // NewCrossing starts both servers and the bridge, with one room connected to one channel by the configuration.
@@ -59,7 +60,7 @@ func NewCrossing(tb testing.TB, opts CrossingOptions) *Crossing {
 		seen = c.Faults.Port
 	}
 	c.Bridge = NewBridge(tb, BridgeOptions{
-		SynapsePort: seen, IRC: &irc, Database: opts.StorePostgres, TLS: opts.TLS, Network: opts.Network, Encryption: opts.Encryption,
+		SynapsePort: seen, IRC: &irc, Database: opts.StorePostgres, TLS: opts.TLS, Network: opts.Network, Encryption: opts.Encryption, Witness: opts.Witness,
 	})
 	c.Synapse = StartSynapse(tb, SynapseOptions{
 		Port: port, Postgres: opts.SynapsePostgres, Registrations: []string{c.Bridge.Registration},

@@ -248,7 +248,7 @@ func (c *checker) inOrder(t *tally, lines []line) {
 		for _, earlier := range lines[:i] {
 			y := of(earlier)
 			switch {
-			case x == y && number(later.marker) < number(earlier.marker), x != y && c.relay.before(x, y):
+			case x == y && number(later.marker) < number(earlier.marker), x != y && c.witness.Before(x, y):
 				t.reordered = append(t.reordered, later.marker+" after "+earlier.marker)
 			case number(later.marker) < number(earlier.marker):
 				t.late++

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"maunium.net/go/mautrix/id"
+
+	"github.com/trestle-bridge/trestle/internal/witness"
 )
 
 const (
@@ -61,7 +63,7 @@ type soak struct {
 	channels     []string
 	irc          IRC
 	wire         *wire
-	relay        *relay
+	witness      *witness.Witness
 	unsent       map[id.EventID]bool // what the homeserver had not begun to send when it was killed
 
 	dir, config, log, metrics string

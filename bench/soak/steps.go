@@ -19,6 +19,7 @@ import (
 	"maunium.net/go/mautrix/id"
 
 	"github.com/trestle-bridge/trestle/internal/ports"
+	"github.com/trestle-bridge/trestle/internal/witness"
 )
 
 func newSoak(t *testing.T, opts Options) *soak {
@@ -38,7 +39,7 @@ func newSoak(t *testing.T, opts Options) *soak {
 	s.wire = newWire(t, s.irc.Serve)
 	listen, media, metrics := reserve(t), reserve(t), reserve(t)
 	s.metrics = "http://" + metrics + "/metrics"
-	s.relay = newRelay(t, listen)
+	s.witness = witness.New(t, listen)
 	s.configure("\n", listen, media, metrics)
 	out, err := exec.Command(s.Binary, "registration", "-config", s.config).CombinedOutput()
 	if err != nil {
@@ -86,7 +87,7 @@ network:
   tls: {enabled: false}
   flood: {burst: 1000, interval: 1ms}
   reconnect: {first: 100ms, max: 1s}
-`, s.hs.URL(), s.hs.Domain(), listen, s.relay.server.URL, s.Database, media, metrics, plumb, s.wire.listener.Addr(), botNick, s.Delivery)), 0o600))
+`, s.hs.URL(), s.hs.Domain(), listen, s.witness.URL, s.Database, media, metrics, plumb, s.wire.listener.Addr(), botNick, s.Delivery)), 0o600))
 }
 
 // reserve keeps a port for the test.
@@ -155,11 +156,11 @@ func (s *soak) stop() {
 
 // restart kills the homeserver and starts it again.
 func (s *soak) restart(l *load, meanwhile func()) {
-	s.relay.during(func() {
+	s.witness.During(func() {
 		s.hs.Restart(func() {
 			for _, w := range l.wrote {
 				for _, ev := range []id.EventID{w.event, w.redacted} {
-					if s.Forgets && ev != "" && !s.relay.saw(ev) {
+					if s.Forgets && ev != "" && !s.witness.Saw(ev) {
 						s.unsent[ev] = true
 					}
 				}
@@ -171,7 +172,7 @@ func (s *soak) restart(l *load, meanwhile func()) {
 
 // forgotten says whether the homeserver was killed before it had begun to send an event, and never sent it. Synapse notes how
 // far it has come as soon as an event is in its memory, before the transaction with the event is in its database.
-func (s *soak) forgotten(ev id.EventID) bool { return s.unsent[ev] && !s.relay.saw(ev) }
+func (s *soak) forgotten(ev id.EventID) bool { return s.unsent[ev] && !s.witness.Saw(ev) }
 
 // until waits until nothing stands in the way any more, of which nobody tells when it comes about.
 func (s *soak) until(obstacle func() string) {
@@ -222,9 +223,9 @@ func (s *soak) figure(name string) float64 {
 // end lets everything that waits go its way, and gives what is in the store then.
 func (s *soak) end(l *load) *contents {
 	// What a restart of the homeserver has cut off goes again when a later transaction has failed.
-	missed := s.relay.missing()
+	missed := s.witness.Missed()
 	l.writes(0, "m", func(marker string) (id.EventID, error) { return s.alice.SendText(s.ctx, s.rooms[0], marker) })
-	for s.relay.missing() == missed {
+	for s.witness.Missed() == missed {
 		select {
 		case <-time.After(5 * time.Millisecond):
 		case <-s.ctx.Done():

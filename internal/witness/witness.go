@@ -1,4 +1,5 @@
-package soak
+// Package witness is for tests: a [Witness] stands between a homeserver and a bridge, and knows in which order the bridge was given what happened.
+package witness
 
 import (
 	"bytes"
@@ -13,10 +14,11 @@ import (
 	"maunium.net/go/mautrix/id"
 )
 
-// relay stands between the homeserver and the bridge, and knows in which order the bridge was given what happened. That is not always the order in
-// which it happened: Synapse sends a transaction that its own restart has cut off again only when a later one has failed.
-type relay struct {
-	server *httptest.Server
+// Witness is the homeserver's way to the bridge. The order in which the bridge is given what happened is not always that in which it happened: Synapse
+// begins with a transaction that nobody answered, or that its own restart has cut off, again only when a later one has failed.
+type Witness struct {
+	URL string // for the registration
+
 	client *http.Client
 	target string
 
@@ -32,39 +34,41 @@ type relay struct {
 // passage is when an event first came for the bridge, the how many-th of its transaction, and when the bridge had taken it for the first time.
 type passage struct{ came, place, taken int }
 
-func newRelay(t *testing.T, target string) *relay {
-	r := &relay{client: &http.Client{Transport: &http.Transport{}}, target: "http://" + target, passages: map[id.EventID]*passage{}}
-	r.server = httptest.NewServer(r)
-	t.Cleanup(func() {
-		r.server.Close()
-		r.client.CloseIdleConnections()
+// New stands before a bridge's address, until the test ends.
+func New(tb testing.TB, target string) *Witness {
+	w := &Witness{client: &http.Client{Transport: &http.Transport{}}, target: "http://" + target, passages: map[id.EventID]*passage{}}
+	server := httptest.NewServer(w)
+	w.URL = server.URL
+	tb.Cleanup(func() {
+		server.Close()
+		w.client.CloseIdleConnections()
 	})
-	return r
+	return w
 }
 
-func (r *relay) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+func (w *Witness) ServeHTTP(rw http.ResponseWriter, req *http.Request) {
 	body, err := io.ReadAll(req.Body)
 	if err != nil {
 		panic(http.ErrAbortHandler)
 	}
-	r.gate.Lock()
-	r.inside.Add(1)
-	r.gate.Unlock()
-	defer r.inside.Done()
+	w.gate.Lock()
+	w.inside.Add(1)
+	w.gate.Unlock()
+	defer w.inside.Done()
 	if req.Context().Err() != nil {
 		panic(http.ErrAbortHandler) // it waited at the gate, and whoever sent it is gone
 	}
 	answered := false
 	if strings.Contains(req.URL.Path, "/transactions/") {
-		events := r.comes(body)
-		defer func() { r.went(events, answered) }()
+		events := w.comes(body)
+		defer func() { w.went(events, answered) }()
 	}
-	out, err := http.NewRequestWithContext(req.Context(), req.Method, r.target+req.URL.RequestURI(), bytes.NewReader(body))
+	out, err := http.NewRequestWithContext(req.Context(), req.Method, w.target+req.URL.RequestURI(), bytes.NewReader(body))
 	if err != nil {
 		panic(http.ErrAbortHandler)
 	}
 	out.Header = req.Header.Clone()
-	resp, err := r.client.Do(out)
+	resp, err := w.client.Do(out)
 	if err != nil {
 		panic(http.ErrAbortHandler) // nobody answers: the connection breaks off
 	}
@@ -74,28 +78,28 @@ func (r *relay) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		panic(http.ErrAbortHandler)
 	}
 	answered = resp.StatusCode == http.StatusOK
-	w.Header().Set("Content-Type", resp.Header.Get("Content-Type"))
-	w.WriteHeader(resp.StatusCode)
-	_, _ = w.Write(answer)
+	rw.Header().Set("Content-Type", resp.Header.Get("Content-Type"))
+	rw.WriteHeader(resp.StatusCode)
+	_, _ = rw.Write(answer)
 }
 
 // comes notes the events of a transaction.
-func (r *relay) comes(body []byte) []*passage {
+func (w *Witness) comes(body []byte) []*passage {
 	var transaction struct {
 		Events []struct {
 			ID id.EventID `json:"event_id"`
 		} `json:"events"`
 	}
 	_ = json.Unmarshal(body, &transaction)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.clock++
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.clock++
 	var all []*passage
 	for place, ev := range transaction.Events {
-		p := r.passages[ev.ID]
+		p := w.passages[ev.ID]
 		if p == nil {
-			p = &passage{came: r.clock, place: place}
-			r.passages[ev.ID] = p
+			p = &passage{came: w.clock, place: place}
+			w.passages[ev.ID] = p
 		}
 		all = append(all, p)
 	}
@@ -103,48 +107,48 @@ func (r *relay) comes(body []byte) []*passage {
 }
 
 // went notes what became of a transaction.
-func (r *relay) went(events []*passage, answered bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+func (w *Witness) went(events []*passage, answered bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if !answered {
-		r.missed++
+		w.missed++
 		return
 	}
-	r.clock++
+	w.clock++
 	for _, p := range events {
 		if p.taken == 0 {
-			p.taken = r.clock
+			p.taken = w.clock
 		}
 	}
 }
 
-// during restarts the homeserver.
-func (r *relay) during(restart func()) {
-	r.gate.Lock()
-	defer r.gate.Unlock()
+// During restarts the homeserver.
+func (w *Witness) During(restart func()) {
+	w.gate.Lock()
+	defer w.gate.Unlock()
 	restart()
-	r.inside.Wait() // for what the old one has sent, and does not wait for any more
+	w.inside.Wait() // for what the old one has sent, and does not wait for any more
 }
 
-// missing counts the transactions that the bridge did not answer.
-func (r *relay) missing() int {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.missed
+// Missed counts the transactions that the bridge did not answer.
+func (w *Witness) Missed() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.missed
 }
 
-// saw says whether an event was in a transaction, whatever the bridge answered.
-func (r *relay) saw(ev id.EventID) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.passages[ev] != nil
+// Saw says whether an event was in a transaction, whatever the bridge answered.
+func (w *Witness) Saw(ev id.EventID) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.passages[ev] != nil
 }
 
-// before says whether the bridge must know that x was there before y: it had taken x when y came, or got both at once in this order.
-func (r *relay) before(x, y id.EventID) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	a, b := r.passages[x], r.passages[y]
+// Before says whether the bridge must know that x was there before y: it had taken x when y came, or got both at once in this order.
+func (w *Witness) Before(x, y id.EventID) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	a, b := w.passages[x], w.passages[y]
 	switch {
 	case a == nil || b == nil:
 		return false
