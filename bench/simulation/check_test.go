@@ -243,7 +243,7 @@ func (w *world) checkComings(room int, said []*bridge.Incoming, events []bridget
 // checkNetwork: everything that alice wrote has arrived, as often as the session says, or she was told.
 func (w *world) checkNetwork(dead letters, told map[id.EventID]int, total *tally) {
 	n := w.net
-	count, last, generation := map[string]int{}, map[string]int{}, map[string]int{}
+	count, last := map[string]int{}, map[string]int{}
 	ids := map[string]map[string]bool{}
 	for _, a := range n.arrived {
 		count[a.marker]++
@@ -255,7 +255,7 @@ func (w *world) checkNetwork(dead letters, told map[id.EventID]int, total *tally
 			total.again++
 			if !w.atLeastOnce {
 				w.complain("doubled on the network: %s", a.marker)
-			} else if a.generation == generation[a.marker] && count[a.marker] > 1+n.reasons[a.marker]+n.reasons["any"] {
+			} else if a.unasked {
 				w.complain("sent again without a reason: %s", a.marker)
 			}
 		} else if at := number(a.marker); !w.loose[a.marker] {
@@ -264,7 +264,6 @@ func (w *world) checkNetwork(dead letters, told map[id.EventID]int, total *tally
 			}
 			last[a.channel] = at
 		}
-		generation[a.marker] = a.generation
 	}
 	for _, x := range w.wrote {
 		letter, isDead := dead[string(x.event)]

@@ -8,5 +8,5 @@
 //
 // Everything runs in a bubble of testing/synctest, so that hours of waiting take none. Every choice is made by the seed and by
 // what it is about, not by when it is asked for; there is one processor, and randomness is the seed's too. So a seed does the
-// same again but where the runtime chooses between goroutines. docs/reliability.md says what is checked.
+// same again but where the runtime chooses between goroutines, or timers of one moment. docs/reliability.md says what is checked.
 package simulation

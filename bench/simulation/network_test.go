@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"maunium.net/go/mautrix/id"
+
 	"github.com/trestle-bridge/trestle/bridge"
 )
 
@@ -18,15 +20,15 @@ import (
 type network struct {
 	*choices
 	character
+	note func(format string, args ...any)
 
 	mu       sync.Mutex
 	changed  chan struct{}
 	channels map[string]*channel
 	arrived  []arrival
-	reasons  map[string]int // why a message may be sent again
+	settled  map[string]bool // markers that have arrived, and that the bridge has no reason to send again
 	replies  map[string]*bridge.Reply
 	alive    *session
-	opened   int
 }
 
 // channel is what people say in it, and how far the bridge has it.
@@ -39,11 +41,15 @@ type channel struct {
 // arrival is a message that came from the bridge.
 type arrival struct {
 	marker, channel, id string
-	generation          int
+	event               id.EventID
+	unasked             bool // it had arrived before, and nothing had happened since for which it had to be sent again
 }
 
-func newNetwork(c *choices, is character) *network {
-	return &network{choices: c, character: is, changed: make(chan struct{}), channels: map[string]*channel{}, reasons: map[string]int{}, replies: map[string]*bridge.Reply{}}
+func newNetwork(c *choices, is character, note func(format string, args ...any)) *network {
+	return &network{
+		choices: c, character: is, note: note, changed: make(chan struct{}), channels: map[string]*channel{},
+		settled: map[string]bool{}, replies: map[string]*bridge.Reply{},
+	}
 }
 
 func (n *network) Info() bridge.Info {
@@ -92,9 +98,6 @@ func (n *network) die() {
 	n.change(func() {
 		if n.alive != nil {
 			n.alive.dead = true
-			for marker := range n.alive.sending {
-				n.reasons[marker]++
-			}
 		}
 		n.alive = nil
 	})
@@ -102,11 +105,8 @@ func (n *network) die() {
 
 func (n *network) Open(ctx context.Context, _ *bridge.Login, sink bridge.Sink) (bridge.Session, error) {
 	ctx, cancel := context.WithCancel(ctx)
-	s := &session{n: n, sink: sink, cancel: cancel, sending: map[string]bool{}}
-	n.change(func() {
-		n.opened++
-		s.generation, n.alive = n.opened, s
-	})
+	s := &session{n: n, sink: sink, cancel: cancel}
+	n.change(func() { n.alive = s })
 	for name := range n.channels {
 		s.running.Go(func() { s.deliver(ctx, name) })
 	}
@@ -117,15 +117,11 @@ func (n *network) Open(ctx context.Context, _ *bridge.Login, sink bridge.Sink) (
 }
 
 type session struct {
-	n          *network
-	sink       bridge.Sink
-	cancel     context.CancelFunc
-	running    sync.WaitGroup
-	generation int
-
-	// Guarded by the network's lock.
-	dead    bool
-	sending map[string]bool
+	n       *network
+	sink    bridge.Sink
+	cancel  context.CancelFunc
+	running sync.WaitGroup
+	dead    bool // guarded by the network's lock
 }
 
 // deliver gives the bridge what was said in a channel, in order.
@@ -184,8 +180,6 @@ func markerOf(text string) string { return strings.TrimPrefix(text, "* ") }
 func (s *session) Send(ctx context.Context, msg *bridge.Message) (bridge.Sent, error) {
 	marker := markerOf(msg.Text)
 	n := s.n
-	n.change(func() { s.sending[marker] = true })
-	defer n.change(func() { delete(s.sending, marker) })
 	r := n.about("sending " + marker)
 	what := 100
 	if r.IntN(100) < n.sends {
@@ -193,10 +187,9 @@ func (s *session) Send(ctx context.Context, msg *bridge.Message) (bridge.Sent, e
 	}
 	pause(ctx, upTo(r, 3*time.Second))
 	if ctx.Err() != nil {
-		n.change(func() { n.reasons[marker]++ })
 		return bridge.Sent{}, bridge.InDoubt(ctx.Err())
 	}
-	doubt := func() { n.change(func() { n.reasons[marker]++ }) }
+	n.note("%s is sent: %d", marker, what)
 	switch what {
 	case 0, 1:
 		return bridge.Sent{}, errBusy
@@ -208,11 +201,10 @@ func (s *session) Send(ctx context.Context, msg *bridge.Message) (bridge.Sent, e
 		})
 		return bridge.Sent{}, bridge.ErrOffline
 	case 3:
-		doubt()
 		return bridge.Sent{}, bridge.InDoubt(errors.New("no answer came, and it had not arrived"))
 	case 4:
-		doubt()
 		s.arrives(msg, marker)
+		n.doubt(marker)
 		return bridge.Sent{}, bridge.InDoubt(errors.New("no answer came, and it had arrived"))
 	case 5:
 		return bridge.Sent{}, bridge.Permanent(errors.New("the network does not want it"))
@@ -222,16 +214,22 @@ func (s *session) Send(ctx context.Context, msg *bridge.Message) (bridge.Sent, e
 	return bridge.Sent{IDs: []string{s.arrives(msg, marker)}}, nil
 }
 
-func (s *session) arrives(msg *bridge.Message, marker string) (id string) {
+func (s *session) arrives(msg *bridge.Message, marker string) (remoteID string) {
 	s.n.change(func() {
 		if s.dead {
 			return
 		}
-		id = fmt.Sprintf("remote-%s-%d", marker, len(s.n.arrived))
-		s.n.arrived = append(s.n.arrived, arrival{marker, msg.Channel, id, s.generation})
+		remoteID = fmt.Sprintf("remote-%s-%d", marker, len(s.n.arrived))
+		s.n.arrived = append(s.n.arrived, arrival{marker, msg.Channel, remoteID, msg.ID, s.n.settled[marker]})
+		s.n.settled[marker] = true
 		s.n.replies[marker] = msg.ReplyTo
 	})
-	return id
+	return remoteID
+}
+
+// doubt has the bridge not know that a message has arrived.
+func (n *network) doubt(marker string) {
+	n.change(func() { delete(n.settled, marker) })
 }
 
 func (s *session) Guarantee() bridge.Guarantee {

@@ -24,6 +24,7 @@ import (
 	"github.com/trestle-bridge/trestle/bridgetest"
 	"github.com/trestle-bridge/trestle/internal/failpoint"
 	"github.com/trestle-bridge/trestle/internal/pipenet"
+	"github.com/trestle-bridge/trestle/store"
 )
 
 // world is everything that one seed makes.
@@ -100,7 +101,7 @@ func quickDir(t *testing.T) string {
 func newWorld(t *testing.T, seed uint64, template string) *world {
 	c := newChoices(seed)
 	w := &world{T: t, choices: c, character: c.character(), ctx: t.Context(), dir: quickDir(t), loose: map[string]bool{}}
-	w.net = newNetwork(c, w.character)
+	w.net = newNetwork(c, w.character, w.note)
 	w.hs = bridgetest.NewHomeserver(t, bridgetest.Options{InMemory: true, RestartSequence: true, RetryUnit: time.Second})
 	w.alice = w.hs.User("alice")
 	w.cfg = bridge.DefaultConfig(w.net.Info())
@@ -143,6 +144,7 @@ func (w *world) begin(number int, database string, dies bool) *process {
 		r := w.about("a crash")
 		p.commits, p.before = 1+r.IntN(60), r.IntN(2) == 0
 	}
+	w.unsettle(database)
 	w.note("process %d begins; it dies at commit %d (before: %v)", number, p.commits, p.before)
 	ctx, stop := context.WithCancel(w.hs.WithNetwork(context.Background()))
 	inner, _ := pipenet.From(ctx)
@@ -155,6 +157,35 @@ func (w *world) begin(number int, database string, dies bool) *process {
 	w.commit.Store(p)
 	go func() { p.ended <- p.bridge.Run(pipenet.With(ctx, p.host)) }()
 	return p
+}
+
+// unsettle finds out what a process that begins may send again: what waits in the store that it begins with. The last process may have had the answer, and have
+// ended before the commit of it.
+func (w *world) unsettle(database string) {
+	if len(w.net.settled) == 0 {
+		return
+	}
+	db, err := store.Open(w.ctx, "sqlite:"+database, store.Options{Log: zerolog.Nop()})
+	w.ok(err)
+	waits := map[id.EventID]bool{}
+	w.ok(db.Backlog(w.ctx, func(l store.LaneRefs) error {
+		for _, ref := range l.Refs {
+			el, err := db.Element(w.ctx, ref)
+			if err != nil {
+				return err
+			}
+			waits[id.EventID(el.Key)] = true
+		}
+		return nil
+	}))
+	w.ok(db.Close())
+	w.net.change(func() {
+		for _, a := range w.net.arrived {
+			if waits[a.event] {
+				delete(w.net.settled, a.marker)
+			}
+		}
+	})
 }
 
 // end ends a process well, or what is left of one that died.
@@ -186,7 +217,7 @@ func (w *world) passing(point string) error {
 		if p.commits != 0 && w.about("a commit").IntN(1000) < w.commits {
 			w.note("a commit fails")
 			w.failures++
-			w.net.change(func() { w.net.reasons["any"]++ })
+			w.net.change(func() { clear(w.net.settled) })
 			return errDisk
 		}
 	case "after commit":

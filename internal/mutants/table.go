@@ -182,6 +182,13 @@ var simulated = []mutant{
 		`if false && b.guarantee() == AtMostOnce {`,
 		"bench/simulation", simulation,
 	}, {
+		"simulation: at least once, what was answered is not sent again", "bridge/to_network.go",
+		`	case err == nil:
+		b.setOffline(false)`,
+		`	case err == nil && (b.guarantee() == AtMostOnce || ev.Attempts > 0):
+		b.setOffline(false)`,
+		"bench/simulation", simulation,
+	}, {
 		"simulation: the mark of doubt is made", "store/progress.go",
 		`return tx.mark("marking in doubt", lane, ref, func(t *trouble) { t.doubt = int64(ref.Pos) })`,
 		`return nil`,
