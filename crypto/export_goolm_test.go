@@ -94,3 +94,25 @@ func KeepUnread(c *Crypto, most int) { c.mostUnread = most }
 
 // Many is how what users have sent is looked at only now and then.
 var Many = many
+
+// Step has a user's device write a message with the Olm session that it has with who has these keys, and do something else between reading the session and writing it.
+func Step(ctx context.Context, c *Crypto, user id.UserID, key id.SenderKey, signing id.SigningKey, between func()) (typ id.OlmMsgType, body []byte, err error) {
+	m, release, err := c.useOf(ctx, user)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer release()
+	err = m.olmWork(ctx, func(ctx context.Context, l *loaded) error {
+		operationOf(ctx).to.by = map[id.IdentityKey]id.SigningKey{key: signing}
+		session, err := l.store.GetLatestSession(ctx, key)
+		if err != nil || session == nil {
+			return fmt.Errorf("there is no session: %w", err)
+		}
+		between()
+		if typ, body, err = session.Encrypt([]byte("{}")); err != nil {
+			return err
+		}
+		return l.store.UpdateSession(ctx, key, session)
+	})
+	return typ, body, err
+}

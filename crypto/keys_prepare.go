@@ -163,7 +163,7 @@ func (c *Crypto) signer(l *loaded, tell func(url string)) *crossSigner {
 
 // secretsOf is where what belongs to a user is kept, whatever its devices.
 func (c *Crypto) secretsOf(user id.UserID) secrets {
-	return &keyStore{crypto.NewSQLCryptoStore(c.keys, dbutil.NoopLogger, string(user), "", c.opts.PickleKey), c}
+	return &keyStore{SQLCryptoStore: crypto.NewSQLCryptoStore(c.keys, dbutil.NoopLogger, string(user), "", c.opts.PickleKey), c: c}
 }
 
 // loadIdentity gives a machine what it signs and trusts with. It only reads.

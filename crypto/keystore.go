@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"go.mau.fi/util/dbutil"
@@ -22,13 +23,14 @@ import (
 // begins by itself in the background holds none of the machine's locks, and is refused.
 type keyStore struct {
 	*crypto.SQLCryptoStore
-	c *Crypto
+	c       *Crypto
+	claimed sync.Map // with whose one-time keys Olm sessions were begun: [id.SigningKey] by [id.SessionID]
 }
 
 var _ crypto.Store = (*keyStore)(nil)
 
 func newKeyStore(m *machine) *keyStore {
-	return &keyStore{crypto.NewSQLCryptoStore(m.c.keys, dbutil.NoopLogger, m.account(), m.device, m.c.opts.PickleKey), m.c}
+	return &keyStore{SQLCryptoStore: crypto.NewSQLCryptoStore(m.c.keys, dbutil.NoopLogger, m.account(), m.device, m.c.opts.PickleKey), c: m.c}
 }
 
 var errBackground = errors.New("written without the locks of the machine")
@@ -97,55 +99,6 @@ func (s *keyStore) settle(ctx context.Context) error {
 
 func (s *keyStore) PutAccount(ctx context.Context, a *crypto.OlmAccount) error {
 	return s.write(ctx, func(ctx context.Context) error { return s.SQLCryptoStore.PutAccount(ctx, a) })
-}
-
-func (s *keyStore) AddSession(ctx context.Context, key id.SenderKey, o *crypto.OlmSession) error {
-	claimed, ok := addressee(ctx, key)
-	return s.stage(ctx, func(ctx context.Context) error {
-		err := s.SQLCryptoStore.AddSession(ctx, key, o)
-		if err == nil && ok {
-			err = store.TxOf(ctx).OlmSessionClaimed(s.AccountID, string(o.ID()), string(claimed))
-		}
-		return err
-	})
-}
-
-func (s *keyStore) GetSessions(ctx context.Context, key id.SenderKey) (crypto.OlmSessionList, error) {
-	if err := s.settle(ctx); err != nil {
-		return nil, err
-	}
-	return s.SQLCryptoStore.GetSessions(ctx, key)
-}
-
-// GetLatestSession gives the one with whom the operation writes to, where several name the key.
-func (s *keyStore) GetLatestSession(ctx context.Context, key id.SenderKey) (*crypto.OlmSession, error) {
-	if err := s.settle(ctx); err != nil {
-		return nil, err
-	}
-	signing, _ := addressee(ctx, key)
-	return s.latestWith(ctx, key, signing)
-}
-
-// HasSession says no when it cannot know, as mautrix's does: the error is the operation's.
-func (s *keyStore) HasSession(ctx context.Context, key id.SenderKey) bool {
-	session, err := s.GetLatestSession(ctx, key)
-	return err == nil && session != nil
-}
-
-func (s *keyStore) UpdateSession(ctx context.Context, key id.SenderKey, o *crypto.OlmSession) error {
-	return s.stage(ctx, func(ctx context.Context) error { return s.SQLCryptoStore.UpdateSession(ctx, key, o) })
-}
-
-func (s *keyStore) DeleteSession(ctx context.Context, key id.SenderKey, o *crypto.OlmSession) error {
-	return s.write(ctx, func(ctx context.Context) error { return s.SQLCryptoStore.DeleteSession(ctx, key, o) })
-}
-
-// GetNewestSessionCreationTS is what mautrix asks first when it wants to mend a session in the background, by itself.
-func (s *keyStore) GetNewestSessionCreationTS(ctx context.Context, key id.SenderKey) (time.Time, error) {
-	if store.TxOf(ctx) == nil && operationOf(ctx) == nil {
-		return time.Time{}, errBackground
-	}
-	return s.SQLCryptoStore.GetNewestSessionCreationTS(ctx, key)
 }
 
 func (s *keyStore) PutOlmHash(ctx context.Context, hash [32]byte, at time.Time) error {

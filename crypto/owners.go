@@ -95,17 +95,20 @@ func (s *keyStore) latestWith(ctx context.Context, key id.IdentityKey, signing i
 	return nil, err
 }
 
-// serves says whether a session may be written with to who has signed with a key.
+// serves says whether a session may be written with to who has signed with a key, or to whoever it is with when that is empty.
 func (s *keyStore) serves(ctx context.Context, session *crypto.OlmSession, signing id.SigningKey) (bool, error) {
-	if store.IsRetired(session.CreationTime) || signing == "" {
-		return !store.IsRetired(session.CreationTime), nil
+	if store.IsRetired(session.CreationTime) {
+		return false, nil
 	}
 	var claimed id.SigningKey
 	err := s.DB.QueryRow(ctx, `SELECT signing_key FROM olm_claimed WHERE account = $1 AND session = $2`, s.AccountID, session.ID()).Scan(&claimed)
 	if errors.Is(err, sql.ErrNoRows) {
 		return true, nil
+	} else if err != nil {
+		return false, err
 	}
-	return claimed == signing, err
+	s.claimed.Store(session.ID(), claimed)
+	return signing == "" || claimed == signing, nil
 }
 
 // deviceWith is [keyStore.FindDeviceByKey] for a device of which both keys are known, where a user names several with one of them.

@@ -142,6 +142,15 @@ func (tx *Tx) OlmSessionBegun(account, user, session string) error {
 	return doing(err, "noting an Olm session of %s", user)
 }
 
+// OlmSessionReturned notes an Olm session that is stored once more after it was deleted. With a key of which no device is known any more it goes as those do that somebody
+// has begun: when nobody has used it for long.
+func (tx *Tx) OlmSessionReturned(account, key, session string) error {
+	_, err := tx.exec(`INSERT INTO olm_begun (account, user_id, session) SELECT s.account_id, '', s.session_id FROM crypto_olm_session s
+		WHERE s.account_id = $1 AND s.session_id = $2 AND NOT EXISTS (SELECT 1 FROM crypto_device d WHERE d.identity_key = $3)
+		AND NOT EXISTS (SELECT 1 FROM olm_begun b WHERE b.account = s.account_id AND b.session = s.session_id)`, account, session, key)
+	return doing(err, "noting an Olm session that was deleted and is used")
+}
+
 // DeleteOlmSessionsBegun deletes the Olm sessions that a user has begun, but the newest, and those with what is known by now to be a device of his.
 func (tx *Tx) DeleteOlmSessionsBegun(account, user string, keep int) error {
 	_, err := tx.exec(`DELETE FROM crypto_olm_session WHERE account_id = $1 AND session_id IN
