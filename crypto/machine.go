@@ -276,6 +276,9 @@ func (t guardedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 			return nil, err
 		}
 	}
+	if isClaim(r) {
+		return claimThrough(t.base, r)
+	}
 	resp, err := sendInBatches(t.base, r)
 	if err != nil {
 		return nil, err

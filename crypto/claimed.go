@@ -1,0 +1,76 @@
+//go:build goolm
+
+package crypto
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+
+	"maunium.net/go/mautrix"
+	"maunium.net/go/mautrix/id"
+)
+
+// claimed is an answer of /keys/claim, with the names that mautrix takes.
+type claimed struct {
+	Failures json.RawMessage               `json:"failures,omitempty"`
+	Keys     map[id.UserID]json.RawMessage `json:"one_time_keys"`
+}
+
+// claimThrough sends a claim of one-time keys, and leaves out of the answer those of devices that were not asked for, and what is none: the server of a user says what
+// it likes of his devices, mautrix takes it that it has asked for all of them, and one key that cannot be read would take all others with it.
+func claimThrough(base http.RoundTripper, r *http.Request) (*http.Response, error) {
+	body, err := io.ReadAll(r.Body)
+	_ = r.Body.Close()
+	if err != nil {
+		return nil, err
+	}
+	var asked mautrix.ReqClaimKeys
+	if err := json.Unmarshal(body, &asked); err != nil {
+		return nil, fmt.Errorf("a claim of one-time keys: %w", err)
+	}
+	r = r.Clone(r.Context())
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	resp, err := base.RoundTrip(r)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		return resp, err
+	}
+	body, err = io.ReadAll(resp.Body)
+	_ = resp.Body.Close()
+	if err != nil {
+		return nil, err
+	}
+	var said claimed
+	if err := json.Unmarshal(body, &said); err != nil {
+		return nil, fmt.Errorf("one-time keys that were claimed: %w", err)
+	}
+	for user, raw := range said.Keys {
+		var devices map[id.DeviceID]json.RawMessage
+		if json.Unmarshal(raw, &devices) != nil {
+			delete(said.Keys, user)
+			continue
+		}
+		for device, raw := range devices {
+			var keys map[id.KeyID]mautrix.OneTimeKey
+			if _, ok := asked.OneTimeKeys[user][device]; !ok || json.Unmarshal(raw, &keys) != nil {
+				delete(devices, device)
+			}
+		}
+		if said.Keys[user], err = json.Marshal(devices); err != nil {
+			return nil, err
+		}
+	}
+	if body, err = json.Marshal(said); err != nil {
+		return nil, err
+	}
+	resp.Body, resp.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+	resp.Header.Del("Content-Length")
+	return resp, nil
+}
+
+func isClaim(r *http.Request) bool {
+	return r.Body != nil && strings.HasSuffix(r.URL.Path, "/keys/claim")
+}

@@ -1,0 +1,73 @@
+//go:build goolm
+
+package crypto_test
+
+import (
+	"encoding/json"
+	"net/http"
+	"strings"
+	"testing"
+)
+
+// claimedAs has the homeserver answer claims with one-time keys by the device's account, which says what it likes of them.
+func (p *person) claimedAs(answer func() fields) (remove func()) {
+	return p.w.hs.Intercept(func(rw http.ResponseWriter, r *http.Request) bool {
+		if strings.HasSuffix(r.URL.Path, "/keys/claim") {
+			_ = json.NewEncoder(rw).Encode(fields{"one_time_keys": answer()})
+			return true
+		}
+		return false
+	})
+}
+
+// oneTime is a one-time key of the person's device as an answer has it.
+func (p *person) oneTime(key any) fields {
+	oneTime := fields{"key": key}
+	signature, _ := p.olm.GetAccount().SignJSON(oneTime)
+	oneTime["signatures"] = fields{string(p.ID()): fields{"ed25519:" + string(p.DeviceID()): signature}}
+	return fields{"signed_curve25519:AAAA": oneTime}
+}
+
+// The server of a user answers for his devices, and may say more than it was asked.
+func TestShare_OneTimeKeysOfDevicesThatNobodyAskedFor_AreLeftOut(t *testing.T) {
+	w, bot, room, _, _ := members(t)
+	key := w.alice.oneTime(w.alice.again().olm.GetAccount().IdentityKey())
+	defer w.alice.claimedAs(func() fields {
+		return fields{string(w.alice.ID()): fields{"UNASKED": key, string(w.alice.DeviceID()): key}, "@nobody:hs.test": fields{"UNASKED": key}}
+	})()
+	_, err := w.seal(bot, room, "x")
+	w.no(err)
+	if with, all := w.sessions(w.alice.olm.GetAccount().IdentityKey()); with != 1 || all != 1 {
+		t.Errorf("of %d sessions %d are with her device", all, with)
+	}
+}
+
+func TestShare_OneTimeKeysThatAreNone_KeepNobodyElseFromBeingWrittenTo(t *testing.T) {
+	w, bot, room, _, other := members(t)
+	bob := other.p
+	_, err := bob.Join(t.Context(), string(room))
+	w.no(err)
+	w.settle()
+	for name, said := range map[string]any{
+		"empty": w.alice.oneTime(""), "short": w.alice.oneTime("AAAA"), "long": w.alice.oneTime(strings.Repeat("A", 86)), "zero": w.alice.oneTime(strings.Repeat("A", 43)),
+		"no text": w.alice.oneTime(5), "no base64": w.alice.oneTime(strings.Repeat("!", 43)), "nothing": fields{}, "no keys": 5, "null": nil,
+	} {
+		remove := w.alice.claimedAs(func() fields {
+			return fields{string(w.alice.ID()): fields{string(w.alice.DeviceID()): said}, string(bob.ID()): fields{string(bob.DeviceID()): bob.oneTime(w.alice.again().olm.GetAccount().IdentityKey())}}
+		})
+		w.changes(`DELETE FROM crypto_megolm_outbound_session`)
+		w.changes(`DELETE FROM crypto_olm_session`)
+		if _, err := w.seal(bot, room, "x"); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if with, all := w.sessions(bob.olm.GetAccount().IdentityKey()); with != 1 || all != 1 {
+			t.Errorf("%s: of %d sessions %d are with Bob", name, all, with)
+		}
+		remove()
+	}
+	defer w.alice.claimedAs(func() fields { return fields{string(w.alice.ID()): 5} })()
+	w.changes(`DELETE FROM crypto_megolm_outbound_session`)
+	w.changes(`DELETE FROM crypto_olm_session`)
+	_, err = w.seal(bot, room, "x")
+	w.no(err)
+}
