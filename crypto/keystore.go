@@ -89,9 +89,9 @@ func (s *keyStore) stage(ctx context.Context, write func(ctx context.Context) er
 	return s.commit(ctx, nil)
 }
 
-// settle commits what is staged, for who reads.
+// settle commits what is staged, for who reads. What is written to one device alone reads nothing of what was staged for the one before it.
 func (s *keyStore) settle(ctx context.Context) error {
-	if store.TxOf(ctx) != nil || operationOf(ctx) == nil {
+	if store.TxOf(ctx) != nil || operationOf(ctx) == nil || ctx.Value(aloneKey{}) != nil {
 		return nil
 	}
 	return s.commit(ctx, nil)

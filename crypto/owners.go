@@ -7,8 +7,12 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"maps"
+	"time"
 
+	"maunium.net/go/mautrix"
 	"maunium.net/go/mautrix/crypto"
+	"maunium.net/go/mautrix/crypto/signatures"
 	"maunium.net/go/mautrix/event"
 	"maunium.net/go/mautrix/id"
 
@@ -46,23 +50,105 @@ func (a *addressees) without(devices map[id.DeviceID]*id.Device) map[id.DeviceID
 	return devices
 }
 
-// giveToOthers gives a room key to those who come by themselves. Who has no one-time key left has to wait as others have to.
+// giveToOthers gives a room key to those who come by themselves: what they cost is one request for one-time keys and one message, whatever their number. Who has no
+// one-time key left has to wait as others have to.
 func (l *loaded) giveToOthers(ctx context.Context, op *operation, key *crypto.OutboundGroupSession) error {
 	others := op.to.others
 	op.to.others = nil
-	for _, device := range others {
-		op.to.by[device.IdentityKey] = device.SigningKey
-		if err := l.SendEncryptedToDevice(ctx, device, event.ToDeviceRoomKey, key.ShareContent()); err == nil {
-			continue
-		} else if session, lookErr := l.store.sessionWith(ctx, device); lookErr != nil || session != nil {
-			return fmt.Errorf("give a room key to device %s of %s: %w", device.DeviceID, device.UserID, errors.Join(err, lookErr))
+	if len(others) == 0 {
+		return nil
+	}
+	with, err := l.beginWithOthers(ctx, others)
+	if err != nil {
+		return fmt.Errorf("begin Olm sessions with devices that name the same key: %w", err)
+	}
+	messages := map[id.UserID]map[id.DeviceID]*event.Content{}
+	content := key.ShareContent()
+	for _, device := range with {
+		sealed, err := l.EncryptToDevices(toAlone(ctx, device), event.ToDeviceRoomKey, &mautrix.ReqSendToDevice{
+			Messages: map[id.UserID]map[id.DeviceID]*event.Content{device.UserID: {device.DeviceID: &content}},
+		})
+		if err != nil {
+			return fmt.Errorf("give a room key to device %s of %s: %w", device.DeviceID, device.UserID, err)
 		}
+		if messages[device.UserID] == nil {
+			messages[device.UserID] = map[id.DeviceID]*event.Content{}
+		}
+		maps.Copy(messages[device.UserID], sealed.Messages[device.UserID])
+	}
+	if len(messages) == 0 {
+		return nil
+	}
+	if _, err := l.Client.SendToDevice(ctx, event.ToDeviceEncrypted, &mautrix.ReqSendToDevice{Messages: messages}); err != nil {
+		return fmt.Errorf("give a room key to devices that name the same key: %w", err)
 	}
 	return nil
 }
 
+// beginWithOthers makes Olm sessions with those that have none, and gives those that have one then. mautrix does it for one device of a curve25519 key at once.
+func (l *loaded) beginWithOthers(ctx context.Context, others []*id.Device) (with []*id.Device, err error) {
+	var without []*id.Device
+	claim := mautrix.OneTimeKeysRequest{}
+	for _, device := range others {
+		session, err := l.store.sessionWith(ctx, device)
+		if err != nil {
+			return nil, err
+		} else if session != nil {
+			with = append(with, device)
+			continue
+		}
+		without = append(without, device)
+		if claim[device.UserID] == nil {
+			claim[device.UserID] = map[id.DeviceID]id.KeyAlgorithm{}
+		}
+		claim[device.UserID][device.DeviceID] = id.KeyAlgorithmSignedCurve25519
+	}
+	if len(without) == 0 {
+		return with, nil
+	}
+	claimed, err := l.Client.ClaimKeys(ctx, &mautrix.ReqClaimKeys{OneTimeKeys: claim, Timeout: claimPatience})
+	if err != nil {
+		return nil, err
+	}
+	for _, device := range without {
+		for name, key := range claimed.OneTimeKeys[device.UserID][device.DeviceID] {
+			if algorithm, _ := name.Parse(); algorithm != id.KeyAlgorithmSignedCurve25519 {
+				continue
+			}
+			if ok, err := signatures.VerifySignatureJSON(key.RawData, device.UserID, string(device.DeviceID), device.SigningKey); err != nil || !ok {
+				continue
+			}
+			session, err := l.GetAccount().Internal.NewOutboundSession(device.IdentityKey, key.Key)
+			if err != nil {
+				continue
+			}
+			now := time.Now()
+			made := &crypto.OlmSession{Internal: session, ExpirationMixin: crypto.ExpirationMixin{TimeMixin: crypto.TimeMixin{CreationTime: now, LastEncryptedTime: now, LastDecryptedTime: now}}}
+			if err := l.store.AddSession(toAlone(ctx, device), device.IdentityKey, made); err != nil {
+				return nil, err
+			}
+			with = append(with, device)
+			break
+		}
+	}
+	return with, l.store.settle(ctx)
+}
+
+// claimPatience is for how many milliseconds a homeserver waits for another for one-time keys, as mautrix has it.
+const claimPatience = 10_000
+
+type aloneKey struct{}
+
+// toAlone is for what is written to one device alone, whoever else names its key.
+func toAlone(ctx context.Context, device *id.Device) context.Context {
+	return context.WithValue(ctx, aloneKey{}, device)
+}
+
 // addressee is to whom what is for a curve25519 key goes in this operation.
 func addressee(ctx context.Context, key id.IdentityKey) (signing id.SigningKey, ok bool) {
+	if alone, ok := ctx.Value(aloneKey{}).(*id.Device); ok && alone.IdentityKey == key {
+		return alone.SigningKey, true
+	}
 	if op := operationOf(ctx); op != nil && store.TxOf(ctx) == nil {
 		signing, ok = op.to.by[key]
 	}
