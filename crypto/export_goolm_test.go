@@ -4,6 +4,7 @@ package crypto
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"reflect"
 	"time"
@@ -87,6 +88,7 @@ const (
 	MostSigned  = mostSigned
 	MostKeys    = mostKeys
 	MostSaid    = mostSaid
+	MostOfUser  = mostOfUser
 )
 
 // KeepUnread is how many room keys of one user a device keeps that have opened nothing.
@@ -115,4 +117,10 @@ func Step(ctx context.Context, c *Crypto, user id.UserID, key id.SenderKey, sign
 		return l.store.UpdateSession(ctx, key, session)
 	})
 	return typ, body, err
+}
+
+// Few are the devices of a user that are read, and how many are not.
+func Few(user id.UserID, self id.Ed25519, devices map[id.DeviceID]json.RawMessage) (few []id.DeviceID, more int) {
+	few, rest := (&owner{user: user, self: self}).few(devices)
+	return few, len(rest)
 }

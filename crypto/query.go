@@ -26,16 +26,23 @@ const (
 	// mostDevices is how many devices of a user are known: as many as a message goes to in one request. Synapse keeps no more than 1000 of a user of another server
 	// and calls more a fault.
 	mostDevices = maxBatch
-	// mostSigned is how many signatures of a key are looked at: a device has its own and its owner's.
-	mostSigned = 16
+	// mostSigned is how many signatures of a key are looked at: a device has its own and its owner's, and another of his while he changes keys. mautrix checks the
+	// owner's once more for each.
+	mostSigned = 4
 	// mostKeys is how many keys a device has, and how many algorithms: two each by now.
 	mostKeys = 16
 	// mostUsages is for how much a cross-signing key is: each is for one thing.
 	mostUsages = 3
 	// mostChecked is of how many devices it is found out whether their owner has signed them, where some are to be left out.
 	mostChecked = 1000
-	// mostSaid is how many bytes are read of one device or key, with its signatures: each check of a signature goes over all of it. By now they have 1000.
-	mostSaid = 16 << 10
+	// mostSaid is how many bytes are read of one device or key, with those signatures: each check of a signature goes over all of it, and there are up to six. A device of
+	// Element, of matrix-sdk-crypto or mautrix has 700 to 1000 with its owner's signature; a key for ML-KEM-768 would be 1600 more.
+	mostSaid = 3 << 10
+	// mostRaw is the same before signatures are left out. A master key has one of each device that its owner has ever verified.
+	mostRaw = 64 << 10
+	// mostOfUser is how many bytes are read of all devices of a user: a thousand, as Synapse keeps at most, of 1 KiB. With it a homeserver can have the bridge work for
+	// half a second at most at each question about a user, under the machine's Olm lock.
+	mostOfUser = 1 << 20
 )
 
 // queried is an answer of /keys/query, with the names that mautrix takes.
@@ -129,6 +136,8 @@ func (o *owner) add(usage id.CrossSigningUsage, raw json.RawMessage) {
 func cutKey(raw json.RawMessage, by *owner) (left json.RawMessage, wrong string) {
 	var key mautrix.CrossSigningKeys
 	switch {
+	case len(raw) > mostRaw:
+		return nil, "it is too long"
 	case json.Unmarshal(raw, &key) != nil:
 		return nil, "it is none"
 	case len(key.Keys) != 1:
@@ -158,8 +167,13 @@ func cutDevices(log *zerolog.Logger, raw json.RawMessage, by *owner) (json.RawMe
 	}
 	bad := map[string]id.DeviceID{} // one of each kind, for the log
 	sound := map[id.DeviceID]*mautrix.DeviceKeys{}
-	for name, raw := range devices {
-		left, device, wrong := cutDevice(name, raw, by)
+	few, more := by.few(devices)
+	for _, name := range more {
+		bad["of its user's devices too much is said"] = name
+		delete(devices, name)
+	}
+	for _, name := range few {
+		left, device, wrong := cutDevice(name, devices[name], by)
 		if wrong != "" {
 			bad[wrong] = name
 			delete(devices, name)
@@ -181,11 +195,46 @@ func cutDevices(log *zerolog.Logger, raw json.RawMessage, by *owner) (json.RawMe
 	return json.Marshal(devices)
 }
 
+// few gives the devices of which no more than mostOfUser is read, before any of it is: those that may be signed by their owner first, and of these the short ones.
+func (o *owner) few(devices map[id.DeviceID]json.RawMessage) (few, more []id.DeviceID) {
+	all := 0
+	for _, raw := range devices {
+		all += len(raw)
+	}
+	few = slices.Sorted(maps.Keys(devices))
+	if all <= mostOfUser {
+		return few, nil
+	}
+	unsigned := map[id.DeviceID]bool{}
+	for name, raw := range devices {
+		unsigned[name] = !bytes.Contains(raw, []byte(o.self))
+	}
+	slices.SortStableFunc(few, func(a, b id.DeviceID) int {
+		if unsigned[a] != unsigned[b] {
+			if unsigned[b] {
+				return -1
+			}
+			return 1
+		}
+		return len(devices[a]) - len(devices[b])
+	})
+	read := 0
+	for n, name := range few {
+		if read += len(devices[name]); read > mostOfUser {
+			return few[:n], few[n:]
+		}
+	}
+	return few, nil
+}
+
 // deviceMembers are what mautrix knows of a device.
 var deviceMembers = []string{"user_id", "device_id", "algorithms", "keys", "signatures", "dehydrated", "unsigned"}
 
 // cutDevice gives a device with no more signatures than are looked at, or says what is wrong with it.
 func cutDevice(name id.DeviceID, raw json.RawMessage, by *owner) (left json.RawMessage, device *mautrix.DeviceKeys, wrong string) {
+	if len(raw) > mostRaw {
+		return nil, nil, "it is too long"
+	}
 	device = &mautrix.DeviceKeys{}
 	if json.Unmarshal(raw, device) != nil {
 		return nil, nil, "it is none"
