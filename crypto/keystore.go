@@ -238,7 +238,7 @@ func (s *keyStore) PutDevice(ctx context.Context, user id.UserID, device *id.Dev
 
 // putDevice is mautrix's, which would leave an ed25519 key as it was. It runs in a job.
 func (s *keyStore) putDevice(ctx context.Context, user id.UserID, device *id.Device) error {
-	if err := store.TxOf(ctx).ForgetOtherDevice(string(user), string(device.DeviceID), string(device.SigningKey)); err != nil {
+	if err := store.TxOf(ctx).ReplaceDevice(string(user), string(device.DeviceID), string(device.IdentityKey), string(device.SigningKey)); err != nil {
 		return err
 	}
 	return s.SQLCryptoStore.PutDevice(ctx, user, device)

@@ -15,6 +15,8 @@ import (
 	"maunium.net/go/mautrix/crypto/signatures"
 	"maunium.net/go/mautrix/event"
 	"maunium.net/go/mautrix/id"
+
+	"github.com/trestle-bridge/trestle/store"
 )
 
 // mautrix's machine decrypts Olm as well, but tells nobody what came of it, does not read the unstable name of
@@ -162,6 +164,9 @@ func (l *loaded) checkPayload(ctx context.Context, sender id.UserID, key id.Send
 	known, err := l.store.deviceWith(ctx, sender, key, p.Keys.Ed25519)
 	if err != nil {
 		return nil, inStore(err)
+	}
+	if named != nil && known != nil && string(known.DeviceID) == store.DeviceBefore(string(named.DeviceID), string(p.Keys.Ed25519)) {
+		return p, nil // written before somebody logged in again under its ID
 	}
 	for _, device := range []*id.Device{named, known} {
 		if device == nil || device.Deleted || device.SigningKey == p.Keys.Ed25519 {

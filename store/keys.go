@@ -30,10 +30,29 @@ func (tx *Tx) ForgetDevices(user string) error {
 	return doing(err, "forgetting the devices of %s", user)
 }
 
-// ForgetOtherDevice takes away what is known of a device with another ed25519 key.
-func (tx *Tx) ForgetOtherDevice(user, device, signing string) error {
-	_, err := tx.exec(`DELETE FROM crypto_device WHERE user_id = $1 AND device_id = $2 AND signing_key <> $3`, user, device, signing)
-	return doing(err, "forgetting what device %s of %s was", device, user)
+// DeviceBefore is the ID under which a device is known as one that is gone, once another has taken its ID.
+func DeviceBefore(device, signing string) string { return device + " before (" + signing + ")" }
+
+// ReplaceDevice keeps what is known of a device with other keys under its [DeviceBefore]: somebody has logged in again under its ID, and what it wrote before is read
+// yet. With another ed25519 key and the same curve25519 key it is not kept, for those go together.
+func (tx *Tx) ReplaceDevice(user, device, identity, signing string) error {
+	var before [2]string
+	err := tx.row([]any{&before[0], &before[1]}, `SELECT identity_key, signing_key FROM crypto_device WHERE user_id = $1 AND device_id = $2 AND signing_key <> $3`, user, device, signing)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		err = nil
+	case err == nil && before[0] == identity:
+		_, err = tx.exec(`DELETE FROM crypto_device WHERE user_id = $1 AND device_id = $2`, user, device)
+	case err == nil:
+		gone := DeviceBefore(device, before[1])
+		if _, err = tx.exec(`DELETE FROM crypto_device WHERE user_id = $1 AND device_id = $2`, user, gone); err == nil {
+			_, err = tx.exec(`UPDATE crypto_device SET device_id = $3, deleted = true WHERE user_id = $1 AND device_id = $2`, user, device, gone)
+		}
+	}
+	if err == nil { // it may have come back
+		_, err = tx.exec(`DELETE FROM crypto_device WHERE user_id = $1 AND device_id = $2`, user, DeviceBefore(device, signing))
+	}
+	return doing(err, "keeping what device %s of %s was", device, user)
 }
 
 // DevicesUnknown makes users ones whose devices are to be asked for again, whether or not they were known before.
