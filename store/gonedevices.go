@@ -59,11 +59,14 @@ func (tx *Tx) ForgetSignatures(user, signed string) error {
 	return doing(err, "forgetting signatures of a key of %s", user)
 }
 
-// forgettable is a user t with whom the bridge shares no room and of whom it has nothing: no room key, and no Olm session that was used since $1. Each is looked for by
-// its user: NOT IN would have PostgreSQL read the whole of a large table for each.
-const forgettable = `NOT EXISTS (SELECT 1 FROM member m WHERE m.user_id = t.user_id AND m.membership IN ('join', 'invite'))
+// unneeded is a user t with whom the bridge shares no room and of whom it has no room key. Each is looked for by its user: NOT IN would have PostgreSQL read the whole of
+// a large table for each.
+const unneeded = `NOT EXISTS (SELECT 1 FROM member m WHERE m.user_id = t.user_id AND m.membership IN ('join', 'invite'))
 		AND NOT EXISTS (SELECT 1 FROM ghost g WHERE g.user_id = t.user_id)
-		AND NOT EXISTS (SELECT 1 FROM crypto_megolm_inbound_session s WHERE s.source_user = t.user_id)
+		AND NOT EXISTS (SELECT 1 FROM crypto_megolm_inbound_session s WHERE s.source_user = t.user_id)`
+
+// forgettable is one who is unneeded, and with whose devices there is no Olm session that was used since $1.
+const forgettable = unneeded + `
 		AND NOT EXISTS (SELECT 1 FROM crypto_device d JOIN crypto_olm_session o ON o.sender_key = d.identity_key
 			WHERE d.user_id = t.user_id AND (o.last_decrypted >= $1 OR o.last_encrypted >= $1 OR o.created_at >= $1))`
 
@@ -71,6 +74,23 @@ const forgettable = `NOT EXISTS (SELECT 1 FROM member m WHERE m.user_id = t.user
 const forgettableUsers = `SELECT t.user_id FROM crypto_tracked_user t
 		LEFT JOIN (SELECT DISTINCT substr(account_id, 1, length(account_id) - length(device_id) - 1) AS user_id FROM crypto_account) own ON own.user_id = t.user_id
 		WHERE own.user_id IS NULL AND ` + forgettable + ` LIMIT $2`
+
+// stranger is a user t who is unneeded and for whom nobody has asked: only messages of theirs have named devices. With those there is no Olm session any more.
+const stranger = unneeded + ` AND NOT EXISTS (SELECT 1 FROM crypto_tracked_user k WHERE k.user_id = t.user_id)
+		AND NOT EXISTS (SELECT 1 FROM crypto_device d JOIN crypto_olm_session o ON o.sender_key = d.identity_key WHERE d.user_id = t.user_id)`
+
+// pruneStrangers forgets their devices, and who has signed those.
+func (s *Store) pruneStrangers(ctx context.Context) error {
+	return sweep(ctx, s, func(row *sql.Rows, user *string) error { return row.Scan(user) }, func(tx *Tx, user string) (int64, error) {
+		n, err := tx.exec(`DELETE FROM crypto_device AS t WHERE t.user_id = $1 AND `+stranger, user)
+		if err != nil || n == 0 {
+			return n, err
+		}
+		return 2 * n, tx.forgetDevices(user, nil)
+	}, `SELECT t.user_id FROM (SELECT DISTINCT user_id FROM crypto_device) t
+		LEFT JOIN (SELECT DISTINCT substr(account_id, 1, length(account_id) - length(device_id) - 1) AS user_id FROM crypto_account) own ON own.user_id = t.user_id
+		WHERE own.user_id IS NULL AND `+stranger+` LIMIT $1`)
+}
 
 // pruneUsers forgets the devices and keys of users who are [forgettable]. Who comes back is asked for again.
 func (s *Store) pruneUsers(ctx context.Context, unused time.Time) error {

@@ -65,6 +65,9 @@ func (s *Store) pruneKeys(ctx context.Context) error {
 	if err := s.pruneOlmSessions(ctx, now.Add(-keepOlmSessions)); err != nil {
 		return doing(err, "deleting Olm sessions with devices that are gone")
 	}
+	if err := s.pruneStrangers(ctx); err != nil {
+		return doing(err, "forgetting the devices of users whom nobody has asked for")
+	}
 	return doing(s.pruneClaimed(ctx), "forgetting with whose keys Olm sessions were begun that are gone")
 }
 

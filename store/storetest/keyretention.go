@@ -143,6 +143,27 @@ var keyRetentionChecks = []check{
 		expect(t, "notes of whose key they were begun with", fmt.Sprint(keyNames(t, f, `SELECT session FROM olm_claimed ORDER BY session`)), "[chere]")
 		expect(t, "notes of who has begun them", fmt.Sprint(keyNames(t, f, `SELECT session FROM olm_begun ORDER BY session`)), "[hbegunyoung ibegunhere]")
 	}},
+	{"Prune_UsersWhomNobodyHasAskedFor_AreForgottenWithWhatTheirMessagesHaveNamed", func(t *testing.T, db *database) {
+		s := db.open(t)
+		f := foreignDB(t, s)
+		pickle, long, short := []byte("pickled"), start.Add(-31*ago), start.Add(-29*ago)
+		key := strings.NewReplacer("received_at)", "received_at, source_user)", "$5)", "$5, $6)").Replace(putRoomKey)
+		signed := `INSERT INTO crypto_cross_signing_signatures (signed_user_id, signed_key, signer_user_id, signer_key, signature) VALUES ($1, 'k', $1, 'by', 's')`
+		putAll(t, s, f, []any{putAccount, "@bot:x/D", "D", pickle}, []any{putADevice, "@bot:x", "D", "bots", false})
+		for _, name := range []string{"nothing", "begunlong", "begunshort", "roomkey", "member"} {
+			putAll(t, s, f, []any{putADevice, "@" + name + ":x", "A", name, true}, []any{signed, "@" + name + ":x"})
+		}
+		putAll(t, s, f, []any{putADevice, "@nothing:x", "B", "nothing2", true}, []any{putOlm, "begunlong", "begunlong", pickle, long, long}, []any{putOlm, "begunshort", "begunshort", pickle, short, short},
+			[]any{key, "@bot:x/D", longID("a"), "roomkey", pickle, start, "@roomkey:x"}, []any{`INSERT INTO member (room, user_id, membership) VALUES ('!r', '@member:x', 'join')`})
+		Commit(t, s, func(tx *store.Tx) error {
+			return errors.Join(tx.OlmSessionBegun("@bot:x/D", "@begunlong:x", "begunlong"), tx.OlmSessionBegun("@bot:x/D", "@begunshort:x", "begunshort"))
+		})
+		if err := s.Prune(ctx()); err != nil {
+			t.Fatal(err)
+		}
+		expect(t, "users with devices", fmt.Sprint(keyNames(t, f, `SELECT DISTINCT user_id FROM crypto_device ORDER BY user_id`)), "[@begunshort:x @bot:x @member:x @roomkey:x]")
+		expect(t, "users with signed ones", fmt.Sprint(keyNames(t, f, `SELECT DISTINCT signed_user_id FROM crypto_cross_signing_signatures ORDER BY 1`)), "[@begunshort:x @member:x @roomkey:x]")
+	}},
 	{"Prune_UsersWithWhomNoRoomIsSharedAndOfWhomNothingIsKept_AreForgotten", func(t *testing.T, db *database) {
 		s := db.open(t)
 		f := foreignDB(t, s)
