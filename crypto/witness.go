@@ -79,6 +79,7 @@ func (c *Crypto) compareWords(ctx context.Context) error {
 		if err := c.retireKeys(ctx); err != nil {
 			return err
 		}
+		own.Telling = "" // of the older state; told now, a copy of that would be the database that the bridge had last
 	}
 	return c.tellWord(ctx, own)
 }
@@ -122,26 +123,36 @@ func (c *Crypto) retireKeys(ctx context.Context) error {
 	return nil
 }
 
-// tellWord gives the homeserver another word. It is in the store before and after: whenever the process ends, the store has the homeserver's.
+// tellWord gives the homeserver another word. It is in the store before and after: whenever the process ends, the store has the homeserver's. While it is not
+// known whether the homeserver has taken one, that one is told again, and another only then: so it never has one that the store has no more.
 func (c *Crypto) tellWord(ctx context.Context, own words) error {
+	tell := func(word string) error {
+		return c.as.Bot().Client("").SetAccountData(ctx, witnessType, map[string]string{"word": word})
+	}
+	if own.Telling != "" {
+		if err := tell(own.Telling); err != nil {
+			return err
+		}
+		own = words{Told: own.Telling}
+	}
 	own.Telling = rand.Text()
-	put := func() error {
-		return c.commit(ctx, func(_ context.Context, tx *store.Tx) error {
-			raw, err := json.Marshal(own)
-			if err != nil {
-				return err
-			}
-			return tx.PutSetting(witnessSetting, raw)
-		})
-	}
-	if err := put(); err != nil {
+	if err := c.putWords(ctx, own); err != nil {
 		return err
 	}
-	if err := c.as.Bot().Client("").SetAccountData(ctx, witnessType, map[string]string{"word": own.Telling}); err != nil {
+	if err := tell(own.Telling); err != nil {
 		return err
 	}
-	own = words{Told: own.Telling}
-	return put()
+	return c.putWords(ctx, words{Told: own.Telling})
+}
+
+func (c *Crypto) putWords(ctx context.Context, own words) error {
+	return c.commit(ctx, func(_ context.Context, tx *store.Tx) error {
+		raw, err := json.Marshal(own)
+		if err != nil {
+			return err
+		}
+		return tx.PutSetting(witnessSetting, raw)
+	})
 }
 
 // tellWordNowAndThen goes on with it until the end.
