@@ -51,6 +51,7 @@ type AppService struct {
 	http       *http.Client
 	syncs      *http.Client // of SyncKeys
 	carried    carried
+	gaps       gaps
 	absence    absence
 	namespaces []*regexp.Regexp // of users
 	aliases    []*regexp.Regexp
@@ -150,6 +151,9 @@ func (as *AppService) Start(ctx context.Context) error {
 	}
 	if events > 0 {
 		as.log.Info().Int("events", events).Msg("Events of an earlier run are taken up")
+	}
+	if s, err := as.readSupport(ctx); err == nil { // else whoever needs a device says so
+		as.gaps.from(s.Software)
 	}
 	as.lanes.Start(as.runCtx)
 	as.routines.Go(func() { as.ephemeral.read(as.runCtx) })

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -230,7 +231,8 @@ func (as *AppService) askVersions(ctx context.Context) (software, versions strin
 		Versions []string       `json:"versions"`
 		Unstable map[string]any `json:"unstable_features"`
 	}
-	if err := as.askOpenly(ctx, "/_matrix/client/versions", &able); err != nil {
+	server, err := as.askOpenly(ctx, "/_matrix/client/versions", &able)
+	if err != nil {
 		return "", "", err
 	}
 	canonical, err := json.Marshal(able)
@@ -241,27 +243,31 @@ func (as *AppService) askVersions(ctx context.Context) (software, versions strin
 	var federation struct {
 		Server struct{ Name, Version string }
 	}
-	if as.askOpenly(ctx, "/_matrix/federation/v1/version", &federation) == nil && federation.Server.Version != "" {
+	if _, err := as.askOpenly(ctx, "/_matrix/federation/v1/version", &federation); err == nil && federation.Server.Version != "" {
 		software = federation.Server.Name + " " + federation.Server.Version
+	} else if version, ok := strings.CutPrefix(server, "Synapse/"); ok { // a listener for clients alone
+		software = "Synapse " + version
 	}
+	as.gaps.from(software)
 	return software, base64.RawURLEncoding.EncodeToString(sum[:12]), nil
 }
 
-func (as *AppService) askOpenly(ctx context.Context, path string, out any) error {
+// askOpenly also gives what answers by its own account.
+func (as *AppService) askOpenly(ctx context.Context, path string, out any) (server string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, as.devices.timeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, as.homeserver.JoinPath(path).String(), nil)
 	if err != nil {
-		return err
+		return "", err
 	}
 	req.Header.Set("User-Agent", "Trestle")
 	resp, err := as.http.Do(req)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("GET %s: %s", path, resp.Status)
+		return "", fmt.Errorf("GET %s: %s", path, resp.Status)
 	}
-	return json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(out)
+	return resp.Header.Get("Server"), json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(out)
 }

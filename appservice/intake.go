@@ -41,6 +41,12 @@ func (as *AppService) putTransaction(w http.ResponseWriter, r *http.Request) {
 	t, ephemeral := as.takeApart(txnID, body)
 	as.metrics.parseSeconds.Observe(time.Since(begin).Seconds())
 	as.metrics.bodyBytes.Observe(float64(len(body)))
+	if len(ephemeral) == 0 && as.gaps.refuses(t) {
+		as.metrics.transaction("out_of_turn")
+		as.log.Info().Str("txn_id", txnID).Msg("A transaction is missing that Synapse keeps back; the next is refused once, so that it sends them in their order")
+		answerError(w, http.StatusServiceUnavailable, codeUnknown, "an earlier transaction has not been sent; send both again")
+		return
+	}
 	if err := as.takeIn(r.Context(), t); err != nil {
 		if r.Context().Err() != nil {
 			as.metrics.transaction("client_gone")
@@ -55,6 +61,7 @@ func (as *AppService) putTransaction(w http.ResponseWriter, r *http.Request) {
 		answerError(w, http.StatusServiceUnavailable, codeUnknown, "the bridge cannot take the transaction in now; send it again later")
 		return
 	}
+	as.gaps.took(t)
 	as.carried.note(t)
 	if as.cfg.Registration.ReceiveEphemeral {
 		as.ephemeral.offer(ephemeral)

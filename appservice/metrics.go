@@ -111,7 +111,7 @@ func newMetrics(to prometheus.Registerer, backlog func() (items, lanes int)) (*m
 // begin makes every combination of labels known, at zero: what appears only when it happens first is no increase to an
 // alert.
 func (m *metrics) begin() {
-	for _, outcome := range []string{"ok", "refused", "too_large", "broken_off", "client_gone"} {
+	for _, outcome := range []string{"ok", "refused", "out_of_turn", "too_large", "broken_off", "client_gone"} {
 		m.transactions.WithLabelValues(outcome)
 	}
 	m.done = map[store.Kind]prometheus.Counter{}

@@ -77,17 +77,8 @@ func killLoggedIn(t *testing.T, opts CrossingOptions) {
 		}
 		time.Sleep(200 * time.Millisecond) // a session that is shown to have joined has read it by then
 	}
-	// Synapse may keep back what was said when it had just begun to send again, until a later transaction has failed.
-	missed := c.Bridge.Witness.Missed()
-	c.Bridge.Stop()
 	words := "alice's last line."
 	alice(words)
-	for began := time.Now(); c.Bridge.Witness.Missed() == missed; time.Sleep(5 * time.Millisecond) {
-		if time.Since(began) > patience {
-			t.Fatal("the homeserver sends nothing to a bridge that is away")
-		}
-	}
-	c.Bridge.Start()
 	c.Bob.WaitFor(words, saidOnIRC(c.Channel, words))
 
 	var onMatrix []string
