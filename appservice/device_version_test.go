@@ -13,6 +13,7 @@ type ages struct {
 	*fakeHS
 	mu                   sync.Mutex
 	federation, versions string // answers; empty: 404
+	server               string // the header of that name
 	can                  bool
 	asked                int // for versions
 }
@@ -46,6 +47,7 @@ func (a *ages) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case *answer == "":
 		answerError(w, 404, codeUnrecognized, "not here")
 	default:
+		w.Header().Set("Server", a.server)
 		_, _ = w.Write([]byte(*answer))
 	}
 }

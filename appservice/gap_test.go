@@ -83,3 +83,32 @@ func TestGap_HomeserverIsNoSynapse_NothingIsRefused(t *testing.T) {
 		t.Errorf("taken %v, %d refused", taken, refused)
 	}
 }
+
+// What it is must be known at once: what Synapse keeps back it does in the first seconds of a process.
+func TestGap_NextProcess_KnowsFromTheStartThatItIsASynapse(t *testing.T) {
+	for name, of := range map[string]struct {
+		change func(*ages)
+		want   bool
+	}{
+		"federation": {func(a *ages) { a.server = "nginx" }, true},
+		"header":     {func(a *ages) { a.federation, a.server = "", "Synapse/1.160.0" }, true},
+		"neither":    {func(a *ages) { a.federation, a.server = "", "nginx" }, false},
+		"another":    {func(a *ages) { a.federation = `{"server":{"name":"Dendrite","version":"0.15"}}` }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			hs := newAges(t)
+			hs.become(func(a *ages) { a.can = true; of.change(a) })
+			f := newFixture(t, hs)
+			if _, err := f.send(ghostA, "1"); err != nil {
+				t.Fatal(err)
+			}
+			if f.as.gaps.synapse != of.want {
+				t.Errorf("the process that asked takes it for a Synapse: %v", f.as.gaps.synapse)
+			}
+			f.crash()
+			if f.as.gaps.synapse != of.want {
+				t.Errorf("the next process takes it for a Synapse: %v", f.as.gaps.synapse)
+			}
+		})
+	}
+}
