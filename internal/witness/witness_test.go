@@ -5,15 +5,16 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"maunium.net/go/mautrix/id"
 )
 
 func TestWitness_TransactionFailsAndComesAgainAfterOthers_OnlyWhatTheBridgeHadTakenIsBefore(t *testing.T) {
-	away := false
+	var away atomic.Bool
 	bridge := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
-		if away {
+		if away.Load() {
 			panic(http.ErrAbortHandler)
 		}
 	}))
@@ -33,14 +34,14 @@ func TestWitness_TransactionFailsAndComesAgainAfterOthers_OnlyWhatTheBridgeHadTa
 		if err == nil {
 			resp.Body.Close()
 		}
-		if (err != nil) != away {
-			t.Fatalf("transaction %d: the bridge is away: %v, and the error is %v", transaction, away, err)
+		if (err != nil) != away.Load() {
+			t.Fatalf("transaction %d: the bridge is away: %v, and the error is %v", transaction, away.Load(), err)
 		}
 	}
 	give(1, "$a", "$b")
-	away = true
+	away.Store(true)
 	give(2, "$late")
-	away = false
+	away.Store(false)
 	give(3, "$c")
 	give(2, "$late")
 	give(4, "$d")
