@@ -53,7 +53,7 @@ func sendInBatches(base http.RoundTripper, r *http.Request) (*http.Response, err
 	return nil, nil // there is at least one batch
 }
 
-// batchesOf splits the body of a request; one that is small enough stays as it is.
+// batchesOf splits the body of a request, and leaves messages out that are empty ([writable]).
 func batchesOf(body []byte) ([][]byte, error) {
 	type messages map[id.UserID]map[id.DeviceID]json.RawMessage
 	var all struct {
@@ -71,6 +71,9 @@ func batchesOf(body []byte) ([][]byte, error) {
 	}
 	for user, devices := range all.Messages {
 		for device, content := range devices {
+			if bytes.Contains(content, emptyOlm) {
+				continue
+			}
 			if many == maxBatch {
 				if err := end(); err != nil {
 					return nil, err
@@ -82,9 +85,6 @@ func batchesOf(body []byte) ([][]byte, error) {
 			batch[user][device] = content
 			many++
 		}
-	}
-	if len(batches) == 0 {
-		return [][]byte{body}, nil
 	}
 	err := end()
 	return batches, err

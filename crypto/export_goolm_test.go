@@ -9,7 +9,10 @@ import (
 	"reflect"
 	"time"
 
+	goolm "maunium.net/go/mautrix/crypto/goolm/session"
 	"maunium.net/go/mautrix/id"
+
+	"github.com/trestle-bridge/trestle/store"
 )
 
 // Machines is how many machines are in memory.
@@ -105,7 +108,7 @@ func Step(ctx context.Context, c *Crypto, user id.UserID, key id.SenderKey, sign
 	}
 	defer release()
 	err = m.olmWork(ctx, func(ctx context.Context, l *loaded) error {
-		operationOf(ctx).to.by = map[id.IdentityKey]id.SigningKey{key: signing}
+		operationOf(ctx).to.by = map[id.IdentityKey]*id.Device{key: {IdentityKey: key, SigningKey: signing}}
 		session, err := l.store.GetLatestSession(ctx, key)
 		if err != nil || session == nil {
 			return fmt.Errorf("there is no session: %w", err)
@@ -123,4 +126,52 @@ func Step(ctx context.Context, c *Crypto, user id.UserID, key id.SenderKey, sign
 func Few(user id.UserID, self id.Ed25519, devices map[id.DeviceID]json.RawMessage) (few []id.DeviceID, more int) {
 	few, rest := (&owner{user: user, self: self}).few(devices)
 	return few, len(rest)
+}
+
+// Spoil makes the Olm sessions of a user's device with who has a key such that they cannot be written with.
+func Spoil(ctx context.Context, c *Crypto, user id.UserID, key id.SenderKey) error {
+	m, release, err := c.useOf(ctx, user)
+	if err != nil {
+		return err
+	}
+	defer release()
+	defer m.discard()
+	return m.olmWork(ctx, func(ctx context.Context, l *loaded) error {
+		sessions, err := l.store.GetSessions(ctx, key)
+		for _, session := range sessions {
+			chains := session.Internal.(*goolm.OlmSession).Ratchet.ReceiverChains
+			for n := range chains {
+				chains[n].RKey = make([]byte, 32)
+			}
+			if err := l.store.UpdateSession(ctx, key, session); err != nil {
+				return err
+			}
+		}
+		return err
+	})
+}
+
+// ErrPanic is what comes of a panic.
+var ErrPanic = errPanic
+
+// Panic panics in a job of a user's device, and in its work.
+func Panic(ctx context.Context, c *Crypto, user id.UserID) (inJob, inWork error) {
+	m, release, err := c.useOf(ctx, user)
+	if err != nil {
+		return err, err
+	}
+	defer release()
+	inJob = m.olmJob(ctx, func(context.Context, *store.Tx, *loaded) error { panic("in a job") })
+	inWork = m.olmWork(ctx, func(context.Context, *loaded) error { panic("in its work") })
+	return inJob, inWork
+}
+
+// IsLoaded says whether mautrix's machine of a user is in memory.
+func IsLoaded(ctx context.Context, c *Crypto, user id.UserID) (bool, error) {
+	m, release, err := c.useOf(ctx, user)
+	if err != nil {
+		return false, err
+	}
+	defer release()
+	return m.loaded != nil, nil
 }

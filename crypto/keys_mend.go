@@ -73,7 +73,7 @@ func (c *Crypto) mend(m *machine, user id.UserID, key id.SenderKey, cause error)
 			case <-ctx.Done():
 			}
 		}()
-		err := c.mendWith(ctx, m, user, key, errors.Is(cause, olm.ErrBadMessageKeyID))
+		err := c.survive(func() error { return c.mendWith(ctx, m, user, key, errors.Is(cause, olm.ErrBadMessageKeyID)) })
 		if err != nil && !errors.Is(err, ErrNoMachine) {
 			c.log.Warn().Err(err).Str("account", m.account()).Stringer("with", user).Msg("An Olm session could not be mended")
 		}

@@ -4,6 +4,7 @@ package crypto
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"sync"
@@ -172,11 +173,13 @@ func (m *machine) olmJob(ctx context.Context, job func(ctx context.Context, tx *
 	defer unlock()
 	return m.c.commit(ctx, func(ctx context.Context, tx *store.Tx) error {
 		tx.OnRollback(m.discard)
-		l, err := m.load(ctx)
-		if err != nil {
-			return err
-		}
-		return job(ctx, tx, l)
+		return m.c.survive(func() error {
+			l, err := m.load(ctx)
+			if err != nil {
+				return err
+			}
+			return job(ctx, tx, l)
+		})
 	})
 }
 
@@ -201,7 +204,9 @@ func (m *machine) olmWorkLocked(ctx context.Context, create bool, work func(ctx 
 		return err
 	}
 	op.settle = func(ctx context.Context) error { return l.store.commit(ctx, nil) }
-	err = work(ctx, l)
+	if err = m.c.survive(func() error { return work(ctx, l) }); errors.Is(err, errPanic) {
+		m.discard()
+	}
 	_ = op.settle(ctx) // its error is the operation's
 	if failed := op.failed(); failed != nil {
 		m.discard()

@@ -120,6 +120,9 @@ func (l *loaded) decryptWithNewSession(ctx context.Context, sender id.UserID, ke
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
+	if err := canWrite(session.Internal); err != nil {
+		return nil, fmt.Errorf("%w: nothing could be written with the session that it begins: %w", ErrCorrupt, err)
+	}
 	if err := l.addBegun(ctx, sender, key, session); err != nil {
 		return nil, inStore(err)
 	}

@@ -25,19 +25,27 @@ import (
 
 // addressees are the devices that an operation writes to.
 type addressees struct {
-	by     map[id.IdentityKey]id.SigningKey // to whom what is for a curve25519 key goes now
-	others []*id.Device                     // name a key that another one has named: they come after it, each by itself
+	by     map[id.IdentityKey]*id.Device // to whom what is for a curve25519 key goes now
+	others []*id.Device                  // name a key that another one has named: they come after it, each by itself
+	left   map[id.SigningKey]bool        // were left out, because nothing could be written to them
 }
 
 func (a *addressees) add(device *id.Device) {
 	if a.by == nil {
-		a.by = map[id.IdentityKey]id.SigningKey{}
+		a.by = map[id.IdentityKey]*id.Device{}
 	}
-	if first, ok := a.by[device.IdentityKey]; !ok {
-		a.by[device.IdentityKey] = device.SigningKey
-	} else if first != device.SigningKey {
+	if first := a.by[device.IdentityKey]; first == nil {
+		a.by[device.IdentityKey] = device
+	} else if first.SigningKey != device.SigningKey {
 		a.others = append(a.others, device)
 	}
+}
+
+func (a *addressees) leaveOut(device *id.Device) {
+	if a.left == nil {
+		a.left = map[id.SigningKey]bool{}
+	}
+	a.left[device.SigningKey] = true
 }
 
 // without leaves those out that come by themselves.
@@ -144,15 +152,15 @@ func toAlone(ctx context.Context, device *id.Device) context.Context {
 	return context.WithValue(ctx, aloneKey{}, device)
 }
 
-// addressee is to whom what is for a curve25519 key goes in this operation.
-func addressee(ctx context.Context, key id.IdentityKey) (signing id.SigningKey, ok bool) {
+// addressee is to whom what is for a curve25519 key goes in this operation, or nil.
+func addressee(ctx context.Context, key id.IdentityKey) *id.Device {
 	if alone, ok := ctx.Value(aloneKey{}).(*id.Device); ok && alone.IdentityKey == key {
-		return alone.SigningKey, true
+		return alone
 	}
 	if op := operationOf(ctx); op != nil && store.TxOf(ctx) == nil {
-		signing, ok = op.to.by[key]
+		return op.to.by[key]
 	}
-	return signing, ok
+	return nil
 }
 
 // sessionWith is the Olm session with a device that was used last; nil when there is none.

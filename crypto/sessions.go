@@ -15,12 +15,12 @@ import (
 // What [keyStore] keeps of Olm sessions.
 
 func (s *keyStore) AddSession(ctx context.Context, key id.SenderKey, o *crypto.OlmSession) error {
-	claimed, ok := addressee(ctx, key)
+	claimed := addressee(ctx, key)
 	return s.stage(ctx, func(ctx context.Context) error {
 		err := s.SQLCryptoStore.AddSession(ctx, key, o)
-		if err == nil && ok {
-			s.claimed.Store(o.ID(), claimed)
-			err = store.TxOf(ctx).OlmSessionClaimed(s.AccountID, string(o.ID()), string(claimed))
+		if err == nil && claimed != nil {
+			s.claimed.Store(o.ID(), claimed.SigningKey)
+			err = store.TxOf(ctx).OlmSessionClaimed(s.AccountID, string(o.ID()), string(claimed.SigningKey))
 		}
 		return err
 	})
@@ -33,13 +33,17 @@ func (s *keyStore) GetSessions(ctx context.Context, key id.SenderKey) (crypto.Ol
 	return s.SQLCryptoStore.GetSessions(ctx, key)
 }
 
-// GetLatestSession gives the one with whom the operation writes to, where several name the key.
+// GetLatestSession gives the one to write with, with whom the operation writes to where several name the key.
 func (s *keyStore) GetLatestSession(ctx context.Context, key id.SenderKey) (*crypto.OlmSession, error) {
 	if err := s.settle(ctx); err != nil {
 		return nil, err
 	}
-	signing, _ := addressee(ctx, key)
-	return s.latestWith(ctx, key, signing)
+	signing := id.SigningKey("")
+	if device := addressee(ctx, key); device != nil {
+		signing = device.SigningKey
+	}
+	session, err := s.latestWith(ctx, key, signing)
+	return toWrite(session), err
 }
 
 // HasSession says no when it cannot know, as mautrix's does: the error is the operation's.
@@ -51,6 +55,9 @@ func (s *keyStore) HasSession(ctx context.Context, key id.SenderKey) bool {
 // UpdateSession writes a step of an Olm session. One that was deleted since it was read, by another operation or because there are too many, is there again
 // with what was known of it: the other side goes on with it.
 func (s *keyStore) UpdateSession(ctx context.Context, key id.SenderKey, o *crypto.OlmSession) error {
+	if broken := brokenOff(o); broken != nil {
+		return s.leaveOut(ctx, key, o, broken)
+	}
 	return s.stage(ctx, func(ctx context.Context) error {
 		pickled, err := o.Internal.Pickle(s.PickleKey)
 		if err != nil {

@@ -3,6 +3,7 @@
 package crypto
 
 import (
+	"crypto/ecdh"
 	"encoding/base64"
 	"strings"
 	"unicode/utf8"
@@ -22,6 +23,40 @@ const (
 
 // isKey says whether a text is an Ed25519 or Curve25519 key, or the ID of a session, which is a key as well: 32 bytes in unpadded base64.
 func isKey[T ~string](text T) bool { return isBase64(string(text), 43, 32) }
+
+// isCurveKey says whether a text is a Curve25519 key with which a secret can be shared. Of the points that are none some give the same secret with every key, which
+// nobody can write with: the sessions with them would have to be left out later, one by one (RFC 7748, section 6.1). Each key has one spelling: a number below
+// 2^255-19, since the same point under another name would be another sender.
+func isCurveKey[T ~string](text T) bool {
+	if !isKey(text) {
+		return false
+	}
+	raw, err := base64.RawStdEncoding.DecodeString(string(text))
+	if err != nil || !isReduced(raw) {
+		return false
+	}
+	public, err := ecdh.X25519().NewPublicKey(raw)
+	if err == nil {
+		_, err = anyPrivate.ECDH(public)
+	}
+	return err == nil
+}
+
+// anyPrivate is a private key, for what is true of all.
+var anyPrivate, _ = ecdh.X25519().NewPrivateKey(make([]byte, 32))
+
+// isReduced says whether 32 bytes, the lowest first, are a number below 2^255-19.
+func isReduced(number []byte) bool {
+	if number[31] != 0x7f {
+		return number[31] < 0x7f
+	}
+	for _, b := range number[1:31] {
+		if b != 0xff {
+			return true
+		}
+	}
+	return number[0] < 0xed
+}
 
 // isSignature says whether a text is an Ed25519 signature: 64 bytes in base64, which some pad.
 func isSignature(text string) bool { return isBase64(strings.TrimSuffix(text, "=="), 86, 64) }
@@ -43,7 +78,7 @@ func wellFormed(device *id.Device) (wrong string) {
 	switch {
 	case !isName(device.DeviceID):
 		return "its ID is too long, or has NUL in it"
-	case !isKey(device.IdentityKey):
+	case !isCurveKey(device.IdentityKey):
 		return "its curve25519 key is none"
 	case !isKey(device.SigningKey):
 		return "its ed25519 key is none"

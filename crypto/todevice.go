@@ -36,7 +36,7 @@ func (c *Crypto) HandleKeys(ctx context.Context, ev *appservice.Event) error {
 // refused marks what no repetition mends.
 func refused(err error) error {
 	err = unstorable(err)
-	for _, permanent := range []error{ErrCorrupt, ErrNotForMe, ErrMismatch, ErrUntrusted, ErrNoMachine} {
+	for _, permanent := range []error{ErrCorrupt, ErrNotForMe, ErrMismatch, ErrUntrusted, ErrNoMachine, errPanic} {
 		if errors.Is(err, permanent) {
 			return appservice.Permanent(err)
 		}
@@ -66,7 +66,7 @@ func (c *Crypto) toDevice(ctx context.Context, ev *appservice.Event) error {
 	if !ok || content.Algorithm != id.AlgorithmOlmV1 {
 		return fmt.Errorf("%s from %s: %w: it is not encrypted with Olm", ev.Type, ev.Sender, ErrCorrupt)
 	}
-	if !isKey(content.SenderKey) {
+	if !isCurveKey(content.SenderKey) {
 		return fmt.Errorf("%s from %s: %w: its sender_key is no key", ev.Type, ev.Sender, ErrCorrupt)
 	}
 	var wedged bool
