@@ -120,41 +120,54 @@ func (c *Crypto) rememberClaims(ctx context.Context) error {
 	return rows.Err()
 }
 
+// askUnknown asks for the devices of those of whom nobody has asked yet. It runs under the room's lock, and not under the Olm lock.
+func (c *Crypto) askUnknown(ctx context.Context, m *machine, room id.RoomID, users []id.UserID) error {
+	l, err := m.load(ctx)
+	if err != nil {
+		return err
+	}
+	var unknown []id.UserID
+	for _, user := range users {
+		if devices, err := l.store.GetDevices(ctx, user); err != nil {
+			return fmt.Errorf("read the devices of %s: %w", user, err)
+		} else if devices == nil {
+			unknown = append(unknown, user)
+		}
+	}
+	if len(unknown) == 0 {
+		return nil
+	}
+	if err := m.askFor(ctx, unknown); err != nil {
+		return fmt.Errorf("ask for the devices of who is in %s: %w", room, err)
+	}
+	return nil
+}
+
 // beforeShare makes sure before a room key is shared that the devices that get it are known, and that those with which there is no Olm session yet may be
 // asked for a one-time key now: an error is one of [appservice.LaterIn], and of [ErrClaims]. It runs under the room's lock and the Olm lock.
-func (c *Crypto) beforeShare(ctx context.Context, _ *machine, l *loaded, room id.RoomID, users []id.UserID) error {
-	var unknown []id.UserID
+func (c *Crypto) beforeShare(ctx context.Context, l *loaded, users []id.UserID) error {
 	var without []id.SigningKey
 	to := &operationOf(ctx).to
-	for _, again := range []bool{false, true} {
-		unknown, without, *to = nil, nil, addressees{}
-		for _, user := range users {
-			devices, err := l.store.GetDevices(ctx, user)
-			if err != nil {
-				return fmt.Errorf("read the devices of %s: %w", user, err)
-			}
-			if devices == nil {
-				unknown = append(unknown, user)
-			}
-			for _, device := range devices {
-				if trust, err := l.ResolveTrustContext(ctx, device); err != nil {
-					return fmt.Errorf("find out how far device %s of %s is trusted: %w", device.DeviceID, user, err)
-				} else if trust < l.SendKeysMinTrust {
-					continue
-				}
-				to.add(device)
-				if session, err := l.store.sessionWith(ctx, device); err != nil {
-					return fmt.Errorf("look for a session with device %s of %s: %w", device.DeviceID, user, err)
-				} else if session == nil {
-					without = append(without, device.SigningKey)
-				}
-			}
+	for _, user := range users {
+		devices, err := l.store.GetDevices(ctx, user)
+		if err != nil {
+			return fmt.Errorf("read the devices of %s: %w", user, err)
 		}
-		if len(unknown) == 0 || again {
-			break
+		if devices == nil {
+			return errOvertaken // they were forgotten since they were asked for
 		}
-		if err := c.askFor(ctx, l, unknown); err != nil {
-			return fmt.Errorf("ask for the devices of who is in %s: %w", room, err)
+		for _, device := range devices {
+			if trust, err := l.ResolveTrustContext(ctx, device); err != nil {
+				return fmt.Errorf("find out how far device %s of %s is trusted: %w", device.DeviceID, user, err)
+			} else if trust < l.SendKeysMinTrust {
+				continue
+			}
+			to.add(device)
+			if session, err := l.store.sessionWith(ctx, device); err != nil {
+				return fmt.Errorf("look for a session with device %s of %s: %w", device.DeviceID, user, err)
+			} else if session == nil {
+				without = append(without, device.SigningKey)
+			}
 		}
 	}
 	if wait := c.claims.take(without, time.Now()); wait > 0 {

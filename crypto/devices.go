@@ -96,12 +96,10 @@ func (c *Crypto) freshen(ctx context.Context, m *machine, room id.RoomID) error 
 	if len(users) == 0 {
 		return nil
 	}
-	return m.olmWork(ctx, func(ctx context.Context, l *loaded) error {
-		if err := c.askFor(ctx, l, users); err != nil {
-			return fmt.Errorf("ask for the devices of the room's members: %w", err)
-		}
-		return nil
-	})
+	if err := m.askFor(ctx, users); err != nil {
+		return fmt.Errorf("ask for the devices of the room's members: %w", err)
+	}
+	return nil
 }
 
 const (
@@ -110,6 +108,10 @@ const (
 )
 
 // askFor asks the homeserver for the devices of users. Those of whom it says nothing, because it cannot reach their server, stay outdated.
+func (m *machine) askFor(ctx context.Context, users []id.UserID) error {
+	return m.deviceWork(ctx, func(ctx context.Context, l *loaded) error { return m.c.askFor(ctx, l, users) })
+}
+
 func (c *Crypto) askFor(ctx context.Context, l *loaded, users []id.UserID) error {
 	a := &answer{}
 	answered, err := l.FetchKeys(context.WithValue(ctx, answerKey{}, a), users, true)

@@ -142,9 +142,7 @@ func (c *Crypto) senderDevice(ctx context.Context, m *machine, l *loaded, user i
 	for name, keys := range there.DeviceKeys[user] {
 		if keys.Keys.GetCurve25519(name) == key {
 			c.mends.unknown.forget(string(user))
-			if err := m.olmWork(ctx, func(ctx context.Context, l *loaded) error {
-				return c.askFor(ctx, l, []id.UserID{user})
-			}); err != nil {
+			if err := m.askFor(ctx, []id.UserID{user}); err != nil {
 				return nil, fmt.Errorf("ask for the devices of %s: %w", user, err)
 			}
 			return find()

@@ -68,10 +68,14 @@ func (c *Crypto) RequestKey(ctx context.Context, ev *appservice.Event, reader id
 	return nil
 }
 
-// mayAsk says whether the devices of a user may be asked for once more: not again within a minute, unless the homeserver says that they have changed.
+// mayAsk says whether the devices of a user may be asked for once more: not again within a minute, unless the homeserver says that they have changed, and did
+// not leave that question unanswered: what is read waits for the answer, and whose server is silent could send something each time.
 func (c *Crypto) mayAsk(ctx context.Context, user id.UserID) (bool, error) {
 	if c.requests.may("devices of "+string(user), askEvery, time.Now()) {
 		return true, nil
+	}
+	if _, silent := c.isSilent(user); silent {
+		return false, nil
 	}
 	outdated, err := c.store.OutdatedUsers(ctx)
 	return slices.Contains(outdated, string(user)), err

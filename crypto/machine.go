@@ -195,24 +195,39 @@ func (m *machine) olmWork(ctx context.Context, work func(ctx context.Context, l 
 }
 
 func (m *machine) olmWorkLocked(ctx context.Context, create bool, work func(ctx context.Context, l *loaded) error) error {
+	failed, err := m.work(ctx, create, work)
+	if failed {
+		m.discard()
+	}
+	return err
+}
+
+// deviceWork is olmWork for what others' devices are, and nothing else: that is in the store alone, and which of two answers holds is decided there, for each
+// machine asks by itself ([keyStore.PutDevices]). So it takes no lock, and what comes meanwhile is taken in while the homeserver waits for another. Memory is not
+// forgotten, since who has the Olm lock may be changing it.
+func (m *machine) deviceWork(ctx context.Context, work func(ctx context.Context, l *loaded) error) error {
+	_, err := m.work(ctx, false, work)
+	return err
+}
+
+func (m *machine) work(ctx context.Context, create bool, work func(ctx context.Context, l *loaded) error) (failed bool, err error) {
 	op := &operation{began: m.c.store.DeviceMarks()}
 	ctx = context.WithValue(ctx, operationKey{}, op)
 	ctx, cancel := context.WithCancel(ctx) // ends what mautrix leaves open in the store
 	defer cancel()
 	l, err := m.loadOr(ctx, create)
 	if err != nil {
-		return err
+		return false, err
 	}
 	op.settle = func(ctx context.Context) error { return l.store.commit(ctx, nil) }
 	if err = m.c.survive(func() error { return work(ctx, l) }); errors.Is(err, errPanic) {
 		m.discard()
 	}
 	_ = op.settle(ctx) // its error is the operation's
-	if failed := op.failed(); failed != nil {
-		m.discard()
-		return failed
+	if broken := op.failed(); broken != nil {
+		return true, broken
 	}
-	return err
+	return false, err
 }
 
 // operation is work that may write; it keeps the first error of a write, because mautrix goes on after some.

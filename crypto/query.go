@@ -41,7 +41,7 @@ const (
 	// mostRaw is the same before signatures are left out. A master key has one of each device that its owner has ever verified.
 	mostRaw = 64 << 10
 	// mostOfUser is how many bytes are read of all devices of a user: a thousand, as Synapse keeps at most, of 1 KiB. With it a homeserver can have the bridge work for
-	// half a second at most at each question about a user, under the machine's Olm lock.
+	// half a second at most at each question about a user.
 	mostOfUser = 1 << 20
 )
 

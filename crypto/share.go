@@ -52,11 +52,15 @@ func (c *Crypto) shareOnce(ctx context.Context, m *machine, room id.RoomID) erro
 	if err != nil {
 		return err
 	}
+	if err := c.askUnknown(ctx, m, room, users); err != nil {
+		return err
+	}
 	return m.olmWork(ctx, func(ctx context.Context, l *loaded) error {
-		if err := c.beforeShare(ctx, m, l, room, users); err != nil {
+		devices := c.store.KeyDrops()
+		if err := c.beforeShare(ctx, l, users); err != nil {
 			return err
 		}
-		operationOf(ctx).giving = &giving{by: l, room: room, members: drops, users: users, devices: c.store.KeyDrops()}
+		operationOf(ctx).giving = &giving{by: l, room: room, members: drops, users: users, devices: devices}
 		if err := l.ShareGroupSession(ctx, room, users); err != nil {
 			return err
 		}

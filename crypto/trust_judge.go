@@ -79,7 +79,7 @@ func (m *machine) judgeAnew(ctx context.Context, l *loaded, user id.UserID, sess
 			if may, err := m.c.mayAsk(ctx, user); err != nil || !may {
 				return trust, device, err
 			}
-			err = m.askForDevices(ctx, user)
+			err = m.askFor(ctx, []id.UserID{user})
 		}
 		if err == nil {
 			device, err = l.store.deviceWith(ctx, user, session.SenderKey, session.SigningKey)
@@ -92,11 +92,4 @@ func (m *machine) judgeAnew(ctx context.Context, l *loaded, user id.UserID, sess
 		}
 	}
 	return trust, device, err
-}
-
-// askForDevices asks the homeserver for the devices of a user.
-func (m *machine) askForDevices(ctx context.Context, user id.UserID) error {
-	return m.olmWork(ctx, func(ctx context.Context, l *loaded) error {
-		return m.c.askFor(ctx, l, []id.UserID{user})
-	})
 }

@@ -1,0 +1,122 @@
+//go:build goolm
+
+package crypto_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"maunium.net/go/mautrix"
+	"maunium.net/go/mautrix/id"
+
+	"github.com/trestle-bridge/trestle/appservice"
+	"github.com/trestle-bridge/trestle/crypto"
+)
+
+// silent has the homeserver wait for the server of a user when the bridge asks for the user's devices, until it is let go. asked tells of each question.
+func (w *world) silent(user id.UserID) (asked chan struct{}, letGo func()) {
+	asked = make(chan struct{}, 100)
+	quit := make(chan struct{})
+	w.hs.Intercept(func(rw http.ResponseWriter, r *http.Request) bool {
+		if !strings.HasSuffix(r.URL.Path, "/keys/query") || r.Header.Get("Authorization") != "Bearer "+w.registration.ASToken {
+			return false
+		}
+		body, _ := io.ReadAll(r.Body)
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		if !bytes.Contains(body, []byte(user)) {
+			return false
+		}
+		asked <- struct{}{}
+		select {
+		case <-quit:
+		case <-r.Context().Done():
+		}
+		_, _ = rw.Write([]byte(`{"device_keys":{},"failures":{"silent.test":{}}}`))
+		return true
+	})
+	return asked, func() { close(quit) }
+}
+
+// speaksUnsigned is a message of a device that nobody has signed, whose key the bridge has taken in.
+func (w *world) speaksUnsigned(h *hand, room id.RoomID, n int) *appservice.Event {
+	w.t.Helper()
+	key := w.roomKey(room)
+	p := h.payload(key)
+	delete(p, "sender_device_keys")
+	w.no(w.crypto.HandleKeys(w.t.Context(), h.encrypt(p)))
+	return h.p.sealedWith(key, fmt.Sprintf("$unsigned%d", n), "x")
+}
+
+func TestJudge_UserWhoseServerIsSilent_IsAskedForOnceAndNotWithEachEvent(t *testing.T) {
+	w, bot, room, _, bob := members(t)
+	asked, letGo := w.silent(bob.p.ID())
+	letGo()
+	h := w.hand(bob.p.again(), bot)
+	w.settle()
+	for n := range 5 {
+		ev := w.speaksUnsigned(h, room, n)
+		if _, err := w.crypto.Open(t.Context(), ev, bot); !errors.Is(err, crypto.ErrUntrusted) {
+			t.Errorf("what a device says that nobody knows: %v", err)
+		}
+	}
+	if len(asked) != 1 {
+		t.Errorf("five events have waited %d times for the sender's server", len(asked))
+	}
+}
+
+// What waits for a silent server must not keep the reader from others' keys.
+func TestOlmLock_WhileASilentServerIsAskedForDevices_IsFreeForOthersKeys(t *testing.T) {
+	for name, asks := range map[string]func(w *world, bot id.UserID, room id.RoomID, h *hand){
+		"a message is judged": func(w *world, bot id.UserID, room id.RoomID, h *hand) {
+			if _, err := w.crypto.Open(w.t.Context(), w.speaksUnsigned(h, room, 1), bot); !errors.Is(err, crypto.ErrUntrusted) {
+				w.t.Errorf("what a device says that nobody knows: %v", err)
+			}
+		},
+		"a room key is given for the first time": func(w *world, bot id.UserID, room id.RoomID, _ *hand) { w.session(bot, room) },
+		"a room key is used again":               func(w *world, bot id.UserID, room id.RoomID, _ *hand) { w.session(bot, room) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w, bot, room, alice, bob := members(t)
+			_, err := bob.p.Join(t.Context(), string(room))
+			w.no(err)
+			w.settle()
+			if strings.Contains(name, "again") {
+				w.session(bot, room)
+			}
+			more := bob.p.again()
+			more.publishes(func(*mautrix.DeviceKeys) {})
+			h := w.hand(more, bot)
+			w.settle()
+			asked, letGo := w.silent(bob.p.ID())
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				asks(w, bot, room, h)
+			}()
+			select {
+			case <-asked:
+			case <-time.After(20 * time.Second):
+				t.Fatal("nobody asks for the devices")
+			}
+			taken := make(chan struct{})
+			go func() {
+				defer close(taken)
+				w.takes(alice, w.roomKey(room), nil)
+			}()
+			select {
+			case <-taken:
+			case <-time.After(20 * time.Second):
+				t.Error("Alice's key waits for Bob's server")
+			}
+			letGo()
+			<-taken
+			<-done
+		})
+	}
+}
