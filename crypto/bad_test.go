@@ -279,7 +279,7 @@ func TestOpen_NumberThatCannotBeStored_IsNoRefusal(t *testing.T) {
 	key := w.roomKey(room)
 	w.no(w.crypto.HandleKeys(t.Context(), h.encrypt(h.payload(key))))
 	ev := w.alice.sealedWith(key, "$1", "later")
-	restore := trigger(t, w.store, "INSERT", "crypto_message_index", `SELECT RAISE(ABORT, 'no room')`)
+	restore := trigger(t, w.store, "INSERT", "message_read", `SELECT RAISE(ABORT, 'no room')`)
 	_, err := w.crypto.Open(t.Context(), ev, bot)
 	if err == nil || appservice.IsPermanent(err) || errors.Is(err, crypto.ErrCorrupt) || errors.Is(err, crypto.ErrNoKey) || errors.Is(err, crypto.ErrReplayed) {
 		t.Errorf("got %v, want an error that passes", err)

@@ -94,6 +94,39 @@ func TestRoomKey_FromAnotherMemberFirst_IsNoneForItsMakersMessages_AndKeepsHersF
 	}
 }
 
+// Bob has given Alice's key as his and repeats what she wrote, before the bridge has the key of her, or after it has read her. That is said in his name, as if he
+// had written the same words; hers are read all the same, and neither can repeat anything.
+func TestRoomKey_FromAnotherMemberWhoRepeatsItsMakersMessage_KeepsHersFromNothing(t *testing.T) {
+	for _, first := range []string{"bob", "alice"} {
+		t.Run(first+" is read first", func(t *testing.T) {
+			w, bot, room, alice, bob := members(t)
+			key := w.roomKey(room)
+			ev := w.alice.sealedWith(key, "$1", "one")
+			as := func(p *person, eventID string) *appservice.Event {
+				return p.encryptedEvent(room, eventID, object(content(t, ev)))
+			}
+			stolen := as(bob.p, "$bob")
+			read := map[string]func(){
+				"alice": func() { w.takes(alice, key, nil); w.readsAs(ev, bot, "one") },
+				"bob":   func() { w.takes(bob, key, nil); w.readsAs(stolen, bot, "one") },
+			}
+			read[first]()
+			for _, next := range read {
+				next()
+			}
+			w.reopen()
+			for _, next := range read { // each event can be read again
+				next()
+			}
+			for _, again := range []*appservice.Event{as(w.alice, "$2"), as(bob.p, "$bob2"), as(w.alice, "$bob"), as(bob.p, "$1")} {
+				if _, err := w.crypto.Open(t.Context(), again, bot); !errors.Is(err, crypto.ErrReplayed) {
+					t.Errorf("%s of %s: got %v, want ErrReplayed", again.ID, again.Sender, err)
+				}
+			}
+		})
+	}
+}
+
 // Copies of the same session are used and go together: what tells repetitions goes with the first.
 func TestRoomKey_SecondCopyThatIsUsed_KeepsWhatTellsRepetitions(t *testing.T) {
 	w, bot, room, alice, bob := members(t)

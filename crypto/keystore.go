@@ -205,9 +205,15 @@ func (s *keyStore) IsOutboundGroupSessionShared(ctx context.Context, user id.Use
 	return s.SQLCryptoStore.IsOutboundGroupSessionShared(ctx, user, key, session)
 }
 
+// ValidateMessageIndex tells repetitions by the sender of the event, as keys are kept: who gives the key of another's session and repeats what that one wrote must
+// not be read in his place.
 func (s *keyStore) ValidateMessageIndex(ctx context.Context, session id.SessionID, ev id.EventID, index uint, timestamp int64) (ok bool, err error) {
+	o := openingOf(ctx)
+	if o == nil {
+		return false, errBackground
+	}
 	err = s.write(ctx, func(ctx context.Context) error {
-		ok, err = s.SQLCryptoStore.ValidateMessageIndex(ctx, session, ev, index, timestamp)
+		ok, err = store.TxOf(ctx).MessageRead(string(session), index, string(o.sender), string(ev), timestamp)
 		return err
 	})
 	return ok, err

@@ -149,6 +149,7 @@ func (tx *Tx) RoomKeyWithheldBy(account, session, user string) error {
 func (tx *Tx) DeleteUnreadKeys(account, sender string, keep int) error {
 	_, err := tx.exec(`DELETE FROM crypto_megolm_inbound_session WHERE account_id = $1 AND session_id IN
 		(SELECT s.session_id FROM crypto_megolm_inbound_session s WHERE s.account_id = $1 AND s.source_user = $2 AND NOT EXISTS
+			(SELECT 1 FROM message_read r WHERE r.session = s.session_id) AND NOT EXISTS
 			(SELECT 1 FROM crypto_message_index i WHERE i.session_id = s.session_id) AND NOT EXISTS
 			(SELECT 1 FROM parked p WHERE p.room = s.room_id AND p.session = s.session_id) ORDER BY s.received_at DESC, s.session_id LIMIT $4 OFFSET $3)`,
 		account, sender, keep, pruneBatch)

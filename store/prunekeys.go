@@ -230,8 +230,11 @@ func (s *Store) deleteRoomKeys(ctx context.Context, old []oldRoomKey, before tim
 				n, err := tx.exec(`DELETE FROM crypto_megolm_inbound_session WHERE account_id = $1 AND session_id = $2 AND received_at < $3 AND NOT EXISTS
 					(SELECT 1 FROM parked WHERE session = $2)`, key.account, key.session, before)
 				if err == nil && n > 0 {
-					_, err = tx.exec(`DELETE FROM crypto_message_index WHERE session_id = $1 AND NOT EXISTS
-						(SELECT 1 FROM crypto_account a CROSS JOIN crypto_megolm_inbound_session s WHERE s.account_id = a.account_id AND s.session_id = $1)`, key.session)
+					const unread = ` = $1 AND NOT EXISTS
+						(SELECT 1 FROM crypto_account a CROSS JOIN crypto_megolm_inbound_session s WHERE s.account_id = a.account_id AND s.session_id = $1)`
+					if _, err = tx.exec(`DELETE FROM message_read WHERE session`+unread, key.session); err == nil {
+						_, err = tx.exec(`DELETE FROM crypto_message_index WHERE session_id`+unread, key.session)
+					}
 				}
 				if err != nil {
 					return err

@@ -35,7 +35,8 @@ func keyNames(t *testing.T, f *dbutil.Database, query string) (out []string) {
 
 const (
 	putRoomKey = `INSERT INTO crypto_megolm_inbound_session (account_id, session_id, sender_key, room_id, session, received_at) VALUES ($1, $2, $3, '!r', $4, $5)`
-	putIndex   = `INSERT INTO crypto_message_index (session_id, "index", event_id, timestamp) VALUES ($1, $2, '$e', 1)`
+	putIndex   = `INSERT INTO crypto_message_index (session_id, "index", event_id, timestamp) VALUES ($1, $2, 'e', 1)`
+	putRead    = `INSERT INTO message_read (session, number, sender, event, written) VALUES ($1, $2, '@eve:x', 'e', 1)`
 	putSending = `INSERT INTO crypto_megolm_outbound_session (account_id, room_id, session_id, session, shared, max_messages, message_count, max_age, created_at, last_used)
 		VALUES ($1, $2, $3, $4, true, 1, 1, 1, $5, $5)`
 	putGiven   = `INSERT INTO crypto_megolm_outbound_session_shared (user_id, identity_key, session_id) VALUES ($1, $2, $3)`
@@ -45,6 +46,7 @@ const (
 	putADevice = `INSERT INTO crypto_device (user_id, device_id, identity_key, signing_key, trust, deleted, name) VALUES ($1, $2, $3, 'k', 0, $4, '')`
 	roomKeys   = `SELECT session_id FROM crypto_megolm_inbound_session ORDER BY session_id`
 	indexes    = `SELECT DISTINCT session_id FROM crypto_message_index ORDER BY session_id`
+	readings   = `SELECT DISTINCT session FROM message_read ORDER BY session`
 	sending    = `SELECT session_id FROM crypto_megolm_outbound_session ORDER BY session_id`
 	given      = `SELECT session_id FROM crypto_megolm_outbound_session_shared ORDER BY session_id`
 	olms       = `SELECT session_id FROM crypto_olm_session ORDER BY session_id`
@@ -75,7 +77,7 @@ var keyRetentionChecks = []check{
 			}
 			rows = append(rows, []any{putRoomKey, "@bot:x/D", longID(name), "other", pickle, at})
 			for m := range 3 {
-				rows = append(rows, []any{putIndex, longID(name), 10*n + m})
+				rows = append(rows, []any{putIndex, longID(name), 10*n + m}, []any{putRead, longID(name), 10*n + m})
 			}
 		}
 		rows = append(rows, []any{putRoomKey, "@ann:x/D", longID("gtwo"), "other", pickle, young}) // another device has it, too
@@ -98,6 +100,7 @@ var keyRetentionChecks = []check{
 			}
 			expect(t, "room keys", fmt.Sprint(keyNames(t, f, roomKeys)), want)
 			expect(t, "indexes", fmt.Sprint(keyNames(t, f, indexes)), strings.Replace(want, "gtwo gtwo", "gtwo", 1))
+			expect(t, "messages read", fmt.Sprint(keyNames(t, f, readings)), strings.Replace(want, "gtwo gtwo", "gtwo", 1))
 			if len(lanes) > 0 {
 				Commit(t, s, func(tx *store.Tx) error { return tx.Finish("!a", lanes[0].Refs[0]) })
 				lanes = nil
@@ -252,11 +255,42 @@ var keyRetentionChecks = []check{
 		}
 		rows = append(rows, []any{put, "@bot:x/D", longID("fothers"), "k", []byte("pickled"), start, "@bob:x"},
 			[]any{put, "@ann:x/D", longID("bold"), "k", []byte("pickled"), start, "@eve:x"}, []any{putIndex, longID("aused"), 0},
-			[]any{put, "@bot:x/D", longID("gwaitedfor"), "k", []byte("pickled"), start, "@eve:x"})
+			[]any{put, "@bot:x/D", longID("gwaitedfor"), "k", []byte("pickled"), start, "@eve:x"},
+			[]any{put, "@bot:x/D", longID("hused"), "k", []byte("pickled"), start, "@eve:x"}, []any{putRead, longID("hused"), 0})
 		putAll(t, s, f, rows...)
 		park(t, s, "!r", longID("gwaitedfor"), start.Add(time.Hour), "$1")
 		Commit(t, s, func(tx *store.Tx) error { return tx.DeleteUnreadKeys("@bot:x/D", "@eve:x", 2) })
-		expect(t, "room keys", fmt.Sprint(keyNames(t, f, roomKeys)), "[aused bold dnew enew fothers gwaitedfor]") // the one that is left of the old is another device's
+		expect(t, "room keys", fmt.Sprint(keyNames(t, f, roomKeys)), "[aused bold dnew enew fothers gwaitedfor hused]") // the one that is left of the old is another device's
+	}},
+	{"MessageRead_InAnotherEvent_IsFirstForEachSenderOnceAndAfterAnOlderVersionForNobody", func(t *testing.T, db *database) {
+		s := db.open(t)
+		session, old := longID("new"), longID("old")
+		putAll(t, s, foreignDB(t, s), []any{putIndex, old, 7})
+		for _, c := range []struct {
+			session       string
+			number        uint
+			sender, event string
+			written       int64
+			want          bool
+		}{
+			{session, 7, "@ann:x", "$1", 1, true},
+			{session, 7, "@bob:x", "$2", 1, true},
+			{session, 7, "@ann:x", "$1", 1, true},
+			{session, 7, "@ann:x", "$2", 1, false},
+			{session, 7, "@ann:x", "$1", 2, false},
+			{session, 8, "@ann:x", "$3", 1, true},
+			{session, 7, odd[0], odd[0], 1, true},
+			{old, 7, "@ann:x", "$1", 1, false}, // nobody knows who wrote what was read then
+			{old, 7, "@ann:x", "e", 1, true},
+			{old, 7, "@ann:x", "e", 2, false},
+			{old, 8, "@ann:x", "$1", 1, true},
+		} {
+			Commit(t, s, func(tx *store.Tx) error {
+				first, err := tx.MessageRead(c.session, c.number, c.sender, c.event, c.written)
+				expect(t, fmt.Sprint(c), first, c.want)
+				return err
+			})
+		}
 	}},
 	{"RenewRoomKey_ThatIsYoung_WritesNothing", func(t *testing.T, db *database) {
 		s := db.open(t)
