@@ -61,8 +61,10 @@ func isReduced(number []byte) bool {
 // isSignature says whether a text is an Ed25519 signature: 64 bytes in base64, which some pad.
 func isSignature(text string) bool { return isBase64(strings.TrimSuffix(text, "=="), 86, 64) }
 
+// isBase64 takes one spelling of each value, since texts are compared: neither the bits that count for nothing at the end, nor padding, nor line breaks, which the
+// decoder skips.
 func isBase64(text string, chars, size int) bool {
-	raw, err := base64.RawStdEncoding.DecodeString(text) // which skips line breaks
+	raw, err := base64.RawStdEncoding.Strict().DecodeString(text)
 	return err == nil && len(text) == chars && len(raw) == size
 }
 

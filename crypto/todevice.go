@@ -44,9 +44,10 @@ func refused(err error) error {
 	return err
 }
 
-// unstorable names what the database does not take, because of what others have sent. [isKey] and its like refuse it before; this is for what they miss.
+// unstorable names what the database does not take, because of what others have sent: a value that cannot be, or that is there already and may be there once. [isKey]
+// and its like refuse it before; this is for what they miss.
 func unstorable(err error) error {
-	if store.IsData(err) {
+	if store.IsData(err) || store.IsConstraint(err) {
 		return fmt.Errorf("%w: the database does not take it: %w", ErrCorrupt, err)
 	}
 	return err

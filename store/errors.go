@@ -29,3 +29,10 @@ func IsData(err error) bool {
 	var refused *pq.Error
 	return errors.As(err, &refused) && (refused.Code.Class() == "22" || refused.Code.Class() == "54")
 }
+
+// IsConstraint says of an error of the database that a row may not be, however often that is tried: one with its key is there already, or a column has a value that
+// is not allowed (PostgreSQL's error class 23, SQLite's SQLITE_CONSTRAINT). What a trigger refuses is none.
+func IsConstraint(err error) bool {
+	var refused *pq.Error
+	return errors.As(err, &refused) && refused.Code.Class() == "23" || isSQLiteConstraint(err)
+}

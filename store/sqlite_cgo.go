@@ -3,9 +3,10 @@
 package store
 
 import (
+	"errors"
 	"strconv"
 
-	_ "github.com/mattn/go-sqlite3" // the driver where there is a C compiler
+	"github.com/mattn/go-sqlite3" // the driver where there is a C compiler
 )
 
 const sqliteDriver = "sqlite3"
@@ -17,4 +18,9 @@ func sqliteDSN(path string, readOnly bool) string {
 		return dsn + "&_query_only=true&_cache_size=-" + strconv.Itoa(readerCache)
 	}
 	return dsn + "&_journal_mode=WAL&_txlock=immediate"
+}
+
+func isSQLiteConstraint(err error) bool {
+	var refused sqlite3.Error
+	return errors.As(err, &refused) && refused.Code == sqlite3.ErrConstraint && refused.ExtendedCode != sqlite3.ErrConstraintTrigger
 }

@@ -3,9 +3,10 @@
 package store
 
 import (
+	"errors"
 	"strconv"
 
-	_ "modernc.org/sqlite" // the driver where there is no C compiler
+	"modernc.org/sqlite" // the driver where there is no C compiler
 )
 
 const sqliteDriver = "sqlite"
@@ -19,4 +20,10 @@ func sqliteDSN(path string, readOnly bool) string {
 		return dsn + "&_pragma=query_only(1)&_pragma=cache_size(-" + strconv.Itoa(readerCache) + ")"
 	}
 	return dsn + "&_pragma=journal_mode(WAL)&_txlock=immediate"
+}
+
+func isSQLiteConstraint(err error) bool {
+	const constraint, trigger = 19, 1811 // the low byte says that it is one
+	var refused *sqlite.Error
+	return errors.As(err, &refused) && refused.Code()&0xff == constraint && refused.Code() != trigger
 }
