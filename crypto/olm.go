@@ -187,6 +187,9 @@ func (l *loaded) checkPayload(ctx context.Context, sender id.UserID, key id.Send
 }
 
 func (p *olmPayload) checkDeviceKeys() error {
+	if len(p.DeviceKeys) > mostSaid || isDeep(p.DeviceKeys) { // it runs in a job
+		return fmt.Errorf("%w: sender_device_keys are too long or too deep", ErrCorrupt)
+	}
 	p.device = &mautrix.DeviceKeys{}
 	if err := json.Unmarshal(p.DeviceKeys, p.device); err != nil {
 		return fmt.Errorf("%w: sender_device_keys: %w", ErrCorrupt, err)

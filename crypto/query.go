@@ -136,8 +136,8 @@ func (o *owner) add(usage id.CrossSigningUsage, raw json.RawMessage) {
 func cutKey(raw json.RawMessage, by *owner) (left json.RawMessage, wrong string) {
 	var key mautrix.CrossSigningKeys
 	switch {
-	case len(raw) > mostRaw:
-		return nil, "it is too long"
+	case len(raw) > mostRaw || isDeep(raw):
+		return nil, "it is too long or too deep"
 	case json.Unmarshal(raw, &key) != nil:
 		return nil, "it is none"
 	case len(key.Keys) != 1:
@@ -232,8 +232,8 @@ var deviceMembers = []string{"user_id", "device_id", "algorithms", "keys", "sign
 
 // cutDevice gives a device with no more signatures than are looked at, or says what is wrong with it.
 func cutDevice(name id.DeviceID, raw json.RawMessage, by *owner) (left json.RawMessage, device *mautrix.DeviceKeys, wrong string) {
-	if len(raw) > mostRaw {
-		return nil, nil, "it is too long"
+	if len(raw) > mostRaw || isDeep(raw) {
+		return nil, nil, "it is too long or too deep"
 	}
 	device = &mautrix.DeviceKeys{}
 	if json.Unmarshal(raw, device) != nil {

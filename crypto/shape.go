@@ -68,6 +68,30 @@ func isBase64(text string, chars, size int) bool {
 	return err == nil && len(text) == chars && len(raw) == size
 }
 
+// mostDepth is how deep JSON may be nested whose signatures are checked: mautrix makes it canonical first, for which it takes seconds where 64 KB are all brackets. A device
+// has three levels.
+const mostDepth = 10
+
+func isDeep(raw []byte) bool {
+	depth, quoted := 0, false
+	for n := 0; n < len(raw); n++ {
+		switch c := raw[n]; {
+		case quoted && c == '\\':
+			n++
+		case c == '"':
+			quoted = !quoted
+		case quoted:
+		case c == '{' || c == '[':
+			if depth++; depth > mostDepth {
+				return true
+			}
+		case c == '}' || c == ']':
+			depth--
+		}
+	}
+	return false
+}
+
 // isName says whether a text can be an ID.
 func isName[T ~string](text T) bool { return text != "" && isText(text, mostName) }
 

@@ -5,6 +5,8 @@ package crypto
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 
 	"maunium.net/go/mautrix/crypto/signatures"
 	"maunium.net/go/mautrix/id"
@@ -12,7 +14,7 @@ import (
 	"github.com/trestle-bridge/trestle/store"
 )
 
-// mostSignatures is how many of a message are kept: a device has one of its owner's, and another while the owner changes keys.
+// mostSignatures is how many of a message are looked at: a device has one of its owner's, and another while the owner changes keys.
 const mostSignatures = 4
 
 // usualGone is how many devices of a user are remembered that are gone, or that only a message names: messages of theirs may come yet. Anybody can make them up.
@@ -47,23 +49,23 @@ func (l *loaded) rememberSender(ctx context.Context, p *olmPayload) error {
 	if err := store.TxOf(ctx).ForgetSignatures(string(user), string(signing)); err != nil {
 		return err
 	}
-	kept := 0
-	for keyID, signature := range p.device.Signatures[user] {
-		if kept == mostSignatures {
-			break
-		}
-		algorithm, by := keyID.Parse()
-		if algorithm != id.KeyAlgorithmEd25519 || by == string(p.device.DeviceID) || !isKey(by) || !isSignature(signature) {
+	tried, by := 0, p.device.Signatures[user]
+	for _, keyID := range slices.Sorted(maps.Keys(by)) {
+		signature := by[keyID]
+		algorithm, signer := keyID.Parse()
+		if algorithm != id.KeyAlgorithmEd25519 || signer == string(p.device.DeviceID) || !isKey(signer) || !isSignature(signature) {
 			continue
+		}
+		if tried++; tried > mostSignatures {
+			break // a bad one costs as much as a good one, and all commits wait meanwhile
 		}
 		// Whether it is the user's self-signing key is looked at when the device is to be trusted.
-		if ok, err := signatures.VerifySignatureJSON(p.DeviceKeys, user, by, id.Ed25519(by)); err != nil || !ok {
+		if ok, err := signatures.VerifySignatureJSON(p.DeviceKeys, user, signer, id.Ed25519(signer)); err != nil || !ok {
 			continue
 		}
-		if err := l.store.PutSignature(ctx, user, signing, user, id.Ed25519(by), signature); err != nil {
+		if err := l.store.PutSignature(ctx, user, signing, user, id.Ed25519(signer), signature); err != nil {
 			return fmt.Errorf("store a signature of the sender's device: %w", err)
 		}
-		kept++
 	}
 	return nil
 }
