@@ -7,7 +7,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 
 	"maunium.net/go/mautrix"
@@ -54,8 +56,10 @@ func claimThrough(base http.RoundTripper, r *http.Request) (*http.Response, erro
 			continue
 		}
 		for device, raw := range devices {
-			var keys map[id.KeyID]mautrix.OneTimeKey
-			if _, ok := asked.OneTimeKeys[user][device]; !ok || json.Unmarshal(raw, &keys) != nil {
+			algorithm, ok := asked.OneTimeKeys[user][device]
+			if !ok {
+				delete(devices, device)
+			} else if devices[device] = oneOf(raw, algorithm); devices[device] == nil {
 				delete(devices, device)
 			}
 		}
@@ -69,6 +73,26 @@ func claimThrough(base http.RoundTripper, r *http.Request) (*http.Response, erro
 	resp.Body, resp.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
 	resp.Header.Del("Content-Length")
 	return resp, nil
+}
+
+// oneOf gives the first one-time key of a device that has the algorithm and is one, or nothing. mautrix takes any, and checks what it is signed with however long it is.
+func oneOf(raw json.RawMessage, algorithm id.KeyAlgorithm) json.RawMessage {
+	var keys map[id.KeyID]json.RawMessage
+	if json.Unmarshal(raw, &keys) != nil {
+		return nil
+	}
+	for _, name := range slices.Sorted(maps.Keys(keys)) {
+		var key mautrix.OneTimeKey
+		if of, _ := name.Parse(); of != algorithm || !isName(name) || len(keys[name]) > mostSaid || isDeep(keys[name]) || json.Unmarshal(keys[name], &key) != nil || !isCurveKey(key.Key) {
+			continue
+		}
+		one, err := json.Marshal(map[id.KeyID]json.RawMessage{name: keys[name]})
+		if err != nil {
+			return nil
+		}
+		return one
+	}
+	return nil
 }
 
 func isClaim(r *http.Request) bool {

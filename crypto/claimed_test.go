@@ -4,9 +4,12 @@ package crypto_test
 
 import (
 	"encoding/json"
+	"maps"
 	"net/http"
 	"strings"
 	"testing"
+
+	"github.com/trestle-bridge/trestle/crypto"
 )
 
 // claimedAs has the homeserver answer claims with one-time keys by the device's account, which says what it likes of them.
@@ -70,4 +73,36 @@ func TestShare_OneTimeKeysThatAreNone_KeepNobodyElseFromBeingWrittenTo(t *testin
 	w.changes(`DELETE FROM crypto_olm_session`)
 	_, err = w.seal(bot, room, "x")
 	w.no(err)
+}
+
+// One that mautrix cannot use would hide the one that it can, or be the one that takes long to check.
+func TestShare_OneTimeKeysThatAreTooMany_TooLongOrOfAnotherKind_AreLeftOutOneByOne(t *testing.T) {
+	w, bot, room, _, _ := members(t)
+	user, device := string(w.alice.ID()), string(w.alice.DeviceID())
+	good := w.alice.oneTime(w.alice.again().olm.GetAccount().IdentityKey())["signed_curve25519:AAAA"]
+	own := w.alice.olm.GetAccount().IdentityKey()
+	long, sunk := w.alice.oneTime(own)["signed_curve25519:AAAA"].(fields), w.alice.oneTime(own)["signed_curve25519:AAAA"].(fields)
+	long["unsigned"], sunk["unsigned"] = fields{"x": strings.Repeat("x", crypto.MostSaid)}, fields{"x": deep(50)}
+	for name, bad := range map[string]fields{
+		"another kind": {"curve25519:A": good, "ed25519:A": good, "signed_curve25519": good},
+		"long":         {"signed_curve25519:A": long}, "deep": {"signed_curve25519:A": sunk}, "a number": {"signed_curve25519:A": 5}, "nothing": {"signed_curve25519:A": nil},
+		"no secret": w.alice.oneTime("AQ" + strings.Repeat("A", 41)), "long name": {"signed_curve25519:" + strings.Repeat("A", 300): good},
+	} {
+		for _, more := range []bool{true, false} {
+			said := fields{}
+			maps.Copy(said, bad)
+			if more {
+				said["signed_curve25519:Z"] = good
+			}
+			remove := w.alice.claimedAs(func() fields { return fields{user: fields{device: said}} })
+			w.changes(`DELETE FROM crypto_megolm_outbound_session`)
+			w.changes(`DELETE FROM crypto_olm_session`)
+			_, err := w.seal(bot, room, "x")
+			w.no(err)
+			remove()
+			if with, all := w.sessions(own); with != all || (with == 1) != more {
+				t.Errorf("%s: of %d sessions %d are with alice, who has a good key: %t", name, all, with, more)
+			}
+		}
+	}
 }
