@@ -214,6 +214,7 @@ func TestDevice_OfWhichTooMuchIsSaid_IsLeftOutAlone(t *testing.T) {
 		"bytes": bad(func(device *mautrix.DeviceKeys) {
 			device.Unsigned = map[string]any{"device_display_name": strings.Repeat("a", crypto.MostSaid)}
 		}),
+		"depth":                        bad(func(device *mautrix.DeviceKeys) { device.Unsigned = map[string]any{"x": deep(50)} }),
 		"something else than its keys": func(*person) any { return fields{"keys": 5} },
 		"nothing":                      func(*person) any { return 5 },
 	} {
@@ -239,6 +240,7 @@ func TestCrossSigningKey_ThatIsForTooMuchOrIsNotOne_IsLeftOut(t *testing.T) {
 			}
 		},
 		"bytes": func(master fields) { master["signatures"] = fields{strings.Repeat("@", crypto.MostSaid): fields{}} },
+		"depth": func(master fields) { master["unsigned"] = deep(50) },
 		"kind":  func(master fields) { master["usage"] = 5 },
 	} {
 		t.Run(name, func(t *testing.T) {
