@@ -17,7 +17,7 @@ import (
 func (as *AppService) Park(ev *Event, session id.SessionID, until time.Time, arrived func(tx *store.Tx) (bool, error)) Effect {
 	return func(tx *store.Tx) error {
 		err := tx.Park(&store.Parked{
-			Room: string(ev.RoomID), Session: string(session), Until: until,
+			Room: string(ev.RoomID), Session: string(session), Sender: string(ev.Sender), Until: until,
 			Element: store.Element{Kind: ev.Kind, Lane: ev.Lane, Key: string(ev.ID), Raw: ev.Raw},
 		})
 		if err != nil || arrived == nil {
@@ -26,14 +26,14 @@ func (as *AppService) Park(ev *Event, session id.SessionID, until time.Time, arr
 		if here, err := arrived(tx); err != nil || !here {
 			return err
 		}
-		return as.Unpark(tx, ev.RoomID, session)
+		return as.Unpark(tx, ev.RoomID, session, ev.Sender)
 	}
 }
 
-// Unpark belongs into the commit that keeps the key of a session: events that wait for it are taken up, at the end of their lanes, and a lane that waits
-// for it goes on at once.
-func (as *AppService) Unpark(tx *store.Tx, room id.RoomID, session id.SessionID) error {
-	waited, err := tx.Unpark(string(room), string(session))
+// Unpark belongs into the commit that keeps what a sender says is the key of a session, or somebody who may speak for all, which is an empty sender: his events
+// that wait for it are taken up, at the end of their lanes, and a lane that waits for it goes on at once.
+func (as *AppService) Unpark(tx *store.Tx, room id.RoomID, session id.SessionID, sender id.UserID) error {
+	waited, err := tx.Unpark(string(room), string(session), string(sender))
 	if err != nil {
 		return err
 	}

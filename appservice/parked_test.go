@@ -33,12 +33,12 @@ func TestPark_KeyComes_EventIsHandledAfterThoseThatPassedIt(t *testing.T) {
 	f.parkFirst(time.Now().Add(time.Hour), nil)
 	f.mustPut("1", events(message("$1"), message("$2")))
 	f.idle()
-	f.commit(func(tx *store.Tx) error { return f.as.Unpark(tx, testRoom, "another") })
+	f.commit(func(tx *store.Tx) error { return f.as.Unpark(tx, testRoom, "another", "") })
 	f.idle()
 	if got := f.rec.ids(); got != "$1 $2" {
 		t.Fatalf("handled %s", got)
 	}
-	f.commit(func(tx *store.Tx) error { return f.as.Unpark(tx, testRoom, "session") })
+	f.commit(func(tx *store.Tx) error { return f.as.Unpark(tx, testRoom, "session", "") })
 	f.idle()
 	if got := f.rec.ids(); got != "$1 $2 $1" || len(f.deadLetters()) != 0 {
 		t.Errorf("handled %s, dead letters %+v", got, f.deadLetters())
@@ -55,7 +55,7 @@ func TestPark_ProcessEndsBetweenParkingAndTheKey_EventIsHandledOnce(t *testing.T
 	if got := f.rec.ids(); got != "" {
 		t.Fatalf("handled %s without its key", got)
 	}
-	f.commit(func(tx *store.Tx) error { return f.as.Unpark(tx, testRoom, "session") })
+	f.commit(func(tx *store.Tx) error { return f.as.Unpark(tx, testRoom, "session", "") })
 	f.idle()
 	f.crash()
 	f.idle()
@@ -87,7 +87,7 @@ func TestUnpark_LaneThatWaitsForTheKey_GoesOnAtOnce(t *testing.T) {
 	}
 	f.mustPut("1", events(message("$1")))
 	f.waitLater("room:" + testRoom)
-	f.commit(func(tx *store.Tx) error { return f.as.Unpark(tx, testRoom, "session") })
+	f.commit(func(tx *store.Tx) error { return f.as.Unpark(tx, testRoom, "session", "") })
 	f.idle() // would take an hour
 	if tries != 2 {
 		t.Errorf("%d tries", tries)

@@ -88,13 +88,26 @@ func (m *machine) takeRoomKey(ctx context.Context, tx *store.Tx, l *loaded, from
 			return inStore(err)
 		}
 	}
-	if err := put(context.WithValue(ctx, copyKey{}, into), session); err != nil {
-		return inStore(err)
+	more, err := l.opensMore(ctx, into, there != nil, session)
+	if err == nil {
+		err = put(context.WithValue(ctx, copyKey{}, into), session)
 	}
-	if err := m.boundUnread(tx, from); err != nil {
-		return inStore(err)
+	if err == nil {
+		err = m.boundUnread(tx, from)
 	}
-	return inStore(m.c.keyArrived(tx, session.RoomID, session.ID()))
+	if err == nil && more {
+		err = m.c.as.Unpark(tx, session.RoomID, session.ID(), session.SourceUser)
+	}
+	return inStore(err)
+}
+
+// opensMore says whether a key opens anything that the copy does not that is there: if not, nothing is taken up that waits for it, however often it comes. It runs in a job.
+func (l *loaded) opensMore(ctx context.Context, account string, there bool, session *crypto.InboundGroupSession) (bool, error) {
+	if !there {
+		return true, nil
+	}
+	known, err := l.store.at(account).GetGroupSession(ctx, session.RoomID, session.ID())
+	return known == nil || session.Internal.FirstKnownIndex() < known.Internal.FirstKnownIndex(), err
 }
 
 // takesPlace says whether what a device says of a session counts for more than what another of the same user has said before. It runs in a job.

@@ -127,6 +127,59 @@ func TestRoomKey_FromAnotherMemberWhoRepeatsItsMakersMessage_KeepsHersFromNothin
 	}
 }
 
+// What waits for a key is looked at again for each that comes, and then waits anew: who sends one that opens nothing has no end of that.
+func TestRoomKey_ThatOpensNoMoreThanBefore_OrIsOfSomebodyElse_TakesUpNothing(t *testing.T) {
+	w, bot, room, alice, bob := members(t)
+	key := w.roomKey(room)
+	first := key.ShareContent().Parsed.(*event.RoomKeyEventContent).SessionKey
+	ev := w.alice.sealedWith(key, "$1", "one")
+	ev.Lane = "room:" + string(room)
+	_ = w.alice.sealedWith(key, "$2", "two")
+	second := key.Internal.Key()
+	_ = w.alice.sealedWith(key, "$3", "three")
+	third := key.Internal.Key()
+	parked := func() int {
+		d, err := w.store.Depth(t.Context())
+		w.no(err)
+		return int(d.Parked)
+	}
+	takes := func(h *hand, sessionKey string, want int) {
+		t.Helper()
+		storetest.Commit(t, w.store, func(tx *store.Tx) error {
+			return tx.WithdrawParked(string(room), "$1")
+		})
+		storetest.Commit(t, w.store, func(tx *store.Tx) error {
+			return w.as.Park(ev, key.ID(), time.Now().Add(time.Hour), nil)(tx)
+		})
+		w.takes(h, key, func(c fields) { c["session_key"] = sessionKey })
+		if got := parked(); got != want {
+			t.Errorf("%d events are parked, want %d", got, want)
+		}
+	}
+	takes(bob, first, 1)
+	takes(alice, third, 0) // it may be this one
+	takes(alice, third, 1)
+	takes(bob, first, 1)
+	takes(alice, second, 0)
+	takes(alice, third, 1)
+	takes(alice, first, 0)
+	takes(alice, first, 1)
+	w.readsAs(ev, bot, "one")
+}
+
+// She gives the key that she has given for one room under another.
+func TestRoomKey_FromItsMakerUnderAnotherRoom_DoesNotTakeItFromItsRoom(t *testing.T) {
+	w, bot, room, alice, _ := members(t)
+	key := w.roomKey(room)
+	w.takes(alice, key, nil)
+	p := alice.payload(key)
+	p["content"].(fields)["room_id"] = "!elsewhere:hs.test"
+	if err := w.crypto.HandleKeys(t.Context(), alice.encrypt(p)); !errors.Is(err, crypto.ErrMismatch) || !appservice.IsPermanent(err) {
+		t.Errorf("got %v, want ErrMismatch", err)
+	}
+	w.readsAs(w.alice.sealedWith(key, "$1", "one"), bot, "one")
+}
+
 // Copies of the same session are used and go together: what tells repetitions goes with the first.
 func TestRoomKey_SecondCopyThatIsUsed_KeepsWhatTellsRepetitions(t *testing.T) {
 	w, bot, room, alice, bob := members(t)

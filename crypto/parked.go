@@ -14,11 +14,6 @@ import (
 	"github.com/trestle-bridge/trestle/store"
 )
 
-// keyArrived takes up what waits for a room key, in the commit that stores the key.
-func (c *Crypto) keyArrived(tx *store.Tx, room id.RoomID, session id.SessionID) error {
-	return c.as.Unpark(tx, room, session)
-}
-
 // Watch notes what reader has of the key of an event's session now. changed says in a job whether that is another or more by then: a key that comes between the
 // attempt to open an event and the commit that parks it must not be missed.
 func (c *Crypto) Watch(ctx context.Context, ev *appservice.Event, session id.SessionID, reader id.UserID) (changed func(tx *store.Tx) (bool, error), err error) {

@@ -13,36 +13,39 @@ type Parked struct {
 	ID      int64 // given by Park, never used twice
 	Room    string
 	Session string
+	Sender  string    // of the event: the key is to be his
 	Until   time.Time // after which nobody waits for the key any more
 	Element
 }
 
 // Park keeps the element apart until its session's key comes, or p.Until. Commit it with the end of the element in its lane, so that the element is
-// in one of the two places. It sets the ID. The element's bytes are copied.
+// in one of the two places. It sets the ID. The element's bytes are copied. What was parked before waits no longer than it was to wait then.
 func (tx *Tx) Park(p *Parked) error {
-	err := tx.row([]any{&p.ID}, `INSERT INTO parked (room, session, kind, lane, key, expires, body) VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING id`,
-		toColumn(p.Room), toColumn(p.Session), int64(p.Kind), toColumn(p.Lane), toColumn(p.Key), toMillis(p.Until), toBlob(p.Raw))
+	err := tx.row([]any{&p.ID}, `INSERT INTO parked (room, session, kind, lane, key, expires, body, sender)
+		VALUES ($1, $2, $3, $4, $5, COALESCE((SELECT u.expires FROM unparked u WHERE u.event = $5), $6), $7, $8) RETURNING id`,
+		toColumn(p.Room), toColumn(p.Session), int64(p.Kind), toColumn(p.Lane), toColumn(p.Key), toMillis(p.Until), toBlob(p.Raw), toColumn(p.Sender))
 	return doing(err, "parking %q of %s", p.Key, p.Room)
 }
 
-const parkedColumns = `id, room, session, kind, lane, key, expires, body`
+const parkedColumns = `id, room, session, kind, lane, key, expires, body, sender`
 
 func scanParked(rows *sql.Rows) (Parked, error) {
 	var p Parked
-	err := rows.Scan(&p.ID, text{&p.Room}, text{&p.Session}, &p.Kind, text{&p.Lane}, text{&p.Key}, moment{&p.Until}, blob{&p.Raw})
+	err := rows.Scan(&p.ID, text{&p.Room}, text{&p.Session}, &p.Kind, text{&p.Lane}, text{&p.Key}, moment{&p.Until}, blob{&p.Raw}, text{&p.Sender})
 	p.Again = true
 	return p, err
 }
 
-// Unpark takes what waits for a session's key back into the inbox, at the end of its lanes, in the order in which it was parked: to be called in the
-// commit that keeps the key. It gives what [Tx.Ingest] gives, for the lanes.
-func (tx *Tx) Unpark(room, session string) ([]LaneRefs, error) {
+// Unpark takes what waits for a sender's key of a session back into the inbox, at the end of its lanes, in the order in which it was parked: to be called in the
+// commit that keeps the key. It gives what [Tx.Ingest] gives, for the lanes. An empty sender is everybody.
+func (tx *Tx) Unpark(room, session, sender string) ([]LaneRefs, error) {
 	var waited []Parked
 	err := tx.each(func(rows *sql.Rows) error {
 		p, err := scanParked(rows)
 		waited = append(waited, p)
 		return err
-	}, `DELETE FROM parked WHERE room = $1 AND session = $2 RETURNING `+parkedColumns, toColumn(room), toColumn(session))
+	}, `DELETE FROM parked WHERE room = $1 AND session = $2 AND ($3 = '' OR sender = $3 OR sender = '') RETURNING `+parkedColumns,
+		toColumn(room), toColumn(session), toColumn(sender))
 	if err != nil || len(waited) == 0 {
 		return nil, doing(err, "taking up what waits for a key in %s", room)
 	}
@@ -50,6 +53,13 @@ func (tx *Tx) Unpark(room, session string) ([]LaneRefs, error) {
 	t := &Transaction{ID: "unparked", Received: tx.now()}
 	for i := range waited {
 		t.Elements = append(t.Elements, waited[i].Element)
+		if waited[i].Key == "" {
+			continue
+		}
+		if _, err := tx.exec(`INSERT INTO unparked (event, expires) VALUES ($1, $2) ON CONFLICT (event) DO NOTHING`,
+			toColumn(waited[i].Key), toMillis(waited[i].Until)); err != nil {
+			return nil, doing(err, "noting how long %q has waited for its key", waited[i].Key)
+		}
 	}
 	return tx.Ingest(t)
 }
@@ -66,8 +76,18 @@ func (s *Store) Overdue(ctx context.Context, limit int) (out []Parked, err error
 
 // Unparked ends the waiting of one element, for the caller to bury it in the same commit. ErrNotFound: its key has come.
 func (tx *Tx) Unparked(id int64) error {
-	n, err := tx.exec(`DELETE FROM parked WHERE id = $1`, id)
-	return doing(changed(n, err), "ending the wait of parked event %d", id)
+	var key string
+	err := tx.row([]any{text{&key}}, `DELETE FROM parked WHERE id = $1 RETURNING key`, id)
+	if err == nil { // who takes it up again later waits anew
+		_, err = tx.exec(`DELETE FROM unparked WHERE event = $1`, toColumn(key))
+	}
+	return doing(err, "ending the wait of parked event %d", id)
+}
+
+// WithdrawParked forgets an event that waits for its key: it was taken back.
+func (tx *Tx) WithdrawParked(room, event string) error {
+	_, err := tx.exec(`DELETE FROM parked WHERE room = $1 AND key = $2`, toColumn(room), toColumn(event))
+	return doing(err, "withdrawing %q of %s, which waits for its key", event, room)
 }
 
 // ParkedUntil gives when the first of what is parked is overdue; zero when nothing is.

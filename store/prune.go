@@ -40,6 +40,7 @@ func (s *Store) pruneOld(ctx context.Context) error {
 		{"pages of revoked links", `DELETE FROM media_page WHERE record IN
 			(SELECT p.record FROM media_page p JOIN media m ON m.id = p.record WHERE m.revoked < $1 AND m.revoked > 0 LIMIT $2)`, now.Add(-keep.Media)},
 		{"media records", `DELETE FROM media WHERE id IN (SELECT id FROM media WHERE expires < $1 AND expires > 0 LIMIT $2)`, now.Add(-keep.Media)},
+		{"notes of how long events have waited for their keys", `DELETE FROM unparked WHERE event IN (SELECT event FROM unparked WHERE expires < $1 LIMIT $2)`, now},
 		{"requests", `DELETE FROM letter_request WHERE letter IN
 			(SELECT letter FROM letter_request WHERE answered > 0 AND answered < $1 LIMIT $2)`, now.Add(-keepAnswers)},
 	} {

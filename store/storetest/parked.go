@@ -13,7 +13,9 @@ import (
 func park(t *testing.T, s *store.Store, room, session string, until time.Time, ids ...string) {
 	t.Helper()
 	for _, id := range ids {
-		lanes := ingest(t, s, transaction(pdu(room, id)))
+		again := pdu(room, id)
+		again.Again = true // it may have been parked before
+		lanes := ingest(t, s, transaction(again))
 		Commit(t, s, func(tx *store.Tx) error {
 			p := store.Parked{Room: room, Session: session, Until: until, Element: pdu(room, id)}
 			return errors.Join(tx.Park(&p), tx.Finish(room, lanes[0].Refs[0]))
@@ -42,7 +44,7 @@ var parkedChecks = []check{
 		expect(t, "waiting", waiting(t, s), []string(nil))
 		expect(t, "parked", parkedCount(t, s), int64(5))
 		Commit(t, s, func(tx *store.Tx) error {
-			lanes, err := tx.Unpark("!a", "s1")
+			lanes, err := tx.Unpark("!a", "s1", "")
 			if len(lanes) != 1 || lanes[0].Lane != "!a" || len(lanes[0].Refs) != 3 {
 				t.Errorf("lanes are %+v", lanes)
 			}
@@ -54,7 +56,7 @@ var parkedChecks = []check{
 			// The homeserver's own repetition is still one, of what is parked as well.
 			expect(t, "taken in again", len(ingest(t, s, transaction(pdu("!a", "$1"), pdu("!a", "$4")))), 0)
 			Commit(t, s, func(tx *store.Tx) error {
-				lanes, err := tx.Unpark("!a", "s1")
+				lanes, err := tx.Unpark("!a", "s1", "")
 				expect(t, "lanes", len(lanes), 0)
 				return err
 			})
@@ -62,12 +64,88 @@ var parkedChecks = []check{
 			s = db.open(t)
 		}
 	}},
+	{"Unpark_KeyOfOneSender_TakesUpHisAlone", func(t *testing.T, db *database) {
+		s := db.open(t)
+		for _, sender := range []string{"@ann:x", "@bob:x", ""} { // "" was parked by an older version
+			lanes := ingest(t, s, transaction(pdu("!a", "$"+sender)))
+			Commit(t, s, func(tx *store.Tx) error {
+				p := store.Parked{Room: "!a", Session: "s1", Sender: sender, Until: start.Add(time.Hour), Element: pdu("!a", "$"+sender)}
+				return errors.Join(tx.Park(&p), tx.Finish("!a", lanes[0].Refs[0]))
+			})
+		}
+		unpark := func(sender string) {
+			Commit(t, s, func(tx *store.Tx) error {
+				_, err := tx.Unpark("!a", "s1", sender)
+				return err
+			})
+		}
+		unpark("@ann:x")
+		expect(t, "waiting", waiting(t, s), []string{"!a $@ann:x", "!a $"})
+		unpark("") // somebody who may speak for all
+		expect(t, "waiting", waiting(t, s), []string{"!a $@ann:x", "!a $", "!a $@bob:x"})
+	}},
+	{"Park_WhatWasParkedBefore_WaitsNoLongerThanItWasToWaitThen", func(t *testing.T, db *database) {
+		s := db.open(t)
+		overdue := func(want ...string) (list []store.Parked) {
+			list, err := s.Overdue(ctx(), 10)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, p := range list {
+				got = append(got, p.Key)
+			}
+			expect(t, "overdue", got, want)
+			return list
+		}
+		for n := range 3 {
+			park(t, s, "!a", "s1", start.Add(time.Duration(n+1)*time.Hour), "$1")
+			park(t, s, "!a", "s1", start.Add(time.Duration(n+1)*time.Hour), fmt.Sprint("$other", n))
+			Commit(t, s, func(tx *store.Tx) error {
+				lanes, err := tx.Unpark("!a", "s1", "")
+				for _, ref := range lanes[0].Refs {
+					err = errors.Join(err, tx.Finish("!a", ref))
+				}
+				return err
+			})
+		}
+		park(t, s, "!a", "s1", start.Add(9*time.Hour), "$1", "$2")
+		shut(t, s)
+		db.now = start.Add(time.Hour)
+		s = db.open(t)
+		for _, p := range overdue("$1") {
+			Commit(t, s, func(tx *store.Tx) error { return tx.Unparked(p.ID) })
+		}
+		park(t, s, "!a", "s1", start.Add(2*time.Hour), "$1") // out of the dead letters
+		overdue()
+		shut(t, s)
+		db.now = start.Add(12 * time.Hour)
+		s = db.open(t)
+		if err := s.Prune(ctx()); err != nil {
+			t.Fatal(err)
+		}
+		expect(t, "notes", len(keyNames(t, foreignDB(t, s), `SELECT event FROM unparked`)), 0)
+	}},
+	{"WithdrawParked_EventThatIsTakenBack_IsGoneAlone", func(t *testing.T, db *database) {
+		s := db.open(t)
+		park(t, s, "!a", "s1", start.Add(time.Hour), "$1", "$2")
+		park(t, s, "!b", "s1", start.Add(time.Hour), "$3")
+		for _, gone := range [][2]string{{"!a", "$1"}, {"!a", "$3"}, {"!a", "$4"}} {
+			Commit(t, s, func(tx *store.Tx) error { return tx.WithdrawParked(gone[0], gone[1]) })
+		}
+		expect(t, "parked", parkedCount(t, s), int64(2))
+		Commit(t, s, func(tx *store.Tx) error {
+			_, err := tx.Unpark("!a", "s1", "")
+			return err
+		})
+		expect(t, "waiting", waiting(t, s), []string{"!a $2"})
+	}},
 	{"Park_JobOfTheKeyFails_StaysParked", func(t *testing.T, db *database) {
 		s := db.open(t)
 		park(t, s, "!a", "s1", start.Add(time.Hour), "$1")
 		no := errors.New("no")
 		expectError(t, "Commit", fails(s, func(tx *store.Tx) error {
-			_, err := tx.Unpark("!a", "s1")
+			_, err := tx.Unpark("!a", "s1", "")
 			return errors.Join(err, no)
 		}), no)
 		expect(t, "parked", parkedCount(t, s), int64(1))
