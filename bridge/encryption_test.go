@@ -41,12 +41,19 @@ func person(t *testing.T, hs *bridgetest.Homeserver, name string, change ...func
 
 func newSealed(t *testing.T, mode string, change ...func(*bridge.Config)) *sealed {
 	t.Helper()
+	net := bridgetest.NewNetwork()
+	return newSealedOn(t, net, net, mode, change...)
+}
+
+// newSealedOn is that on a network of a test's own, which is built on net.
+func newSealedOn(t *testing.T, network bridge.Network, net *bridgetest.Network, mode string, change ...func(*bridge.Config)) *sealed {
+	t.Helper()
 	ctx, cancel := bridgetest.Timeout()
 	t.Cleanup(cancel)
-	c := &crossing{T: t, ctx: ctx, hs: bridgetest.NewHomeserver(t), net: bridgetest.NewNetwork()}
+	c := &crossing{T: t, ctx: ctx, hs: bridgetest.NewHomeserver(t), net: net}
 	c.alice = c.hs.User("alice")
 	change = append([]func(*bridge.Config){func(cfg *bridge.Config) { cfg.Encryption.Mode = mode }}, change...)
-	c.b = bridgetest.StartBridge(t, c.hs, c.net, change...)
+	c.b = bridgetest.StartBridge(t, c.hs, network, change...)
 	s := &sealed{c, person(t, c.hs, "alice")}
 	c.room = s.keys.CreateRoom("secret", c.b.BotID())
 	s.keys.WaitFor("the bot", olmclient.Joined(c.room, c.b.BotID()))
@@ -470,6 +477,68 @@ func TestEncryption_WhyTheyLeave_StaysOutOfTheClear(t *testing.T) {
 	if why := left.Content["reason"]; why != nil {
 		t.Errorf("the homeserver reads %v", why)
 	}
+}
+
+func TestEncryption_WhyAMessageIsTakenBack_StaysOutOfTheClear(t *testing.T) {
+	s := newSealed(t, "ghosts")
+	s.ok(s.net.Deliver(s.ctx, &bridge.Incoming{Channel: lobby, ID: "r1", Sender: bridge.RemoteUser{ID: "bob"}, Text: &bridge.Text{Body: "a slip"}}))
+	said := s.reads(s.bob(), "a slip")
+	s.ok(s.net.Deliver(s.ctx, &bridge.Incoming{
+		Channel: lobby, Sender: bridge.RemoteUser{ID: "bob"}, Redact: &bridge.Redact{ID: "r1", Reason: "a word of the channel"},
+	}))
+	redaction := s.sees(func(e bridgetest.Event) bool { return e.Type == "m.room.redaction" && e.Sender == s.bob() })
+	if why := redaction.Content["reason"]; why != nil || redaction.Content["redacts"] != string(said.ID) {
+		t.Errorf("the homeserver reads %v", redaction.Content)
+	}
+}
+
+// The homeserver takes the sentence that the bridge cannot read once it can.
+func TestEncryption_ModeChangedWhileTheSentenceWaits_ItIsNotSaid(t *testing.T) {
+	s := newSealed(t, "bot")
+	s.b.Stop()
+	s.b.Config.Encryption.Mode = "off"
+	tried := make(chan struct{}, 100)
+	remove := s.hs.Intercept(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method != http.MethodPut || !strings.Contains(r.URL.Path, "/send/m.room.message/") {
+			return false
+		}
+		tried <- struct{}{}
+		w.WriteHeader(http.StatusInternalServerError)
+		return true
+	})
+	s.b.Start()
+	s.keys.Say(s.room, "unread")
+	<-tried
+	s.b.Stop()
+	remove()
+	s.b.Config.Encryption.Mode = "ghosts"
+	s.b.Start()
+	s.networkSays("said behind it")
+	s.reads(s.bob(), "said behind it")
+	s.nothingPlain()
+}
+
+// Clients do not encrypt reactions; one that does is read as well.
+func TestEncryption_Reactions_CrossWhereMessagesDo(t *testing.T) {
+	n := &reacting{Network: bridgetest.NewNetwork(), has: true}
+	n.MessageIDs = true
+	s := newSealedOn(t, n, n.Network, "ghosts")
+	said := s.keys.Say(s.room, "what do you think?")
+	s.arrives("what do you think?")
+	about := func(key string) map[string]any {
+		return map[string]any{"m.relates_to": map[string]any{"rel_type": "m.annotation", "event_id": said, "key": key}}
+	}
+	s.keys.Send(s.room, event.EventReaction, about("encrypted"))
+	must(s.alice.Send(s.ctx, s.room, "m.reaction", about("plain")))(t)
+	s.keys.Say(s.room, "end")
+	s.arrives("end")
+	n.want(t, "encrypted", "plain")
+	s.b.Stop()
+	s.b.Config.Encryption.Mode = "off"
+	s.b.Start()
+	must(s.alice.Send(s.ctx, s.room, "m.reaction", about("not read")))(t)
+	s.seesNotice("This room is encrypted, and I cannot read encrypted messages.")
+	n.want(t, "encrypted", "plain")
 }
 
 // A direct chat: the bot is not in the room, and the ghost alone reads and speaks there.

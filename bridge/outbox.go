@@ -193,6 +193,9 @@ func (b *Bridge) do(ctx context.Context, row *store.Outgoing, o *outgoing) (comm
 	case opMessage:
 		return b.sendMessage(ctx, row, o)
 	case opSentence:
+		if err := b.admits(ctx, o.Room); !isEncrypted(err) {
+			return nil, err // it is not true any more: the mode was changed while it waited, and it would be in the clear
+		}
 		speaker, err := b.speaker(ctx, o.Room)
 		if err != nil {
 			return nil, err

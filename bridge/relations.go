@@ -119,13 +119,17 @@ func (b *Bridge) awaitsEvent(channel string, row *store.Outgoing) error {
 	return nil
 }
 
-// withdrawn says whether a message that had to wait was redacted meanwhile: the redaction waits behind it. What the homeserver does
-// not show the bot is taken as it came.
+// withdrawn says whether a message that had to wait was redacted meanwhile: the redaction waits behind it, or was done with while it waited for its key. What the
+// homeserver does not show who speaks in the room is taken as it came.
 func (b *Bridge) withdrawn(ctx context.Context, ev *appservice.Event, written time.Time) (bool, error) {
-	if ev.Attempts == 0 && time.Since(written) < redactionAge {
+	if ev.Attempts == 0 && time.Since(written) < redactionAge && !b.held.wasParked(ev, time.Now()) {
 		return false, nil
 	}
-	raw, err := b.as.Bot().Event(ctx, ev.RoomID, ev.ID)
+	speaker, err := b.speaker(ctx, ev.RoomID)
+	if err != nil {
+		return false, err
+	}
+	raw, err := b.as.Ghost(speaker).Event(ctx, ev.RoomID, ev.ID)
 	if errors.Is(err, mautrix.MNotFound) || isRefusal(err) {
 		return false, nil
 	} else if err != nil {

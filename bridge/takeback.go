@@ -71,9 +71,12 @@ func isCode(err error, code string) bool {
 	return errors.As(err, &http) && http.RespError != nil && http.RespError.ErrCode == code
 }
 
-// endLinks kills the links of a redacted message.
-func endLinks(room id.RoomID, target id.EventID) appservice.Effect {
+// endMessage kills the links of a redacted message, and forgets one that waits for its key.
+func endMessage(room id.RoomID, target id.EventID) appservice.Effect {
 	return func(tx *store.Tx) error {
+		if err := tx.WithdrawParked(string(room), string(target)); err != nil {
+			return err
+		}
 		_, err := tx.RevokeMedia(string(room), string(target))
 		return err
 	}
@@ -98,7 +101,7 @@ func (b *Bridge) handleRedaction(ctx context.Context, ev *appservice.Event) ([]a
 	if err != nil || target == "" {
 		return nil, err
 	}
-	effects := []appservice.Effect{endLinks(ev.RoomID, target)}
+	effects := []appservice.Effect{endMessage(ev.RoomID, target)}
 	p := b.portals.room(ev.RoomID)
 	if p == nil || !b.takesBack() {
 		return effects, nil
@@ -189,8 +192,26 @@ func (b *Bridge) senderOf(ctx context.Context, ev *appservice.Event) (Sender, er
 	return Sender{ID: ev.Sender, Name: name}, err
 }
 
-// handleReaction reacts on the network, unless somebody for whom the same Session speaks has.
-func (b *Bridge) handleReaction(ctx context.Context, ev *appservice.Event) ([]appservice.Effect, error) {
+// handlePlainReaction takes a reaction in the clear in encrypted rooms, too, whatever the bridge takes there else: clients do not encrypt any. Where it does not read,
+// nothing crosses.
+func (b *Bridge) handlePlainReaction(ctx context.Context, ev *appservice.Event) ([]appservice.Effect, error) {
+	if b.portals.room(ev.RoomID) == nil {
+		return nil, nil
+	}
+	if err := b.admits(ctx, ev.RoomID); isEncrypted(err) {
+		return b.sentence(ev.RoomID), nil
+	} else if err != nil {
+		return nil, err
+	}
+	decoded, err := ev.Decode()
+	if err != nil {
+		return nil, appservice.Permanent(err)
+	}
+	return b.handleReaction(ctx, ev, decoded)
+}
+
+// handleReaction reacts on the network, unless somebody for whom the same Session speaks has. decoded is ev itself, or what was encrypted in it.
+func (b *Bridge) handleReaction(ctx context.Context, ev *appservice.Event, decoded *event.Event) ([]appservice.Effect, error) {
 	p := b.portals.room(ev.RoomID)
 	if p == nil {
 		return nil, nil
@@ -204,10 +225,6 @@ func (b *Bridge) handleReaction(ctx context.Context, ev *appservice.Event) ([]ap
 	session, ok := speaker.(Reacter)
 	if !ok || !session.Reacts() {
 		return nil, nil // it costs nothing
-	}
-	decoded, err := ev.Decode()
-	if err != nil {
-		return nil, appservice.Permanent(err)
 	}
 	about := decoded.Content.AsReaction().RelatesTo
 	if !isReactionKey(about.Key) {

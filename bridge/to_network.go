@@ -46,7 +46,7 @@ func (b *Bridge) HandleEvent(ctx context.Context, ev *appservice.Event) ([]appse
 	case event.EventRedaction.Type:
 		return b.handleRedaction(ctx, ev)
 	case event.EventReaction.Type:
-		return b.handleReaction(ctx, ev)
+		return b.handlePlainReaction(ctx, ev)
 	case event.StateEncryption.Type:
 		if ev.StateKey != nil && *ev.StateKey == "" {
 			return b.becameEncrypted(ctx, ev.RoomID)
@@ -74,6 +74,8 @@ func (b *Bridge) handleContent(ctx context.Context, ev *appservice.Event, decode
 	switch decoded.Type.Type {
 	case event.EventMessage.Type, event.EventSticker.Type:
 		return b.handleMessage(ctx, ev, decoded)
+	case event.EventReaction.Type:
+		return b.handleReaction(ctx, ev, decoded)
 	case pollStart, pollStartOld:
 		return nil, appservice.Permanent(fmt.Errorf("%s has no polls", b.info.Name))
 	}
@@ -374,7 +376,7 @@ func (b *Bridge) handleTopic(ctx context.Context, ev *appservice.Event) ([]appse
 	return effects, nil
 }
 
-// Redacted kills the links of a redacted message in the commit that takes the redaction in: what waits in its room, for a network that is away say, does not keep
+// Redacted kills the links of a redacted message, and ends its wait for a key, in the commit that takes the redaction in: what waits in its room, for a network that is away say, does not keep
 // them alive.
 func (b *Bridge) Redacted(ev *appservice.Event) []appservice.Effect {
 	if b.as.IsGhost(ev.Sender) || ev.Sender == b.as.Bot().UserID() {
@@ -384,5 +386,5 @@ func (b *Bridge) Redacted(ev *appservice.Event) []appservice.Effect {
 	if err != nil || target == "" {
 		return nil // it says so in its turn
 	}
-	return []appservice.Effect{endLinks(ev.RoomID, target)}
+	return []appservice.Effect{endMessage(ev.RoomID, target)}
 }

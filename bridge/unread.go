@@ -100,6 +100,7 @@ type held struct {
 	rooms    map[id.RoomID]heldEvent
 	sessions map[inRoom]time.Time // until when
 	senders  map[inRoom]time.Time // the same
+	parked   map[inRoom]time.Time // events that were parked: for as long as they may be, and may come out
 }
 
 type heldEvent struct {
@@ -107,14 +108,14 @@ type heldEvent struct {
 	since time.Time
 }
 
-// inRoom is a session or a sender.
+// inRoom is a session, a sender or an event.
 type inRoom struct {
 	room id.RoomID
 	name string
 }
 
 func newHeld() *held {
-	return &held{rooms: map[id.RoomID]heldEvent{}, sessions: map[inRoom]time.Time{}, senders: map[inRoom]time.Time{}}
+	return &held{rooms: map[id.RoomID]heldEvent{}, sessions: map[inRoom]time.Time{}, senders: map[inRoom]time.Time{}, parked: map[inRoom]time.Time{}}
 }
 
 // wait gives how long an event still holds up its room.
@@ -141,8 +142,16 @@ func (h *held) giveUp(ev *appservice.Event, session id.SessionID, now, until tim
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.rooms, ev.RoomID)
+	note(h.parked, inRoom{ev.RoomID, string(ev.ID)}, now, until)
 	note(h.senders, inRoom{ev.RoomID, string(ev.Sender)}, now, until)
 	return note(h.sessions, inRoom{ev.RoomID, string(session)}, now, until)
+}
+
+// wasParked says of an event whether it was parked just before: then it has lost its place before its redaction.
+func (h *held) wasParked(ev *appservice.Event, now time.Time) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return now.Before(h.parked[inRoom{ev.RoomID, string(ev.ID)}])
 }
 
 func note(over map[inRoom]time.Time, what inRoom, now, until time.Time) bool {

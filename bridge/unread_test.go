@@ -62,7 +62,7 @@ func TestHeld_WhatIsRemembered_IsBounded(t *testing.T) {
 			h.giveUp(ev, "s", now, now.Add(time.Hour))
 		}
 	}
-	if len(h.rooms) > maxHeld || len(h.sessions) > maxHeld || len(h.senders) > maxHeld {
-		t.Errorf("%d rooms, %d sessions and %d senders are remembered", len(h.rooms), len(h.sessions), len(h.senders))
+	if len(h.rooms) > maxHeld || len(h.sessions) > maxHeld || len(h.senders) > maxHeld || len(h.parked) > maxHeld {
+		t.Errorf("%d rooms, %d sessions, %d senders and %d events are remembered", len(h.rooms), len(h.sessions), len(h.senders), len(h.parked))
 	}
 }
