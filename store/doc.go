@@ -37,7 +37,8 @@
 // # What waits for keys
 //
 // [Tx.Park] takes an encrypted event out of its lane, so that others are not held up by a key that does not come; [Tx.Unpark] puts back what a key opens,
-// in the commit that keeps the key; [Store.Overdue] gives what has waited for too long. An event is always in one place: the inbox, parked, or a dead letter.
+// in the commit that keeps the key, and what is parked once more waits no longer than it was to wait at first; [Store.Overdue] gives what has waited for too
+// long. An event is always in one place: the inbox, parked, or a dead letter.
 //
 // # Dead letters
 //
