@@ -36,8 +36,8 @@
 // # Locks and goroutines
 //
 // Two locks are taken before a job is given to the writer, in this order: that of a machine's room (one encrypts or shares at a time), and the
-// machine's Olm lock (to-device messages, sharing, uploads). Asking for others' devices takes no Olm lock: a server that is silent would hold up all keys. Encryption takes the first alone, so that rooms encrypt in parallel and share
-// commits. A job takes no lock that somebody holds while he waits for the writer, and makes no request.
+// machine's Olm lock (to-device messages, sharing, uploads). Asking for others' devices takes no Olm lock: a server that is
+// silent would hold up all keys. Encryption takes the first alone, so that rooms encrypt in parallel and share commits. A job takes no lock that somebody holds while he waits for the writer, and makes no request.
 //
 // One goroutine unloads machines, one has everybody's devices asked for again every six hours, and one changes the word that the store has in common with
 // the homeserver, by which a store that was put back to an older state is known; they end with [Crypto.Close]. Every method may be called from any goroutine.

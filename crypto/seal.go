@@ -5,12 +5,15 @@ package crypto
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"slices"
 
 	"maunium.net/go/mautrix/crypto"
 	"maunium.net/go/mautrix/event"
 	"maunium.net/go/mautrix/id"
 
+	"github.com/trestle-bridge/trestle/appservice"
 	"github.com/trestle-bridge/trestle/store"
 )
 
@@ -31,6 +34,24 @@ func (c *Crypto) Seal(ctx context.Context, s Sealing) (sealed json.RawMessage, e
 		return nil, err
 	}
 	defer unlock()
+	for range sharesAtOnce {
+		if sealed, err = c.sealOnce(ctx, m, s); !errors.Is(err, errOutdated) {
+			break
+		}
+	}
+	if errors.Is(err, errOutdated) {
+		err = appservice.Later(fmt.Errorf("%w, %d times in a row", err, sharesAtOnce))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("encrypt for %s as %s: %w", s.Room, s.Machine, c.as.Explain(err))
+	}
+	return sealed, nil
+}
+
+// errOutdated is why a room key is not used: it was given to devices of before, and it is not known yet which there are now.
+var errOutdated = errors.New("the devices of a member have changed since they were asked for")
+
+func (c *Crypto) sealOnce(ctx context.Context, m *machine, s Sealing) (sealed json.RawMessage, err error) {
 	if err = c.doubtAfterReturn(ctx); err == nil {
 		err = c.freshen(ctx, m, s.Room)
 	}
@@ -45,24 +66,29 @@ func (c *Crypto) Seal(ctx context.Context, s Sealing) (sealed json.RawMessage, e
 			sealed, err = m.encrypt(ctx, s)
 		}
 	}
-	if err != nil {
-		return nil, fmt.Errorf("encrypt for %s as %s: %w", s.Room, s.Machine, c.as.Explain(err))
-	}
-	return sealed, nil
+	return sealed, err
 }
 
-// encrypt returns an error of [crypto.IsShareError] when the room has no key that may be used. The caller holds the room's
-// lock.
+// encrypt returns an error of [crypto.IsShareError] when the room has no key that may be used, and errOutdated when the transaction that says that a member's
+// devices have changed was taken in before this commit, and the devices were not asked for since: but those of a silent server. The caller holds the room's lock.
 func (m *machine) encrypt(ctx context.Context, s Sealing) (sealed json.RawMessage, err error) {
-	var share error
+	var share error // of the job itself it is none: nothing was written, and others in the commit need not run again
 	err = m.c.commit(ctx, func(ctx context.Context, tx *store.Tx) error {
 		l, err := m.load(ctx)
 		if err != nil {
 			return err
 		}
+		outdated, err := tx.OutdatedMembers(string(s.Room))
+		if err != nil {
+			return err
+		}
+		if share = nil; slices.ContainsFunc(outdated, func(user string) bool { _, silent := m.c.isSilent(id.UserID(user)); return !silent }) {
+			share = errOutdated
+			return nil
+		}
 		content, err := l.EncryptMegolmEvent(ctx, s.Room, event.Type{Type: s.Type, Class: event.MessageEventType}, s.Content)
-		if share = nil; crypto.IsShareError(err) {
-			share = err // no error of the job: nothing was written, and others in the commit need not run again
+		if crypto.IsShareError(err) {
+			share = err
 			return nil
 		}
 		if err == nil {

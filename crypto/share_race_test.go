@@ -4,6 +4,7 @@ package crypto_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -189,6 +190,33 @@ func TestShare_DeviceThatIsTrustedNoMore_HasTheKeyNoMore(t *testing.T) {
 	w.settle()
 	if reads() {
 		t.Error("a device that nobody vouches for any more reads on")
+	}
+}
+
+// The bridge is told so while the key goes to the devices of before.
+func TestShare_MembersDevicesChangeWhileAKeyIsGiven_AreAskedForBeforeItIsUsed(t *testing.T) {
+	w := newWorld(t)
+	w.with(func(*trestle.Options) {})
+	ghost := w.ghost("ann")
+	w.no(w.crypto.Prepare(t.Context(), ghost))
+	room := w.room(ghost)
+	c := newCarol(w, room)
+	w.settle()
+	defer w.meanwhile("/sendToDevice/m.room.encrypted", "", func() { c.gets("TWO") })()
+	used := 0
+	_, err := w.crypto.Seal(t.Context(), trestle.Sealing{Room: room, Machine: ghost, Type: "m.room.message", Content: message("x"), Record: func(*store.Tx, json.RawMessage) error {
+		used++
+		if outdated, err := w.store.OutdatedMembers(t.Context(), string(room)); err != nil || len(outdated) > 0 {
+			t.Errorf("a key is used that was given to the devices of before of %v, %v", outdated, err)
+		}
+		return nil
+	}})
+	w.no(err)
+	if used == 0 {
+		t.Error("nothing was encrypted")
+	}
+	if known, err := w.crypto.Devices(t.Context(), ghost, c.user); err != nil || len(known) != 2 {
+		t.Errorf("%d devices are known, %v", len(known), err)
 	}
 }
 

@@ -232,7 +232,18 @@ func (tx *Tx) DropKeysSharedWith(users ...string) error {
 
 // OutdatedMembers gives who of a room's members and of those invited is among [Store.OutdatedUsers]: most of the time nobody, whatever their number elsewhere.
 func (s *Store) OutdatedMembers(ctx context.Context, room string) (users []string, err error) {
-	err = s.each(ctx, func(row *sql.Rows) error {
+	return outdatedMembers(room, func(scan func(row *sql.Rows) error, query string, args ...any) error {
+		return s.each(ctx, scan, query, args...)
+	})
+}
+
+// OutdatedMembers is [Store.OutdatedMembers] with what the jobs before have marked, in the same commit as well.
+func (tx *Tx) OutdatedMembers(room string) (users []string, err error) {
+	return outdatedMembers(room, tx.each)
+}
+
+func outdatedMembers(room string, each func(scan func(row *sql.Rows) error, query string, args ...any) error) (users []string, err error) {
+	err = each(func(row *sql.Rows) error {
 		var user string
 		err := row.Scan(text{&user})
 		users = append(users, user)
