@@ -154,6 +154,29 @@ func TestShape_EventThatCannotBeStored_IsRefusedAtOnce(t *testing.T) {
 	})
 }
 
+// refusing has PostgreSQL refuse the values of new rows of a table, until what it gives is called.
+func refusing(t *testing.T, s *store.Store, table string) (no func()) {
+	t.Helper()
+	run := func(statements ...string) {
+		t.Helper()
+		db, err := s.Foreign()
+		if err != nil {
+			t.Fatal(err)
+		}
+		storetest.Commit(t, s, func(tx *store.Tx) error {
+			for _, statement := range statements {
+				if _, err := db.Exec(tx.Context(t.Context()), statement); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	run(`CREATE FUNCTION refuse() RETURNS trigger AS $$ BEGIN RAISE EXCEPTION 'not this' USING ERRCODE = '22021'; END $$ LANGUAGE plpgsql`,
+		`CREATE TRIGGER refusing BEFORE INSERT ON `+table+` FOR EACH ROW EXECUTE FUNCTION refuse()`)
+	return func() { run(`DROP TRIGGER refusing ON `+table, `DROP FUNCTION refuse()`) }
+}
+
 // What nobody has thought of is no reason to try for ever either.
 func TestShape_WhatPostgreSQLRefusesAllTheSame_IsPermanent(t *testing.T) {
 	w := newWorldOn(t, storetest.Open(t, storetest.Postgres(t), store.Options{}))
@@ -170,10 +193,16 @@ func TestShape_WhatPostgreSQLRefusesAllTheSame_IsPermanent(t *testing.T) {
 		t.Errorf("a to-device message: got %v, want a permanent error of the database", err)
 	}
 	w.no(w.crypto.HandleKeys(t.Context(), ev))
-	if _, err := w.crypto.Open(t.Context(), w.alice.sealedWith(key, "$"+nul, "x"), bot); !errors.Is(err, crypto.ErrCorrupt) || !store.IsData(err) {
+	no := refusing(t, w.store, "message_read")
+	one := w.alice.sealedWith(key, "$1", "one")
+	if _, err := w.crypto.Open(t.Context(), one, bot); !errors.Is(err, crypto.ErrCorrupt) || !store.IsData(err) {
 		t.Errorf("an event: got %v, want ErrCorrupt and the error of the database", err)
 	}
-	if opened, err := w.crypto.Open(t.Context(), w.alice.sealedWith(key, "$1", "one"), bot); err != nil || text(opened) != "one" {
+	no()
+	if opened, err := w.crypto.Open(t.Context(), w.alice.sealedWith(key, "$"+nul, "x"), bot); err != nil || text(opened) != "x" {
+		t.Errorf("an event with an odd ID: %q, %v", text(opened), err)
+	}
+	if opened, err := w.crypto.Open(t.Context(), one, bot); err != nil || text(opened) != "one" {
 		t.Errorf("%q, %v", text(opened), err)
 	}
 }

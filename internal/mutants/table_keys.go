@@ -29,7 +29,7 @@ var encrypted = []mutant{
 		"crypto", "TestOlm_PayloadThatIsNotForThisDevice_IsRefused",
 	}, {
 		"keys: a number of a session is used once", "crypto/keystore.go",
-		`ok, err = s.SQLCryptoStore.ValidateMessageIndex(ctx, session, ev, index, timestamp)`,
+		`ok, err = store.TxOf(ctx).MessageRead(string(session), index, string(o.sender), string(ev), timestamp)`,
 		`ok = true`,
 		"crypto", "TestOpen_MessageUnderAnotherID_IsReplayed",
 	}, {
