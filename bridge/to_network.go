@@ -376,8 +376,8 @@ func (b *Bridge) handleTopic(ctx context.Context, ev *appservice.Event) ([]appse
 	return effects, nil
 }
 
-// Redacted kills the links of a redacted message, and ends its wait for a key, in the commit that takes the redaction in: what waits in its room, for a network that is away say, does not keep
-// them alive.
+// Redacted kills the links of a redacted message, and ends its wait for a key, in the commit that takes the redaction in: what waits in its room, for a network
+// that is away say, does not keep them alive.
 func (b *Bridge) Redacted(ev *appservice.Event) []appservice.Effect {
 	if b.as.IsGhost(ev.Sender) || ev.Sender == b.as.Bot().UserID() {
 		return nil
