@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -40,8 +41,9 @@ type bucket struct {
 }
 
 // take takes one from each device's bucket, or none at all, and says then how long to wait. Those who wait are told different times, so that they do not
-// all come back for the same key.
+// all come back for the same key. Of devices that have one signing key, as no client makes them, one counts: they are to hold up nobody else.
 func (c *claims) take(devices []id.SigningKey, now time.Time) (wait time.Duration) {
+	devices = slices.Compact(slices.Sorted(slices.Values(devices)))
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.buckets == nil {

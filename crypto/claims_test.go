@@ -133,3 +133,38 @@ func TestClaims_ManyWait_EachHasATurnOfItsOwnAndNoneWaitsForEver(t *testing.T) {
 		t.Errorf("nobody came back, and the next waits %s", wait)
 	}
 }
+
+// All devices of a member have one Ed25519 key, as no client makes them. They are no reason for others to wait.
+func TestClaims_ManyDevicesWithOneSigningKey_HoldUpNobody(t *testing.T) {
+	w := newWorld(t)
+	w.with(func(o *crypto.Options) { o.Send = crypto.TrustCrossSigned })
+	ghosts := []id.UserID{w.ghost("g0"), w.ghost("g1"), w.ghost("g2")}
+	room := w.room(ghosts...)
+	w.alice.signs()
+	one := w.alice.again()
+	devices := map[string]any{}
+	for n := range 3 * crypto.ClaimsAtOnce {
+		name, curve := id.DeviceID(fmt.Sprintf("D%02d", n)), w.alice.again().olm.GetAccount().IdentityKey()
+		keys := one.own(func(keys *mautrix.DeviceKeys) {
+			keys.DeviceID = name
+			keys.Keys = map[id.DeviceKeyID]string{
+				id.NewDeviceKeyID(id.KeyAlgorithmCurve25519, name): curve.String(),
+				id.NewDeviceKeyID(id.KeyAlgorithmEd25519, name):    one.olm.GetAccount().SigningKey().String(),
+			}
+		})
+		w.alice.sign(keys)
+		devices[string(name)] = keys
+	}
+	for _, ghost := range ghosts {
+		w.no(w.crypto.Prepare(t.Context(), ghost))
+	}
+	defer w.alice.answers(devices, func(fields) {})()
+	for _, ghost := range ghosts {
+		if _, err := w.seal(ghost, room, "x"); err != nil {
+			t.Errorf("%s is to wait %s: %v", ghost, appservice.LaterWait(err), err)
+		}
+	}
+	if n := w.count(`SELECT COUNT(*) FROM crypto_device WHERE user_id = $1 AND deleted = false`, w.alice.ID()); n != len(devices) {
+		t.Fatalf("%d devices are known: this shows nothing", n)
+	}
+}
