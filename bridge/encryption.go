@@ -205,6 +205,11 @@ func (b *Bridge) becameEncrypted(ctx context.Context, room id.RoomID) ([]appserv
 	return nil, b.cipher.Prepare(ctx, reader)
 }
 
+// isIdentityLost says that a ghost has keys which only an administrator can replace. Its messages are dead letters until then: who else is in the room does not wait.
+func isIdentityLost(err error) bool {
+	return errors.Is(err, crypto.ErrOtherIdentity) || errors.Is(err, crypto.ErrApproval) || errors.Is(err, crypto.ErrForeign)
+}
+
 // handleEncrypted opens an event and goes on with what is in it.
 func (b *Bridge) handleEncrypted(ctx context.Context, ev *appservice.Event) ([]appservice.Effect, error) {
 	if isEmptied(ev) {

@@ -353,7 +353,7 @@ func isRefusal(err error) bool {
 
 // isPermanent says which refusals no further attempt can mend.
 func isPermanent(err error) bool {
-	if appservice.IsPermanent(err) || errors.Is(err, crypto.ErrEncrypted) {
+	if appservice.IsPermanent(err) || errors.Is(err, crypto.ErrEncrypted) || isIdentityLost(err) {
 		return true
 	}
 	var http mautrix.HTTPError
