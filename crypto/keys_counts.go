@@ -7,10 +7,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"sync"
 	"time"
 
+	"maunium.net/go/mautrix"
 	"maunium.net/go/mautrix/id"
 
 	"github.com/trestle-bridge/trestle/appservice"
@@ -93,10 +95,24 @@ func (c *Crypto) giveKeysOf(ctx context.Context, key deviceKey, what lacking) er
 		}
 		return shareKeys(ctx, l.OlmMachine)
 	})
-	if errors.Is(err, ErrNoMachine) {
+	switch {
+	case errors.Is(err, ErrNoMachine):
 		return nil // it was not prepared
+	case isOfDevice(err):
+		c.log.Warn().Err(c.as.Explain(err)).Str("account", key.account()).Msg("A device cannot be given keys; it is left out")
+		return nil
 	}
 	return err
+}
+
+// isOfDevice says whether an error is about one device, such as one that is gone, and not mended by waiting: the keys of all others wait behind it.
+func isOfDevice(err error) bool {
+	var refusal mautrix.HTTPError
+	if !errors.As(err, &refusal) || refusal.Response == nil {
+		return errors.Is(err, ErrForeign)
+	}
+	status := refusal.Response.StatusCode
+	return status/100 == 4 && status != http.StatusRequestTimeout && status != http.StatusTooManyRequests
 }
 
 // isDevice says whether a device is the one that a user of the bridge has now.

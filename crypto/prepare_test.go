@@ -213,3 +213,25 @@ func TestJ4_NoneLeftSoonAfterANewFallbackKey_IsToppedUpAllTheSame(t *testing.T) 
 		}
 	}
 }
+
+// The homeserver takes no keys of one device, which was deleted there meanwhile. The counts of all devices are in one lane.
+func TestJ4_DeviceThatTheHomeserverRefuses_KeepsNoOtherFromItsKeys(t *testing.T) {
+	w := newWorld(t)
+	w.with(func(*crypto.Options) {})
+	gone, ghost := w.ghost("gone"), w.ghost("ann")
+	for _, user := range []id.UserID{gone, ghost} {
+		w.no(w.crypto.Prepare(t.Context(), user))
+	}
+	cli := w.as.Ghost(gone).Client("")
+	_, err := cli.MakeRequest(t.Context(), http.MethodDelete, cli.BuildClientURL("v3", "devices", w.device(gone)), struct{}{}, nil)
+	w.no(err)
+	for range 40 {
+		w.claim(ghost, w.device(ghost))
+	}
+	if err := w.counts(fmt.Sprintf(`{"device_one_time_keys_count":{%q:{%q:{}},%q:{%q:{}}}}`, gone, w.device(gone), ghost, w.device(ghost))); err != nil {
+		t.Errorf("what is behind it waits: %v", err)
+	}
+	if n := w.keysLeft(ghost); n != crypto.OutstandingKeys {
+		t.Errorf("%d keys", n)
+	}
+}
