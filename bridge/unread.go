@@ -101,11 +101,22 @@ type held struct {
 	sessions map[inRoom]time.Time // until when
 	senders  map[inRoom]time.Time // the same
 	parked   map[inRoom]time.Time // events that were parked: for as long as they may be, and may come out
+	vain     map[id.RoomID]inVain
 }
 
 type heldEvent struct {
 	event id.EventID
 	since time.Time
+}
+
+// mostHolds is how many events hold up a room in vain until the time of the first is over. Each sender may do it once, and there may be hundreds: whose keys the
+// homeserver has all dropped, or whom somebody has made up.
+const mostHolds = 3
+
+// inVain is how many have done so.
+type inVain struct {
+	events int
+	until  time.Time
 }
 
 // inRoom is a session, a sender or an event.
@@ -115,7 +126,8 @@ type inRoom struct {
 }
 
 func newHeld() *held {
-	return &held{rooms: map[id.RoomID]heldEvent{}, sessions: map[inRoom]time.Time{}, senders: map[inRoom]time.Time{}, parked: map[inRoom]time.Time{}}
+	return &held{rooms: map[id.RoomID]heldEvent{}, sessions: map[inRoom]time.Time{}, senders: map[inRoom]time.Time{}, parked: map[inRoom]time.Time{},
+		vain: map[id.RoomID]inVain{}}
 }
 
 // wait gives how long an event still holds up its room.
@@ -123,6 +135,9 @@ func (h *held) wait(ev *appservice.Event, session id.SessionID, now time.Time, h
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if now.Before(h.sessions[inRoom{ev.RoomID, string(session)}]) || now.Before(h.senders[inRoom{ev.RoomID, string(ev.Sender)}]) {
+		return 0
+	}
+	if vain := h.vain[ev.RoomID]; vain.events >= mostHolds && now.Before(vain.until) {
 		return 0
 	}
 	known := h.rooms[ev.RoomID]
@@ -141,10 +156,25 @@ func (h *held) wait(ev *appservice.Event, session id.SessionID, now time.Time, h
 func (h *held) giveUp(ev *appservice.Event, session id.SessionID, now, until time.Time) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if h.rooms[ev.RoomID].event == ev.ID {
+		h.countVain(ev.RoomID, now, until)
+	}
 	delete(h.rooms, ev.RoomID)
 	note(h.parked, inRoom{ev.RoomID, string(ev.ID)}, now, until)
 	note(h.senders, inRoom{ev.RoomID, string(ev.Sender)}, now, until)
 	return note(h.sessions, inRoom{ev.RoomID, string(session)}, now, until)
+}
+
+func (h *held) countVain(room id.RoomID, now, until time.Time) {
+	vain := h.vain[room]
+	if !now.Before(vain.until) {
+		vain = inVain{until: until}
+	}
+	if len(h.vain) >= maxHeld {
+		clear(h.vain)
+	}
+	vain.events++
+	h.vain[room] = vain
 }
 
 // wasParked says of an event whether it was parked just before: then it has lost its place before its redaction.

@@ -62,7 +62,35 @@ func TestHeld_WhatIsRemembered_IsBounded(t *testing.T) {
 			h.giveUp(ev, "s", now, now.Add(time.Hour))
 		}
 	}
-	if len(h.rooms) > maxHeld || len(h.sessions) > maxHeld || len(h.senders) > maxHeld || len(h.parked) > maxHeld {
+	if len(h.rooms) > maxHeld || len(h.sessions) > maxHeld || len(h.senders) > maxHeld || len(h.parked) > maxHeld || len(h.vain) > maxHeld {
 		t.Errorf("%d rooms, %d sessions, %d senders and %d events are remembered", len(h.rooms), len(h.sessions), len(h.senders), len(h.parked))
+	}
+}
+
+// Many senders take turns, each of whom would hold up the room once.
+func TestHeld_ManySendersWhoseKeysDoNotCome_HoldUpTheRoomNoMoreThanAFew(t *testing.T) {
+	const hold, patience = 10 * time.Second, 15 * time.Minute
+	h, begin := newHeld(), time.Now()
+	held := func(room id.RoomID, from, senders int, after time.Duration) (all time.Duration) {
+		for n := range senders {
+			name := fmt.Sprint(from + n)
+			ev := &appservice.Event{RoomID: room, Sender: id.UserID("@" + name), ID: id.EventID("$" + name)}
+			now := begin.Add(after + all)
+			if left := h.wait(ev, id.SessionID(name), now, hold); left > 0 {
+				all += left
+				now = now.Add(left)
+			}
+			h.giveUp(ev, id.SessionID(name), now, now.Add(patience))
+		}
+		return all
+	}
+	if all := held("!a", 0, 100, 0); all != mostHolds*hold {
+		t.Errorf("a hundred senders hold up the room for %s", all)
+	}
+	if all := held("!b", 0, 1, 0); all != hold {
+		t.Errorf("another room is held up for %s", all)
+	}
+	if all := held("!a", 1000, 1, patience+hold); all != hold {
+		t.Errorf("after its time the room is held up for %s", all)
 	}
 }
