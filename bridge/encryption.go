@@ -249,11 +249,14 @@ func (b *Bridge) takesPlain(ctx context.Context, room id.RoomID) error {
 	if b.cipher == nil || trusts[b.cfg.Encryption.Receive] == crypto.TrustAny || b.mode(room) == modeOff {
 		return nil
 	}
-	encrypted, _, err := b.store.Encrypted(ctx, string(room))
-	if err != nil || !encrypted {
+	switch err := b.guard.Check(ctx, room); {
+	case isEncrypted(err):
+		return appservice.Permanent(errPlain)
+	case isRefusal(err): // none of the bridge's users is there: nobody told of a switch, and nothing is taken further
+		return nil
+	default:
 		return err
 	}
-	return appservice.Permanent(errPlain)
 }
 
 // handleKeys takes in what a homeserver sends for devices.

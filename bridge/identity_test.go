@@ -9,8 +9,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rs/zerolog"
 	"maunium.net/go/mautrix"
 	"maunium.net/go/mautrix/id"
+
+	"github.com/trestle-bridge/trestle/store"
 )
 
 // The homeserver has cross-signing keys of a ghost that the database has not, as after a backup was put back. Nothing but an administrator mends that.
@@ -39,4 +42,26 @@ func TestEncryption_GhostWhoseIdentityIsLost_HoldsUpNobodyElse(t *testing.T) {
 		time.Sleep(20 * time.Millisecond)
 	}
 	s.nothingPlain()
+}
+
+// The database is of a day on which the room was not encrypted yet: nobody tells the bridge again that it is.
+func TestEncryption_RoomThatTheDatabaseTakesForPlain_NothingInTheClearIsTaken(t *testing.T) {
+	s := newSealed(t, "ghosts")
+	s.b.Stop()
+	db := must(store.Open(t.Context(), s.b.Config.Database, store.Options{Log: zerolog.Nop()}))(t)
+	foreign := must(db.Foreign())(t)
+	s.ok(db.Commit(t.Context(), db.Epoch(), func(tx *store.Tx) error {
+		_, err := foreign.Exec(tx.Context(t.Context()), `UPDATE room SET encrypted = 0`)
+		return err
+	}))
+	s.ok(db.Close())
+	s.b.Start()
+	must(s.alice.SendText(s.ctx, s.room, "somebody on the way wrote this"))(t)
+	s.keys.Say(s.room, "and this is hers")
+	s.arrives("and this is hers")
+	for _, m := range s.net.Sent() {
+		if m.Text == "somebody on the way wrote this" {
+			t.Error("what was in the clear in an encrypted room is on the network")
+		}
+	}
 }
