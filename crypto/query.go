@@ -54,17 +54,29 @@ type queried struct {
 	User     map[id.UserID]json.RawMessage `json:"user_signing_keys,omitempty"`
 }
 
-// cutAnswer leaves out what is too much in an answer of /keys/query.
-func cutAnswer(log *zerolog.Logger, r *http.Request, resp *http.Response) (*http.Response, error) {
-	if !strings.HasSuffix(r.URL.Path, "/keys/query") || resp.StatusCode != http.StatusOK {
-		return resp, nil
+// queryThrough sends a question about devices, and leaves out of the answer what is too much, and users whom nobody asked for.
+func queryThrough(base http.RoundTripper, log *zerolog.Logger, r *http.Request) (*http.Response, error) {
+	body, err := io.ReadAll(r.Body)
+	_ = r.Body.Close()
+	if err != nil {
+		return nil, err
 	}
-	body, err := io.ReadAll(resp.Body)
+	var asked mautrix.ReqQueryKeys
+	if err := json.Unmarshal(body, &asked); err != nil {
+		return nil, fmt.Errorf("a question about devices: %w", err)
+	}
+	r = r.Clone(r.Context())
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	resp, err := base.RoundTrip(r)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		return resp, err
+	}
+	body, err = io.ReadAll(resp.Body)
 	_ = resp.Body.Close()
 	if err != nil {
 		return nil, err
 	}
-	if body, err = cutQueried(log, body); err != nil {
+	if body, err = cutQueried(log, asked.DeviceKeys, body); err != nil {
 		return nil, fmt.Errorf("cut an answer about devices: %w", err)
 	}
 	resp.Body, resp.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
@@ -72,10 +84,16 @@ func cutAnswer(log *zerolog.Logger, r *http.Request, resp *http.Response) (*http
 	return resp, nil
 }
 
-func cutQueried(log *zerolog.Logger, body []byte) ([]byte, error) {
+func cutQueried(log *zerolog.Logger, asked mautrix.DeviceKeysRequest, body []byte) ([]byte, error) {
 	var said queried
 	if json.Unmarshal(body, &said) != nil {
 		return body, nil // mautrix says what is wrong with it
+	}
+	for _, section := range []map[id.UserID]json.RawMessage{said.Devices, said.Master, said.Self, said.User} {
+		maps.DeleteFunc(section, func(user id.UserID, _ json.RawMessage) bool {
+			_, ok := asked[user]
+			return !ok
+		})
 	}
 	owners := map[id.UserID]*owner{}
 	sections := map[id.CrossSigningUsage]map[id.UserID]json.RawMessage{id.XSUsageMaster: said.Master, id.XSUsageSelfSigning: said.Self, id.XSUsageUserSigning: said.User}
@@ -304,4 +322,8 @@ func cutSignatures(all signatures.Signatures, owner *owner, device id.DeviceID) 
 		}
 	}
 	return left, true
+}
+
+func isQuery(r *http.Request) bool {
+	return r.Body != nil && strings.HasSuffix(r.URL.Path, "/keys/query")
 }

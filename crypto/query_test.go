@@ -378,3 +378,32 @@ func TestSignatures_ThatMessagesBringOfOneDevice_TakeEachOthersPlace(t *testing.
 	w.takes(alice, key, nil)
 	w.readsAs(w.alice.sealedWith(key, "$1", "one"), bot, "one")
 }
+
+// A server answers for users of whom it was not asked, as a homeserver that passes on all it is told would let it.
+func TestDevices_OfUsersWhomNobodyAskedFor_AreLeftOut(t *testing.T) {
+	w, bot, room, _, _ := members(t)
+	bob := newPerson(w, "robert")
+	theirs := bob.made("MADEUP", false)
+	own := w.keysOf(w.alice.ID()).DeviceKeys[w.alice.ID()][w.alice.DeviceID()]
+	public := bob.olm.GetAccount().SigningKey()
+	defer w.alice.answersAs(map[string]any{string(w.alice.DeviceID()): own}, func(answer fields) {
+		answer["device_keys"].(fields)[string(bob.ID())] = fields{"MADEUP": theirs}
+		for section, usage := range map[string]string{"master_keys": "master", "self_signing_keys": "self_signing", "user_signing_keys": "user_signing"} {
+			if answer[section] == nil {
+				answer[section] = fields{}
+			}
+			answer[section].(fields)[string(bob.ID())] = fields{"user_id": bob.ID(), "usage": []string{usage}, "keys": fields{"ed25519:" + public.String(): public}}
+		}
+	})()
+	w.outdated(w.alice.ID())
+	_, err := w.seal(bot, room, "x")
+	w.no(err)
+	for _, table := range []string{"crypto_device", "crypto_cross_signing_keys", "crypto_tracked_user"} {
+		if n := w.count(`SELECT COUNT(*) FROM `+table+` WHERE user_id = $1`, bob.ID()); n != 0 {
+			t.Errorf("%s has %d rows of him", table, n)
+		}
+		if n := w.count(`SELECT COUNT(*) FROM `+table+` WHERE user_id = $1`, w.alice.ID()); n == 0 {
+			t.Errorf("%s has nothing of Alice", table)
+		}
+	}
+}
