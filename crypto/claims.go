@@ -145,6 +145,14 @@ func (c *Crypto) askUnknown(ctx context.Context, m *machine, room id.RoomID, use
 	return nil
 }
 
+// noteKeyless notes of a device that was asked in this operation for a one-time key that it had none. Who has no way to it passes it over for a moment: each new room key
+// of each ghost would take a turn from its bucket, and whoever speaks would wait for a device that never has any.
+func (c *Crypto) noteKeyless(ctx context.Context, device *id.Device) {
+	if operationOf(ctx).to.asked[device.SigningKey] {
+		c.keyless.may(string(device.SigningKey), 0, time.Now())
+	}
+}
+
 // beforeShare makes sure before a room key is shared that the devices that get it are known, and that those with which there is no Olm session yet may be
 // asked for a one-time key now: an error is one of [appservice.LaterIn], and of [ErrClaims]. It runs under the room's lock and the Olm lock.
 func (c *Crypto) beforeShare(ctx context.Context, l *loaded, users []id.UserID) error {
@@ -164,14 +172,20 @@ func (c *Crypto) beforeShare(ctx context.Context, l *loaded, users []id.UserID) 
 			} else if trust < l.SendKeysMinTrust {
 				continue
 			}
-			to.add(device)
-			if session, err := l.store.sessionWith(ctx, device); err != nil {
+			session, err := l.store.sessionWith(ctx, device)
+			switch {
+			case err != nil:
 				return fmt.Errorf("look for a session with device %s of %s: %w", device.DeviceID, user, err)
-			} else if session == nil {
+			case session == nil && c.keyless.lately(string(device.SigningKey), c.shortAgain/2, time.Now()):
+				to.passed = append(to.passed, device)
+				continue
+			case session == nil:
 				without = append(without, device.SigningKey)
 			}
+			to.add(device)
 		}
 	}
+	to.ask(without)
 	if wait := c.claims.take(without, time.Now()); wait > 0 {
 		return appservice.LaterIn(wait, fmt.Errorf("%w (%s)", ErrClaims, wait.Round(time.Millisecond)))
 	}

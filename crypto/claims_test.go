@@ -168,3 +168,61 @@ func TestClaims_ManyDevicesWithOneSigningKey_HoldUpNobody(t *testing.T) {
 		t.Fatalf("%d devices are known: this shows nothing", n)
 	}
 }
+
+// A device that never has a one-time key costs a turn with each new room key of each ghost. It is no reason for others to wait.
+func TestClaims_DeviceThatHasNoKeys_HoldsUpNobody(t *testing.T) {
+	w := newWorld(t)
+	w.with(func(*crypto.Options) {})
+	mallory := w.hs.User("mallory")
+	var ghosts []id.UserID
+	for n := range crypto.ClaimsAtOnce / 2 {
+		ghosts = append(ghosts, w.ghost(fmt.Sprintf("g%d", n)))
+	}
+	room := w.room(ghosts...)
+	_, err := mallory.Join(t.Context(), string(room))
+	w.no(err)
+	keyless := &person{User: mallory, w: w}
+	keyless.client, err = mautrix.NewClient(w.hs.URL(), mallory.ID(), mallory.Token())
+	w.no(err)
+	keyless.client.DeviceID = mallory.DeviceID()
+	keyless.olm = keyless.again().olm
+	_, err = keyless.client.UploadKeys(t.Context(), &mautrix.ReqUploadKeys{DeviceKeys: keyless.own(func(*mautrix.DeviceKeys) {})})
+	w.no(err)
+	for _, ghost := range ghosts {
+		w.no(w.crypto.Prepare(t.Context(), ghost))
+	}
+	for round := range 4 {
+		w.changes(`DELETE FROM crypto_megolm_outbound_session`)
+		for _, ghost := range ghosts {
+			if _, err := w.seal(ghost, room, "x"); err != nil {
+				t.Fatalf("round %d: %s is to wait %s: %v", round, ghost, appservice.LaterWait(err), err)
+			}
+		}
+	}
+	if n := w.count(`SELECT COUNT(*) FROM crypto_device WHERE user_id = $1`, mallory.ID()); n != 1 {
+		t.Fatalf("%d devices of Mallory are known: this shows nothing", n)
+	}
+}
+
+// Who has passed a device over gives it the next key, once it has some.
+func TestClaims_DeviceThatIsPassedOver_ReadsOnceItHasKeys(t *testing.T) {
+	w := newWorld(t)
+	w.with(func(*crypto.Options) {})
+	crypto.GiveAgainAfter(w.crypto, 400*time.Millisecond)
+	ghosts := []id.UserID{w.ghost("g0"), w.ghost("g1")}
+	room := w.room(ghosts...)
+	for range 50 {
+		w.claim(w.alice.ID(), w.alice.DeviceID()) // by somebody else
+	}
+	for _, ghost := range ghosts {
+		w.no(w.crypto.Prepare(t.Context(), ghost))
+	}
+	for _, ghost := range ghosts {
+		w.session(ghost, room)
+	}
+	w.no(w.alice.olm.ShareKeys(t.Context(), 0))
+	time.Sleep(500 * time.Millisecond)
+	for _, ghost := range ghosts {
+		w.gives(ghost, room)
+	}
+}

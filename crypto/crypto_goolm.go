@@ -47,6 +47,7 @@ type Crypto struct {
 	shorts   sync.Map // by machine and room, as rooms: when another key is tried for which devices
 	silent   sync.Map // by [id.UserID]: a silence
 	early    seldom   // rooms that have asked a silent server before its time
+	keyless  seldom   // devices, by signing key, that had no one-time key
 	// They are usualShortAgain and usualSilentAgain, but in tests.
 	shortAgain, silentAgain time.Duration
 

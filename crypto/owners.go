@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	"maunium.net/go/mautrix"
@@ -28,6 +29,8 @@ type addressees struct {
 	by     map[id.IdentityKey]*id.Device // to whom what is for a curve25519 key goes now
 	others []*id.Device                  // name a key that another one has named: they come after it, each by itself
 	left   map[id.SigningKey]bool        // were left out, because nothing could be written to them
+	passed []*id.Device                  // are passed over: they had no one-time key a moment ago
+	asked  map[id.SigningKey]bool        // are asked for one-time keys
 }
 
 func (a *addressees) add(device *id.Device) {
@@ -48,9 +51,16 @@ func (a *addressees) leaveOut(device *id.Device) {
 	a.left[device.SigningKey] = true
 }
 
-// without leaves those out that come by themselves.
+func (a *addressees) ask(keys []id.SigningKey) {
+	a.asked = map[id.SigningKey]bool{}
+	for _, key := range keys {
+		a.asked[key] = true
+	}
+}
+
+// without leaves those out that come by themselves, or are passed over.
 func (a *addressees) without(devices map[id.DeviceID]*id.Device) map[id.DeviceID]*id.Device {
-	for _, other := range a.others {
+	for _, other := range slices.Concat(a.others, a.passed) {
 		if found := devices[other.DeviceID]; found != nil && found.UserID == other.UserID {
 			delete(devices, other.DeviceID)
 		}

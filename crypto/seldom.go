@@ -28,6 +28,14 @@ func (s *seldom) may(what string, every time.Duration, now time.Time) bool {
 	return true
 }
 
+// lately says whether it was done within that time.
+func (s *seldom) lately(what string, within time.Duration, now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at, done := s.last[what]
+	return done && now.Sub(at) < within
+}
+
 // forget takes back that it was done.
 func (s *seldom) forget(what string) {
 	s.mu.Lock()

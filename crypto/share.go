@@ -64,6 +64,7 @@ func (c *Crypto) shareOnce(ctx context.Context, m *machine, room id.RoomID) erro
 		if err := l.ShareGroupSession(ctx, room, users); err != nil {
 			return err
 		}
+		operationOf(ctx).to.passed = nil // they are looked at as well
 		return c.noteShort(ctx, m, l, room, users)
 	})
 }

@@ -70,6 +70,9 @@ func (c *Crypto) noteShort(ctx context.Context, m *machine, l *loaded, room id.R
 			if err != nil {
 				return fmt.Errorf("find out whether device %s of %s has a room key: %w", device.DeviceID, user, err)
 			}
+			if !given {
+				c.noteKeyless(ctx, device)
+			}
 			if !given || operationOf(ctx).to.left[device.SigningKey] {
 				short[device.IdentityKey] = waited[device.IdentityKey].inVain(now, c.shortAgain, mostShortAgain)
 			}
