@@ -11,6 +11,8 @@ type absence struct {
 	away    atomic.Bool
 	last    atomic.Int64 // when it answered last, in milliseconds
 	returns atomic.Int64
+	// returned is told when it had answered last; nil: nobody is.
+	returned func(last time.Time)
 }
 
 // absentFor is how long nothing of a homeserver may have answered: else it is one broken connection, or one service of several that has nothing to do with keys.
@@ -28,6 +30,9 @@ func (a *absence) answered(status int, matrix bool) {
 		now := time.Now().UnixMilli()
 		if last := a.last.Swap(now); a.away.Swap(false) && now-last >= absentFor.Milliseconds() {
 			a.returns.Add(1)
+			if a.returned != nil {
+				a.returned(time.UnixMilli(last))
+			}
 		}
 	}
 }

@@ -60,6 +60,8 @@ type AppService struct {
 	uploads    uploadLimit
 	fallbacks  fallbacks
 	intents    intents
+	lapses     *lapses
+	readings   readings
 	locks      keylock.Map // by user, and by user and room
 
 	started   atomic.Bool
@@ -96,6 +98,7 @@ func New(cfg Config) (*AppService, error) {
 		patience:   stopPatience,
 		lost:       make(chan struct{}),
 	}
+	as.lapses = newLapses(cfg.ServerName, as.reach)
 	if cfg.Registration.HSToken == "" || cfg.Registration.ASToken == "" {
 		return nil, errors.New("set up the appservice: the registration has no tokens")
 	}
@@ -129,7 +132,7 @@ func New(cfg Config) (*AppService, error) {
 	as.abreast = newAbreast()
 	as.lanes = lanes.NewBatch(packedRefs, cfg.Workers, batchSize, as.work)
 	as.ephemeral = newEphemerals(cfg.Handler.HandleEphemeral, as.isOwn, as.log, func(outcome string) { as.metrics.ephemeral(outcome) })
-	if as.metrics, err = newMetrics(cfg.Metrics, as.lanes.Len); err != nil {
+	if as.metrics, err = newMetrics(cfg.Metrics, as.lanes.Len, as.lapses); err != nil {
 		return nil, fmt.Errorf("set up the appservice: %w", err)
 	}
 	as.runCtx, as.runCancel = context.WithCancel(context.Background())
@@ -154,6 +157,9 @@ func (as *AppService) Start(ctx context.Context) error {
 	}
 	if s, err := as.readSupport(ctx); err == nil { // else whoever needs a device says so
 		as.gaps.from(s.Software)
+	}
+	if err := as.startLapses(ctx); err != nil {
+		return fmt.Errorf("start the appservice: %w", err)
 	}
 	as.lanes.Start(as.runCtx)
 	as.routines.Go(func() { as.ephemeral.read(as.runCtx) })

@@ -3,6 +3,7 @@ package appservice
 import (
 	"context"
 	"errors"
+	"time"
 
 	"maunium.net/go/mautrix/id"
 
@@ -14,7 +15,7 @@ import (
 // than once (a commit that fails is tried again), each time in a transaction where the earlier run never happened.
 type Effect = func(tx *store.Tx) error
 
-// Handler is what a bridge does with what the homeserver sends. It may also be a [BuriedHandler], a [RedactionHandler],
+// Handler is what a bridge does with what the homeserver sends. It may also be a [BuriedHandler], a [RedactionHandler], a [LapseHandler],
 // a [UserQuerier], an [AliasQuerier] and a [ThirdPartyHandler].
 type Handler interface {
 	// HandleEvent is given every event once its transaction is safe in the store: in order within a lane, lanes in
@@ -55,6 +56,15 @@ type RedactionHandler interface {
 	// Redacted returns effects that are committed with the transaction that brought the redaction. It must be quick, and may be called again for the same redaction,
 	// which HandleEvent is given as well, in its turn.
 	Redacted(ev *Event) []Effect
+}
+
+// LapseHandler is an optional interface of a [Handler]: it is told when the homeserver may have ended without having sent everything that had happened. Nothing else
+// finds that out.
+type LapseHandler interface {
+	// Lapse is called when the homeserver may never send what happened since then: [Intent.CatchUp] reads it from the rooms in which it matters. It is called
+	// once at a time, on a goroutine of its own, 10 s after it was noticed or later: when the homeserver reaches the bridge (see [AppService.Ping]) and has sent
+	// what it has. When this process ends first the next one does it again. It is not called where the homeserver has no ping. ctx ends when the appservice stops.
+	Lapse(ctx context.Context, since time.Time)
 }
 
 // UserQuerier is an optional interface of a [Handler]: the homeserver asks whether a user in the bridge's namespace

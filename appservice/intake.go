@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"sync/atomic"
 	"time"
 
 	"github.com/gorilla/mux"
@@ -25,6 +26,10 @@ func (as *AppService) putTransaction(w http.ResponseWriter, r *http.Request) {
 		txnID = mux.Vars(r)["txnId"]
 	}
 	txnID = storable(txnID)
+	as.lapses.comes(txnID)
+	var taken *store.Transaction
+	brokenOff := false // nobody waits for the answer
+	defer func() { as.lapses.went(taken, brokenOff) }()
 	body, err := as.readBody(w, r)
 	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
 		as.metrics.transaction("too_large")
@@ -33,6 +38,7 @@ func (as *AppService) putTransaction(w http.ResponseWriter, r *http.Request) {
 		answerError(w, http.StatusRequestEntityTooLarge, codeTooLarge, fmt.Sprintf("the limit is %d bytes; raise it in the bridge's configuration", as.cfg.MaxBody))
 		return
 	} else if err != nil {
+		brokenOff = true
 		as.metrics.transaction("broken_off")
 		answerError(w, http.StatusBadRequest, codeNotJSON, "the body broke off")
 		return
@@ -47,8 +53,10 @@ func (as *AppService) putTransaction(w http.ResponseWriter, r *http.Request) {
 		answerError(w, http.StatusServiceUnavailable, codeUnknown, "an earlier transaction has not been sent; send both again")
 		return
 	}
+	as.readings.wait(r.Context(), t)
 	if err := as.takeIn(r.Context(), t); err != nil {
 		if r.Context().Err() != nil {
+			brokenOff = true
 			as.metrics.transaction("client_gone")
 			return
 		}
@@ -63,6 +71,7 @@ func (as *AppService) putTransaction(w http.ResponseWriter, r *http.Request) {
 	}
 	as.gaps.took(t)
 	as.carried.note(t)
+	taken, brokenOff = t, r.Context().Err() != nil
 	if as.cfg.Registration.ReceiveEphemeral {
 		as.ephemeral.offer(ephemeral)
 	}
@@ -114,6 +123,12 @@ var errBacklog = errors.New("the backlog is at its limit")
 // takeIn commits a transaction and hands what is new over to the lanes. While the backlog is at its limit or the store
 // fails it holds on, up to HoldFor or until ctx ends: a refused transaction comes back without its to-device messages.
 func (as *AppService) takeIn(ctx context.Context, t *store.Transaction) error {
+	_, err := as.takeNew(ctx, t)
+	return err
+}
+
+// takeNew is takeIn; fresh is how much was new.
+func (as *AppService) takeNew(ctx context.Context, t *store.Transaction) (fresh int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, as.cfg.HoldFor)
 	defer cancel()
 	logged, began := false, time.Now()
@@ -123,13 +138,13 @@ func (as *AppService) takeIn(ctx context.Context, t *store.Transaction) error {
 		}
 	}()
 	for {
-		err := as.tryTakeIn(ctx, t)
+		fresh, err := as.tryTakeIn(ctx, t)
 		switch {
 		case err == nil || errors.Is(err, errStopped):
-			return err
+			return fresh, err
 		case isFinal(err):
 			as.setFatal(err)
-			return err
+			return 0, err
 		}
 		if !logged {
 			logged = true
@@ -137,24 +152,25 @@ func (as *AppService) takeIn(ctx context.Context, t *store.Transaction) error {
 		}
 		select {
 		case <-ctx.Done():
-			return err
+			return 0, err
 		case <-as.quit:
-			return errStopped
+			return 0, errStopped
 		case <-time.After(holdPause):
 		}
 	}
 }
 
-func (as *AppService) tryTakeIn(ctx context.Context, t *store.Transaction) error {
+func (as *AppService) tryTakeIn(ctx context.Context, t *store.Transaction) (fresh int, err error) {
 	if err := as.running(); err != nil {
-		return err
+		return 0, err
 	}
 	if len(t.Elements) == 0 && len(t.Dead) == 0 {
-		return nil
+		return 0, nil
 	}
 	if waiting, _ := as.lanes.Len(); waiting >= as.cfg.BacklogLimit && len(t.Elements) > 0 {
-		return fmt.Errorf("%w: %d events wait", errBacklog, waiting)
+		return 0, fmt.Errorf("%w: %d events wait", errBacklog, waiting)
 	}
+	var taken atomic.Int64 // the commit may outlive ctx
 	begin := time.Now()
 	redacted := as.redacted(t)
 	for i := range t.Elements {
@@ -162,7 +178,7 @@ func (as *AppService) tryTakeIn(ctx context.Context, t *store.Transaction) error
 			el.AtOnce = as.roomChange(newEvent(*el))
 		}
 	}
-	err := within(ctx, func() error {
+	err = within(ctx, func() error {
 		return as.store.Commit(ctx, as.epoch, func(tx *store.Tx) error {
 			refs, err := tx.Ingest(t)
 			if err != nil {
@@ -174,6 +190,9 @@ func (as *AppService) tryTakeIn(ctx context.Context, t *store.Transaction) error
 				}
 			}
 			tx.AfterCommit(func() {
+				for _, lane := range refs {
+					taken.Add(int64(len(lane.Refs)))
+				}
 				begin := time.Now()
 				defer func() { as.metrics.handSeconds.Observe(time.Since(begin).Seconds()) }()
 				as.lanes.AddAll(func(yield func(string, []store.Ref) bool) {
@@ -193,10 +212,10 @@ func (as *AppService) tryTakeIn(ctx context.Context, t *store.Transaction) error
 		})
 	})
 	if err != nil {
-		return fmt.Errorf("store transaction %s: %w", t.ID, err)
+		return 0, fmt.Errorf("store transaction %s: %w", t.ID, err)
 	}
 	as.metrics.commitSeconds.Observe(time.Since(begin).Seconds())
-	return nil
+	return int(taken.Load()), nil
 }
 
 // redacted is what the handler wants done about the redactions of a transaction at once. One that makes it panic has its turn in the lane, where that is buried:

@@ -26,7 +26,7 @@ type metrics struct {
 	refusals      *prometheus.CounterVec
 }
 
-func newMetrics(to prometheus.Registerer, backlog func() (items, lanes int)) (*metrics, error) {
+func newMetrics(to prometheus.Registerer, backlog func() (items, lanes int), lapses *lapses) (*metrics, error) {
 	const prefix = "trestle_appservice_"
 	m := &metrics{
 		transactions: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -90,7 +90,7 @@ func newMetrics(to prometheus.Registerer, backlog func() (items, lanes int)) (*m
 	var errs []error
 	for _, c := range []prometheus.Collector{
 		m.transactions, m.events, m.ephemerals, m.queries, m.bodyBytes, m.parseSeconds, m.commitSeconds, m.handSeconds, m.holdSeconds, m.deadLetters,
-		m.limits, m.refusals,
+		m.limits, m.refusals, lapses.collector(prefix),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: prefix + "backlog_events", Help: "Events that wait for their handler, or are under way.",
 		}, func() float64 { items, _ := backlog(); return float64(items) }),

@@ -115,6 +115,13 @@ func everything(ctx context.Context, bot, ghost *appservice.Intent, room id.Room
 			}
 			return err
 		},
+		"CatchUp": func(i *appservice.Intent) error {
+			if err := i.EnsureJoined(ctx, room); err != nil {
+				return err
+			}
+			_, err := i.CatchUp(ctx, room, time.Now().Add(-time.Minute))
+			return err
+		},
 		"FindSent": func(i *appservice.Intent) error {
 			_, err := i.FindSent(ctx, room, time.Now().Add(-time.Minute), func(json.RawMessage) bool { return false })
 			return err

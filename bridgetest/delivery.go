@@ -156,6 +156,9 @@ func (hs *Homeserver) Restart() {
 			continue
 		}
 		as.ephemeral = nil
+		if hs.opts.RestartForgets && as.abortSend != nil {
+			as.events = nil
+		}
 		for _, t := range as.pending {
 			highest = max(highest, t.number)
 			t.more = nil

@@ -46,6 +46,9 @@ type Options struct {
 	Limits Limits
 	// RestartSequence makes transaction IDs start again after Restart, as Synapse's do on SQLite when nothing is pending.
 	RestartSequence bool
+	// RestartForgets makes Restart forget the room events that are in no transaction yet because one is under way, as a Synapse does that is killed: it notes how
+	// far it has come as soon as events are in its memory, before the transaction with them is in its database.
+	RestartForgets bool
 	// NoToDevice and NoDeviceExtensions switch off the experimental features msc2409_to_device_messages_enabled and
 	// msc3202_transaction_extensions, which a homeserver has off unless its administrator switched them on.
 	NoToDevice         bool

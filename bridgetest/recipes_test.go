@@ -138,6 +138,27 @@ func TestRecipe_BridgeRestarts(t *testing.T) {
 	}
 }
 
+// A Synapse is killed with a transaction under way, and what came after that is in none: it forgets it, and the bridge reads it in the room.
+func TestRecipe_SynapseForgets(t *testing.T) {
+	c := newTalk(t, bridgetest.Options{RestartForgets: true})
+	c.says("known")
+	c.arrives("known")
+	c.b.Stop()
+	c.hs.PushFault(bridgetest.PushFault{Delay: time.Minute})
+	c.says("cut off")
+	c.says("forgotten")
+	c.hs.Restart()
+	c.b.Start()
+	c.arrives("forgotten")
+	c.hs.PushFault(bridgetest.PushFault{LoseAnswer: true})
+	c.says("later") // after which Synapse tries the one again that was cut off
+	c.arrives("later")
+	c.ok(c.hs.Settle(c.ctx))
+	if sent := c.network.Sent(); len(sent) != 4 || sent[1].Text != "cut off" || sent[2].Text != "forgotten" {
+		t.Errorf("the network got %v", sent)
+	}
+}
+
 // A Synapse whose logins are an authentication service's (OAuth): a ghost has its device, and nobody has logged in.
 func TestRecipe_OAuth(t *testing.T) {
 	c := newTalk(t, bridgetest.SynapseOAuth)

@@ -43,7 +43,7 @@ type BridgeOptions struct {
 	TLS         bool           // towards the IRC server
 	Network     map[string]any // more of the `network:` section
 	Encryption  map[string]any // the `encryption:` section
-	Witness     bool           // between Synapse and the bridge
+	Witness     bool           // between Synapse and the bridge, both ways
 }
 
 // NewBridge builds the bridge, writes its configuration and has it make its registration. It is not started.
@@ -57,16 +57,17 @@ func NewBridge(tb testing.TB, opts BridgeOptions) *Bridge {
 	listen, media := loopback(FreePort(tb)), loopback(FreePort(tb))
 	b.ready = "http://" + listen + "/_matrix/app/v1/ping"
 	address := "http://" + listen // as Synapse has it
+	synapse := "http://" + loopback(opts.SynapsePort)
 	if opts.Witness {
 		b.Witness = witness.New(tb, listen)
-		address = b.Witness.URL
+		address, synapse = b.Witness.URL, b.Witness.Homeserver(tb, synapse)
 	}
 	database := opts.Database
 	if database == "" {
 		database = "sqlite:" + filepath.Join(b.dir, "bridge.db")
 	}
 	b.config = map[string]any{
-		"homeserver": map[string]any{"address": "http://" + loopback(opts.SynapsePort), "domain": b.domain},
+		"homeserver": map[string]any{"address": synapse, "domain": b.domain},
 		"appservice": map[string]any{
 			"registration": b.Registration, "listen": listen, "address": address, "bot": "ircbot", "ghosts": "irc_",
 		},
@@ -149,6 +150,9 @@ func (b *Bridge) Check() {
 // Start starts the bridge and returns once it takes transactions.
 func (b *Bridge) Start() {
 	b.tb.Helper()
+	if b.Witness != nil {
+		b.Witness.Begins()
+	}
 	cmd := exec.Command(b.program, "run", "-config", b.configFile())
 	cmd.Dir = b.dir
 	b.proc = startProcess(b.tb, "the bridge", filepath.Join(b.dir, "bridge.log"), cmd)

@@ -31,6 +31,6 @@ func TestKills_SynapseAndInspIRCd_NothingIsLostDoubledOrReordered(t *testing.T) 
 	}
 	soak.Run(t, soak.Options{
 		Homeserver: newMortalSynapse(t), IRC: newPeopledIRC(t, StartInspIRCd(t)), Binary: binary, Delivery: "at_most_once",
-		Seed: uint64(seed), Database: "sqlite:bridge.db", Kills: kills, Rooms: 5, Patience: time.Second, Ahead: 3, Restarts: max(kills/16, 1), Between: 24, Forgets: true,
+		Seed: uint64(seed), Database: "sqlite:bridge.db", Kills: kills, Rooms: 5, Patience: time.Second, Ahead: 3, Restarts: max(kills/16, 1), Between: 24,
 	})
 }

@@ -22,6 +22,10 @@ type Element struct {
 	Key string
 	// Again has it taken in although its key may be known: it was here before, and comes out of the dead letters.
 	Again bool
+	// Inert has nothing done with it but that its key is known from then on: it is of no use any more, and may still come.
+	Inert bool
+	// InertAfter makes it inert when one of these keys of its kind is known already: it would come after what has overtaken it.
+	InertAfter []string
 	// State says of a PDU that it has a state key.
 	State bool
 	// AtOnce is written in the commit that takes the element in, unless it was taken in before. It may run more than once, as the job does.

@@ -7,7 +7,7 @@ import (
 )
 
 func sampleIndex(elements ...Element) ([]byte, []byte) {
-	index, body, _ := gather(elements, func(keyHash) bool { return true })
+	index, body, _ := gather(elements, func(keyHash) bool { return true }, func(keyHash) bool { return false })
 	return index.encode(), body
 }
 

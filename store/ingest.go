@@ -2,11 +2,12 @@ package store
 
 import (
 	"crypto/sha256"
+	"slices"
 )
 
 // Ingest takes in a transaction: it drops the elements whose keys are known, writes the others as one row of the inbox
 // and gives them by lane, in the order of each lane's first element. It gives nothing, and writes no row, when nothing is
-// new. Dead parts are buried, those of an earlier delivery of the same transaction once: those that are new get their ID.
+// new; of inert elements only the keys are written. Dead parts are buried, those of an earlier delivery of the same transaction once: those that are new get their ID.
 // EncryptedRooms are marked as [Tx.SetEncrypted] does, ChangedUsers as [Tx.OutdateDevices] does.
 //
 // The element's bytes are copied.
@@ -30,7 +31,7 @@ func (tx *Tx) Ingest(t *Transaction) ([]LaneRefs, error) {
 		return true
 	}
 	for {
-		index, body, atOnce := gather(t.Elements, claim)
+		index, body, atOnce := gather(t.Elements, claim, w.seen.has)
 		var dead []*DeadLetter
 		for i := range t.Dead {
 			t.Dead[i].ID = 0 // of an earlier try
@@ -38,7 +39,7 @@ func (tx *Tx) Ingest(t *Transaction) ([]LaneRefs, error) {
 				dead = append(dead, &t.Dead[i])
 			}
 		}
-		if len(index.elements) == 0 && len(dead) == 0 {
+		if len(hashes) == 0 && len(index.elements) == 0 {
 			return nil, nil
 		}
 		refs, free, err := tx.insertRow(t, index, body, hashes)
@@ -77,7 +78,7 @@ func (tx *Tx) buryAll(t *Transaction, dead []*DeadLetter) error {
 }
 
 // gather puts together what is new, and what is to be written about it at once.
-func gather(elements []Element, claim func(keyHash) bool) (index *rowIndex, body []byte, atOnce []func(tx *Tx) error) {
+func gather(elements []Element, claim, known func(keyHash) bool) (index *rowIndex, body []byte, atOnce []func(tx *Tx) error) {
 	size := 0
 	for i := range elements {
 		size += len(elements[i].Raw)
@@ -87,6 +88,10 @@ func gather(elements []Element, claim func(keyHash) bool) (index *rowIndex, body
 	lanes := make(map[string]uint32, min(len(elements), 128))
 	for i := range elements {
 		e := &elements[i]
+		if e.Inert || slices.ContainsFunc(e.InertAfter, func(key string) bool { return known(hashKey(byte(e.Kind), key)) }) {
+			claim(hashKey(byte(e.Kind), e.Key))
+			continue
+		}
 		if e.Key != "" && !claim(hashKey(byte(e.Kind), e.Key)) && !e.Again {
 			continue
 		}
@@ -129,7 +134,7 @@ func (tx *Tx) insertRow(t *Transaction, index *rowIndex, body, hashes []byte) (r
 	w.lastSeq = seq
 	// On PostgreSQL another process takes the number when we do not.
 	tx.undo(func() { w.lastSeq = seq - 1 })
-	w.taken = append(w.taken, seenRow{seq: seq, hashes: hashes})
+	w.taken = append(w.taken, seenRow{seq: seq, received: row.received, hashes: hashes})
 	if len(index.elements) == 0 {
 		return nil, true, nil
 	}

@@ -116,14 +116,14 @@ func (w *writer) loadSeen(ctx context.Context, last int64) error {
 		n := 0
 		err := w.store.each(ctx, func(r *sql.Rows) error {
 			var row seenRow
-			if err := r.Scan(&row.seq, &row.hashes); err != nil {
+			if err := r.Scan(&row.seq, &row.received, &row.hashes); err != nil {
 				return err
 			}
 			n++
 			below, count = row.seq, count+len(row.hashes)/hashSize
 			rows = append(rows, row)
 			return nil
-		}, `SELECT seq, hashes FROM seen WHERE seq < $1 ORDER BY seq DESC LIMIT $2`, below, page)
+		}, `SELECT seq, received, hashes FROM seen WHERE seq < $1 ORDER BY seq DESC LIMIT $2`, below, page)
 		if err != nil {
 			return err
 		}

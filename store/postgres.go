@@ -210,10 +210,10 @@ func (e *postgresEngine) insert(tx *Tx, row *newRow) (free bool, err error) {
 func (e *postgresEngine) missed(tx *Tx, after int64) (out []seenRow, err error) {
 	err = tx.each(func(rows *sql.Rows) error {
 		var row seenRow
-		err := rows.Scan(&row.seq, &row.hashes)
+		err := rows.Scan(&row.seq, &row.received, &row.hashes)
 		out = append(out, row)
 		return err
-	}, `SELECT seq, hashes FROM seen WHERE seq > $1 ORDER BY seq`, after)
+	}, `SELECT seq, received, hashes FROM seen WHERE seq > $1 ORDER BY seq`, after)
 	return out, err
 }
 

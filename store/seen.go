@@ -2,6 +2,7 @@ package store
 
 import (
 	"crypto/sha256"
+	"time"
 )
 
 // hashSize is how much of a key's SHA-256 is kept: 200,000 keys of 16 bytes collide with a probability below 1e-28.
@@ -30,8 +31,9 @@ type seenKeys struct {
 
 // seenRow is what one transaction brought: hashes is a multiple of hashSize long.
 type seenRow struct {
-	seq    int64
-	hashes []byte
+	seq      int64
+	received int64 // in milliseconds
+	hashes   []byte
 }
 
 func newSeenKeys(limit int) *seenKeys {
@@ -45,6 +47,11 @@ func (k *seenKeys) claim(h keyHash) bool {
 	}
 	k.known[h] = struct{}{}
 	return true
+}
+
+func (k *seenKeys) has(h keyHash) bool {
+	_, ok := k.known[h]
+	return ok
 }
 
 func (k *seenKeys) forget(hashes []byte) {
@@ -73,4 +80,59 @@ func (k *seenKeys) push(row seenRow) {
 		k.pruneBelow = k.rows[0].seq
 		k.due++
 	}
+}
+
+// Sight is what is remembered of a key.
+type Sight uint8
+
+// The zero Sight is of a key that was never taken in, or so long ago that it is forgotten.
+const (
+	Seen       Sight = 1 // taken in since the time that was asked for, or not long before
+	SeenBefore Sight = 2 // taken in before it
+)
+
+// sightSlack: a transaction may have waited for its commit longer than the next ones.
+const sightSlack = time.Minute
+
+// Sights tells of each key whether an element with it was taken in, and whether that was before a time. Of keys that this transaction claims it knows as well.
+func (tx *Tx) Sights(kind Kind, keys []string, before time.Time) ([]Sight, error) {
+	w := tx.w
+	if err := tx.catchUp(); err != nil {
+		return nil, doing(err, "reading what others took in")
+	}
+	sights, at := make([]Sight, len(keys)), make(map[keyHash]int, len(keys))
+	for i, key := range keys {
+		h := hashKey(byte(kind), key)
+		at[h] = i
+		if w.seen.has(h) {
+			sights[i] = SeenBefore
+		}
+	}
+	late := func(row *seenRow) {
+		for h := row.hashes; len(h) >= hashSize; h = h[hashSize:] {
+			if i, ok := at[keyHash(h[:hashSize])]; ok {
+				sights[i] = Seen
+			}
+		}
+	}
+	for i := range w.taken {
+		late(&w.taken[i])
+	}
+	for i := len(w.seen.rows) - 1; i >= 0; i-- {
+		switch row := &w.seen.rows[i]; {
+		case row.received < toMillis(before.Add(-sightSlack)):
+			return sights, nil
+		case row.received >= toMillis(before):
+			late(row)
+		}
+	}
+	return sights, nil
+}
+
+// LastTaken is when the newest transaction with something new came; zero when there has been none.
+func (tx *Tx) LastTaken() time.Time {
+	if n := len(tx.w.seen.rows); n > 0 {
+		return fromMillis(tx.w.seen.rows[n-1].received)
+	}
+	return time.Time{}
 }

@@ -170,7 +170,7 @@ func (w *world) live(p *process, silent <-chan struct{}, total *tally) (database
 		}
 		tick = min(2*tick, time.Minute)
 	}
-	time.Sleep(time.Minute) // in which something might come twice
+	time.Sleep(10 * time.Minute) // in which something might come twice, and what has arrived without the bridge's knowing is tried again
 	w.end(p)
 	return database
 }

@@ -102,7 +102,7 @@ func newWorld(t *testing.T, seed uint64, template string) *world {
 	c := newChoices(seed)
 	w := &world{T: t, choices: c, character: c.character(), ctx: t.Context(), dir: quickDir(t), loose: map[string]bool{}}
 	w.net = newNetwork(c, w.character, w.note)
-	w.hs = bridgetest.NewHomeserver(t, bridgetest.Options{InMemory: true, RestartSequence: true, RetryUnit: time.Second})
+	w.hs = bridgetest.NewHomeserver(t, bridgetest.Options{InMemory: true, RestartSequence: true, RestartForgets: true, RetryUnit: time.Second})
 	w.alice = w.hs.User("alice")
 	w.cfg = bridge.DefaultConfig(w.net.Info())
 	w.cfg.Homeserver = bridge.HomeserverConfig{Address: w.hs.URL(), Domain: w.hs.Domain()}

@@ -23,7 +23,7 @@ type tally struct {
 }
 
 func (t *tally) String() string {
-	return fmt.Sprintf("sent %d, delivered %d, dead %d, in doubt %d, sent again %d, redacted before %d, not taken in %d, came late from the homeserver %d, forgotten by the homeserver %d, lost %d, doubled %d, reordered %d",
+	return fmt.Sprintf("sent %d, delivered %d, dead %d, in doubt %d, sent again %d, redacted before %d, not taken in %d, came late from the homeserver %d, never sent by the homeserver %d, lost %d, doubled %d, reordered %d",
 		t.sent, t.delivered, t.dead, t.doubt, t.again, t.redacted, t.missed, t.late, t.forgotten, len(t.lost), len(t.doubled), len(t.reordered))
 }
 
@@ -73,7 +73,7 @@ func (s *soak) check(l *load, left *contents) []string {
 		c.wrong = append(c.wrong, reader.Wrong(s.rooms)...)
 	}
 	if left.waiting != 0 {
-		c.complain("%d things still wait in the store", left.waiting)
+		c.complain("%d things still wait in the store: %v", left.waiting, left.waits)
 	}
 	c.members()
 	c.links()
@@ -205,6 +205,9 @@ func (c *checker) toIRC() *tally {
 	}
 	for _, w := range c.wrote {
 		t.sent++
+		if !c.witness.Saw(w.event) {
+			t.forgotten++
+		}
 		letter, dead := c.letters[string(w.event)]
 		n := count[w.marker]
 		for i := 2; i <= w.lines; i++ {
@@ -219,8 +222,6 @@ func (c *checker) toIRC() *tally {
 			t.delivered++
 		case w.redacted != "":
 			t.redacted++
-		case c.forgotten(w.event):
-			t.forgotten++
 		default:
 			t.lost = append(t.lost, w.marker)
 		}
@@ -247,10 +248,12 @@ func (c *checker) inOrder(t *tally, lines []line) {
 		x := of(later)
 		for _, earlier := range lines[:i] {
 			y := of(earlier)
+			early := number(later.marker) < number(earlier.marker)
 			switch {
-			case x == y && number(later.marker) < number(earlier.marker), x != y && c.witness.Before(x, y):
+			case x == y && early, x != y && c.witness.Before(x, y),
+				early && !c.witness.Saw(y): // it was read from the room, and with it what was there before
 				t.reordered = append(t.reordered, later.marker+" after "+earlier.marker)
-			case number(later.marker) < number(earlier.marker):
+			case early:
 				t.late++
 			}
 		}
@@ -304,9 +307,9 @@ func (c *checker) members() {
 
 // links: the link to a photo works until the photo is redacted, whatever was killed in between.
 func (c *checker) links() {
-	redacted, forgotten := map[string]bool{}, map[string]bool{}
+	redacted := map[string]bool{}
 	for _, w := range c.wrote {
-		redacted[w.marker], forgotten[w.marker] = w.redacted != "", c.forgotten(w.redacted)
+		redacted[w.marker] = w.redacted != ""
 	}
 	c.wire.mu.Lock()
 	arrived := slices.Clone(c.wire.arrived)
@@ -326,7 +329,6 @@ func (c *checker) links() {
 		switch {
 		case err != nil:
 			c.complain("the link of %s: %v", l.marker, err)
-		case forgotten[l.marker]: // the bridge does not know that it was redacted
 		case redacted[l.marker] && resp.StatusCode != http.StatusGone:
 			c.complain("the link of %s, which was redacted, answers %s", l.marker, resp.Status)
 		case redacted[l.marker]:

@@ -3,6 +3,7 @@ package soak
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -20,6 +21,7 @@ type contents struct {
 	outbox  []string // markers of messages from IRC
 	rows    int      // of the outbox
 	waiting int      // rows of the outbox, and events
+	waits   []string // the latter
 	letters []store.DeadLetter
 }
 
@@ -55,6 +57,13 @@ func look(ctx context.Context, database, dir string) (c *contents, err error) {
 	c.waiting = c.rows
 	if err := db.Backlog(ctx, func(l store.LaneRefs) error {
 		c.waiting += len(l.Refs)
+		for _, ref := range l.Refs {
+			el, err := db.Element(ctx, ref)
+			if err != nil {
+				return err
+			}
+			c.waits = append(c.waits, fmt.Sprintf("%s %s (%d attempts, %s)", l.Lane, el.Raw, l.Attempts, l.Cause))
+		}
 		return nil
 	}); err != nil {
 		return nil, err

@@ -44,7 +44,6 @@ type Options struct {
 	Ahead      int           // how much is said on Matrix before the bridge is in its channels
 	Encryption string        // the bridge's encryption.mode, where the homeserver's people make encrypted rooms
 	Restarts   int           // of the homeserver while the bridge lives, at that many of the kills
-	Forgets    bool          // whether the homeserver, when it is killed, may forget what it had not begun to send, as Synapse does
 	Between    int           // one of so many kills is followed by another, four times as many of those at a request to send
 }
 
@@ -64,7 +63,6 @@ type soak struct {
 	irc          IRC
 	wire         *wire
 	witness      *witness.Witness
-	unsent       map[id.EventID]bool // what the homeserver had not begun to send when it was killed
 
 	dir, config, log, metrics string
 
@@ -103,7 +101,7 @@ func Run(t *testing.T, opts Options) {
 		// What is asked for again after a restart shows whether the homeserver knows it from its database.
 		if s.rng.IntN(s.Between) == 0 || strings.HasSuffix(p.point, "PUT send") && s.rng.IntN(s.Between/4) == 0 {
 			s.schedule = append(s.schedule, "homeserver restarted")
-			s.restart(l, func() {})
+			s.restart(func() {})
 		}
 		switch {
 		case c.waiting > muchWaits:
@@ -197,7 +195,7 @@ func (s *soak) life(l *load, p plan) {
 	for step := range steps {
 		if p.restart && step == steps/2 {
 			s.schedule = append(s.schedule, "homeserver restarted meanwhile")
-			s.restart(l, func() {
+			s.restart(func() {
 				for range steps {
 					l.onIRC()
 				}

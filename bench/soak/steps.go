@@ -32,7 +32,6 @@ func newSoak(t *testing.T, opts Options) *soak {
 	s := &soak{
 		T: t, Options: opts, ctx: ctx, rng: rand.New(rand.NewPCG(opts.Seed, 0)), hs: opts.Homeserver, irc: opts.IRC, dir: t.TempDir(),
 		start: (*exec.Cmd).Start, afterwards: func() {}, http: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}, reached: map[string]int{}, taken: map[string]bool{},
-		unsent: map[id.EventID]bool{},
 	}
 	s.config, s.log = filepath.Join(s.dir, "config.yaml"), filepath.Join(s.dir, "bridge.log")
 	s.bot = id.NewUserID("ircbot", s.hs.Domain())
@@ -87,7 +86,7 @@ network:
   tls: {enabled: false}
   flood: {burst: 1000, interval: 1ms}
   reconnect: {first: 100ms, max: 1s}
-`, s.hs.URL(), s.hs.Domain(), listen, s.witness.URL, s.Database, media, metrics, plumb, s.wire.listener.Addr(), botNick, s.Delivery)), 0o600))
+`, s.witness.Homeserver(s.T, s.hs.URL()), s.hs.Domain(), listen, s.witness.URL, s.Database, media, metrics, plumb, s.wire.listener.Addr(), botNick, s.Delivery)), 0o600))
 }
 
 // reserve keeps a port for the test.
@@ -113,6 +112,7 @@ func (s *soak) begin(failpoint string) { s.beginFrom(failpoint, "") }
 // beginFrom starts one for which the failpoint counts once a file is there.
 func (s *soak) beginFrom(failpoint, from string) {
 	s.Helper()
+	s.witness.Begins()
 	var err error
 	s.process, err = startBridge(s.Binary, s.config, s.log, failpoint, from, s.start)
 	s.ok(err)
@@ -155,24 +155,9 @@ func (s *soak) stop() {
 }
 
 // restart kills the homeserver and starts it again.
-func (s *soak) restart(l *load, meanwhile func()) {
-	s.witness.During(func() {
-		s.hs.Restart(func() {
-			for _, w := range l.wrote {
-				for _, ev := range []id.EventID{w.event, w.redacted} {
-					if s.Forgets && ev != "" && !s.witness.Saw(ev) {
-						s.unsent[ev] = true
-					}
-				}
-			}
-			meanwhile()
-		})
-	})
+func (s *soak) restart(meanwhile func()) {
+	s.witness.During(func() { s.hs.Restart(meanwhile) })
 }
-
-// forgotten says whether the homeserver was killed before it had begun to send an event, and never sent it. Synapse notes how
-// far it has come as soon as an event is in its memory, before the transaction with the event is in its database.
-func (s *soak) forgotten(ev id.EventID) bool { return s.unsent[ev] && !s.witness.Saw(ev) }
 
 // until waits until nothing stands in the way any more, of which nobody tells when it comes about.
 func (s *soak) until(obstacle func() string) {
@@ -195,6 +180,9 @@ func (s *soak) calm() {
 	s.Helper()
 	s.entered()
 	s.until(func() string {
+		if s.figure("trestle_appservice_lapse_open") != 0 {
+			return "the bridge looks for what the homeserver forgot"
+		}
 		waiting, outbox, events := s.hs.Waiting(), s.figure("trestle_store_outbox_rows"), s.figure("trestle_appservice_backlog_events")
 		if waiting == "" && outbox == 0 && events == 0 {
 			return ""
@@ -239,6 +227,7 @@ func (s *soak) end(l *load) *contents {
 		marker := l.says(l.regulars[0], room)
 		s.ok(s.alice.Sees(s.ctx, s.rooms[room], marker))
 	}
+	s.echoed()
 	s.calm()
 	s.wire.mu.Lock()
 	s.last = len(s.wire.links) - 1
@@ -247,6 +236,22 @@ func (s *soak) end(l *load) *contents {
 	left, err := look(s.ctx, s.Database, s.dir)
 	s.ok(err)
 	return left
+}
+
+// echoed waits until the homeserver has sent the bridge the newest of every room: what ghosts have said comes back.
+func (s *soak) echoed() {
+	s.Helper()
+	for _, room := range s.rooms {
+		events, err := s.alice.Timeline(s.ctx, room)
+		s.ok(err)
+		newest := events[len(events)-1].ID
+		s.until(func() string {
+			if s.witness.Took(newest) {
+				return ""
+			}
+			return fmt.Sprintf("the bridge has not got %s, the newest of %s", newest, room)
+		})
+	}
 }
 
 // tail is the end of a file.

@@ -134,7 +134,7 @@ func (s *ircServer) Members(_ context.Context, channel string) ([]string, error)
 // testWorld has the servers for tests.
 func testWorld(t *testing.T, binary, delivery string, seed uint64, database string) Options {
 	return Options{
-		Homeserver: homeserver{bridgetest.NewHomeserver(t, bridgetest.Options{RestartSequence: true})}, IRC: startIRC(t),
+		Homeserver: homeserver{bridgetest.NewHomeserver(t, bridgetest.Options{RestartSequence: true, RestartForgets: true})}, IRC: startIRC(t),
 		Binary: binary, Delivery: delivery, Seed: seed, Database: database, Rooms: 20, Patience: 300 * time.Millisecond, Ahead: steps, Between: 8,
 	}
 }

@@ -26,6 +26,100 @@ var mutants = []mutant{
 		`tx.undo(func() {})`,
 		"store", "TestStore_SQLite/Ingest_RolledBack_IsNotRemembered",
 	}, {
+		"what is inert is known from then on", "store/ingest.go",
+		`			claim(hashKey(byte(e.Kind), e.Key))
+			continue`,
+		`			continue`,
+		"store", "TestStore_SQLite/Ingest_InertElement_IsKnownAndNobodyIsGivenIt",
+	}, {
+		"what has been overtaken is inert", "store/ingest.go",
+		`if e.Inert || slices.ContainsFunc(`,
+		`if e.Inert || false && slices.ContainsFunc(`,
+		"appservice", "TestCatchUp_NewerStateHasCome_TheOlderIsHandledNeitherNowNorLate",
+	}, {
+		"a message of the past that was redacted is inert", "appservice/catchup.go",
+		`inert[string(ev.ID)] = len(ev.Unsigned.RedactedBecause) > 0`,
+		`inert[string(ev.ID)] = false`,
+		"appservice", "TestCatchUp_AMessageIsRedacted_NeitherNowNorLateIsItHandled",
+	}, {
+		"a room's past is read to what was known before", "appservice/catchup.go",
+		`if ev.sight == store.SeenBefore {`,
+		`if ev.sight != 0 {`,
+		"appservice", "TestCatchUp_SomethingLaterHasCome_WhatIsMissingComesAllTheSame",
+	}, {
+		"of a room in whose past nothing is known nothing is taken", "appservice/catchup.go",
+		`	return nil, tooMuch(past, since)
+}
+
+func`,
+		`	return past, nil
+}
+
+func`,
+		"appservice", "TestCatchUp_NothingIsKnownOfTheNewest1920_NothingIsTaken",
+	}, {
+		"what happened before the bridge came is not taken", "appservice/catchup.go",
+		`if past[n].sight != 0 || past[n].before {`,
+		`if past[n].sight != 0 {`,
+		"appservice", "TestCatchUp_PeopleSpokeJustBeforeTheBridgeCame_ItBeginsWithTheBridge",
+	}, {
+		"the past of a silent room is left alone", "appservice/catchup.go",
+		`earlier++; earlier == catchUpEarlier {`,
+		`earlier++; earlier == 1<<40 {`,
+		"appservice", "TestCatchUp_ARoomWasSilentForLong_ItTakesOneSmallRequest",
+	}, {
+		"an invitation that was taken is no sign that the bridge was there", "appservice/catchup_ours.go",
+		`case !i.as.isOwn(user):`,
+		`case !i.as.isOwn(user) || ev.Content.Membership == "invite":`,
+		"appservice", "TestCatchUp_PeopleSpokeBetweenTheInvitationAndTheComing_ItBeginsWithTheBridge",
+	}, {
+		"of a room's past no more is held than there is room for", "appservice/catchup.go",
+		`size > catchUpBytes {`,
+		`size > 1<<40 {`,
+		"appservice", "TestCatchUp_ItIsMoreThan16MiB_NothingIsTaken",
+	}, {
+		"a transaction comes after what is read of its room", "appservice/intake.go",
+		`as.readings.wait(r.Context(), t)`,
+		`_ = as.readings.wait`,
+		"appservice", "TestCatchUp_ATransactionComesMeanwhile_ItComesAfterWhatIsRead",
+	}, {
+		"a transaction does not wait for ever for a reading", "appservice/reading.go",
+		`context.WithTimeout(ctx, readingHold)`,
+		`context.WithCancel(ctx)`,
+		"appservice", "TestReading_ItDoesNotEnd_ATransactionWaitsFiveSeconds",
+	}, {
+		"a lapse that nobody has looked at outlives the process", "appservice/lapse.go",
+		`if err := as.putLapse(ctx, since); err != nil`,
+		`if err := error(nil); err != nil`,
+		"appservice", "TestLapse_TheProcessEndsBeforeAnybodyHasLooked_TheNextIsToldFromTheSameTimeOn",
+	}, {
+		"nobody looks while the homeserver sends what it has kept", "appservice/settling.go",
+		`quiet := s.underWay == 0 && time.Since(s.moved) >= s.quiet`,
+		`quiet := true`,
+		"appservice", "TestSettling_TheHomeserverIsBehind_NobodyLooksBeforeItHasSentAll",
+	}, {
+		"nobody looks while what was refused has not come again", "appservice/settling.go",
+		`return !s.refused && (`,
+		`return (`,
+		"appservice", "TestSettling_TheLastTransactionWasRefused_NobodyLooksBeforeItHasComeAgain",
+	}, {
+		"of a homeserver that always sends something all has come when it sends what is new", "appservice/settling.go",
+		`(quiet || !s.newest.Before(reached))`,
+		`(quiet)`,
+		"appservice", "TestSettling_TransactionsComeAllTheTime_SomebodyLooksWhenOneBringsWhatIsNew",
+	}, {
+		"nobody looks before the homeserver reaches the bridge", "appservice/settling.go",
+		`if err != nil {
+			if !sleep(ctx, backoff(attempt))`,
+		`if false {
+			if !sleep(ctx, backoff(attempt))`,
+		"appservice", "TestSettling_TheHomeserverDoesNotReachTheBridge_NobodyLooks",
+	}, {
+		"a room that cannot be read keeps no other waiting", "bridge/catchup.go",
+		`case appservice.IsPermanent(err) || round == catchUpRounds:`,
+		`case appservice.IsPermanent(err) || true:`,
+		"bridgetest", "TestForgets_ARoomCannotBeReadAtFirst_TheOthersAreReadAndItAfterThem",
+	}, {
 		"200 comes after the commit", "appservice/intake.go",
 		`if err := as.takeIn(r.Context(), t); err != nil {`,
 		`ctx := context.WithoutCancel(r.Context()); go func() { _ = as.takeIn(ctx, t) }(); if err := error(nil); err != nil {`,

@@ -29,10 +29,15 @@ type Witness struct {
 	clock    int // goes on with each transaction, and with each that the bridge took
 	passages map[id.EventID]*passage
 	missed   int // transactions that the bridge did not answer
+	reading  reading
 }
 
-// passage is when an event first came for the bridge, the how many-th of its transaction, and when the bridge had taken it for the first time.
-type passage struct{ came, place, taken int }
+// passage is when an event first came for the bridge, the how many-th of its transaction or reading, and when the bridge had taken it for the first time.
+type passage struct {
+	came, place, taken int
+	sent               bool // in a transaction
+	loose              bool // a process ended that had read it, and may not have taken what it read
+}
 
 // New stands before a bridge's address, until the test ends.
 func New(tb testing.TB, target string) *Witness {
@@ -101,6 +106,7 @@ func (w *Witness) comes(body []byte) []*passage {
 			p = &passage{came: w.clock, place: place}
 			w.passages[ev.ID] = p
 		}
+		p.sent = true
 		all = append(all, p)
 	}
 	return all
@@ -141,16 +147,24 @@ func (w *Witness) Missed() int {
 func (w *Witness) Saw(ev id.EventID) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.passages[ev] != nil
+	return w.passages[ev] != nil && w.passages[ev].sent
 }
 
-// Before says whether the bridge must know that x was there before y: it had taken x when y came, or got both at once in this order.
+// Took says whether an event was in a transaction, and the bridge has taken it by now.
+func (w *Witness) Took(ev id.EventID) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.passages[ev] != nil && w.passages[ev].sent && w.passages[ev].taken != 0
+}
+
+// Before says whether the bridge must know that x was there before y: it had taken x when y came, or got both at once in this order, in one transaction or in one
+// reading of the room's history.
 func (w *Witness) Before(x, y id.EventID) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	a, b := w.passages[x], w.passages[y]
 	switch {
-	case a == nil || b == nil:
+	case a == nil || b == nil, a.came == b.came && (a.loose || b.loose):
 		return false
 	case a.came == b.came:
 		return a.place < b.place

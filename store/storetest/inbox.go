@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/trestle-bridge/trestle/store"
 )
@@ -162,6 +163,66 @@ var inboxChecks = []check{
 		shut(t, s)
 		s = db.open(t)
 		expect(t, "again", len(ingest(t, s, transaction(pdu("!a", "$1")))), 0)
+	}},
+	{"Ingest_InertElement_IsKnownAndNobodyIsGivenIt", func(t *testing.T, db *database) {
+		s := db.open(t)
+		inert := pdu("!a", "$1")
+		inert.Inert, inert.AtOnce = true, func(*store.Tx) error { return errors.New("something was done about it") }
+		expect(t, "lanes", len(ingest(t, s, transaction(inert))), 0)
+		expect(t, "rows", rows(t, s).Rows, int64(0))
+		expect(t, "later", keys(t, s, ingest(t, s, transaction(pdu("!a", "$1"), pdu("!a", "$2")))), "!a: $2")
+		shut(t, s)
+		s = db.open(t)
+		expect(t, "after a restart", len(ingest(t, s, transaction(pdu("!a", "$1")))), 0)
+	}},
+	{"Ingest_ElementIsInertAfterAnother_AsSoonAsThatIsKnown", func(t *testing.T, db *database) {
+		s := db.open(t)
+		older := func(id string) store.Element {
+			e := pdu("!a", id)
+			e.InertAfter = []string{"$newer", "$newest"}
+			return e
+		}
+		expect(t, "before", keys(t, s, ingest(t, s, transaction(older("$1"), pdu("!a", "$newest")))), "!a: $1 $newest")
+		expect(t, "after", keys(t, s, ingest(t, s, transaction(older("$2"), pdu("!a", "$3")))), "!a: $3")
+		expect(t, "later", len(ingest(t, s, transaction(pdu("!a", "$2")))), 0)
+	}},
+	{"Sights_OfKeys_TellWhatWasTakenInBefore", func(t *testing.T, db *database) {
+		s := db.open(t)
+		sights := func(s *store.Store, before time.Time) (got []store.Sight) {
+			Commit(t, s, func(tx *store.Tx) (err error) {
+				got, err = tx.Sights(store.KindPDU, []string{"$new", "$1", "$2", "$3"}, before)
+				return err
+			})
+			return got
+		}
+		at := func(n int, id string) {
+			tr := transaction(pdu("!a", id))
+			tr.Received = start.Add(time.Duration(n) * time.Minute)
+			ingest(t, s, tr)
+		}
+		at(1, "$1")
+		at(3, "$3") // whose commit did not wait
+		at(2, "$2")
+		for range 2 {
+			expect(t, "before the third minute", sights(s, start.Add(3*time.Minute)), []store.Sight{0, store.SeenBefore, store.SeenBefore, store.Seen})
+			expect(t, "before the first", sights(s, start), []store.Sight{0, store.Seen, store.Seen, store.Seen})
+			Commit(t, s, func(tx *store.Tx) error {
+				if last := tx.LastTaken(); !last.Equal(start.Add(2 * time.Minute)) {
+					t.Errorf("the last was taken in at %v", last)
+				}
+				return nil
+			})
+			shut(t, s)
+			s = db.open(t)
+		}
+		Commit(t, s, func(tx *store.Tx) error {
+			if _, err := tx.Ingest(&store.Transaction{Received: start.Add(4 * time.Minute), Elements: []store.Element{pdu("!a", "$new")}}); err != nil {
+				return err
+			}
+			got, err := tx.Sights(store.KindPDU, []string{"$new"}, start.Add(4*time.Minute))
+			expect(t, "in the same commit", got, []store.Sight{store.Seen})
+			return err
+		})
 	}},
 	{"Ingest_ElementsWithoutKey_AreNeverDuplicates", func(t *testing.T, db *database) {
 		s := db.open(t)
