@@ -1,6 +1,7 @@
 package appservice
 
 import (
+	"context"
 	"net/http"
 	"strings"
 
@@ -61,4 +62,21 @@ func actOf(req *http.Request) act {
 // sendsEvent says whether the act puts an event into a room, for which the caller has a queue and a policy.
 func (a act) sendsEvent() bool {
 	return a.name == "PUT send" || a.name == "PUT state" || a.name == "PUT redact"
+}
+
+type looking struct{}
+
+// Looking has look called before each request under ctx that puts an event into a room: also when the event is sent once more, since the user had to come in
+// again or its device was gone, and after the wait for a turn. With an error of look nothing leaves, and the request fails with it.
+func Looking(ctx context.Context, look func(ctx context.Context) error) context.Context {
+	return context.WithValue(ctx, looking{}, look)
+}
+
+// mayLeave asks who is to look.
+func (a act) mayLeave(ctx context.Context) error {
+	look, ok := ctx.Value(looking{}).(func(ctx context.Context) error)
+	if !ok || !a.sendsEvent() {
+		return nil
+	}
+	return look(ctx)
 }

@@ -114,6 +114,13 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 			t.log.Debug().Str("method", req.Method).Str("path", req.URL.Path).Dur("wait", wait).Msg("Not sent: the homeserver has asked to wait")
 			return limitAnswer(req, wait), nil
 		}
+		if err := a.mayLeave(req.Context()); err != nil {
+			leave()
+			if req.Body != nil {
+				_ = req.Body.Close()
+			}
+			return nil, err
+		}
 		resp, limited, err := t.ask(req, a)
 		leave()
 		if err != nil || !limited || try >= limitTries || !mayRepeat(req, a) {

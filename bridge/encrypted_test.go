@@ -2,7 +2,9 @@ package bridge_test
 
 import (
 	"net/http"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -130,5 +132,34 @@ func TestEncryptedRoom_SwitchedOnBeforeTheConfigurationConnectsIt_IsRefused(t *t
 	time.Sleep(500 * time.Millisecond)
 	if c.net.Joined(lobby) {
 		t.Error("an encrypted room was connected")
+	}
+}
+
+// A ghost is kicked and its message refused; it comes in again for it, and meanwhile encryption is switched on.
+func TestEncryptedRoom_SwitchedOnBeforeARefusedMessageIsSentOnceMore_IsNoticed(t *testing.T) {
+	c := newCrossing(t)
+	c.ok(c.net.Say(c.ctx, lobby, "bob", "hi"))
+	c.sees(bridgetest.Message(c.bob(), "hi"))
+	var once sync.Once
+	defer c.hs.Intercept(func(w http.ResponseWriter, r *http.Request) (refused bool) {
+		if r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/send/m.room.message/") && r.URL.Query().Get("user_id") == string(c.bob()) {
+			once.Do(func() {
+				c.ok(c.alice.Kick(c.ctx, c.room, c.bob(), ""))
+				c.ok(c.alice.EnableEncryption(c.ctx, c.room))
+				c.ok(c.hs.Settle(c.ctx))
+				w.Header().Set("Content-Type", "application/json")
+				w.WriteHeader(http.StatusForbidden)
+				_, _ = w.Write([]byte(`{"errcode":"M_FORBIDDEN","error":"not in the room"}`))
+				refused = true
+			})
+		}
+		return refused
+	})()
+	c.ok(c.net.Say(c.ctx, lobby, "bob", "in the clear"))
+	for len(must(c.b.DeadLetters(c.ctx, 0))(t)) == 0 {
+		if slices.Contains(c.plain(), "m.room.message in the clear") {
+			t.Fatal("plaintext entered an encrypted room")
+		}
+		time.Sleep(20 * time.Millisecond)
 	}
 }

@@ -287,10 +287,13 @@ func (b *Bridge) sendMessage(ctx context.Context, row *store.Outgoing, o *outgoi
 		return nil, err
 	}
 	// Last of all before bytes leave: plaintext never enters an encrypted room. Everything that could take long (joining,
-	// the device) is done, and a refused request is not repeated below here.
+	// the device) is done; where a refusal has it done once more, it is looked again.
 	evType, content, err := b.wire(ctx, row, o, sender.UserID(), content)
 	if err != nil {
 		return nil, err
+	}
+	if evType.Type != event.EventEncrypted.Type {
+		ctx = appservice.Looking(ctx, func(ctx context.Context) error { return b.stillPlain(ctx, o.Room) })
 	}
 	eventID, err := sender.SendMessage(ctx, o.Room, evType, withOutboxID(content, row.TxnID), row.TxnID)
 	if o.Type == event.EventReaction.Type && isCode(err, "M_DUPLICATE_ANNOTATION") {

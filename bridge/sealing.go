@@ -3,6 +3,7 @@ package bridge
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	"maunium.net/go/mautrix/event"
@@ -65,6 +66,18 @@ func (b *Bridge) wire(ctx context.Context, row *store.Outgoing, o *outgoing, sen
 	}
 	failpoint.After("seal")
 	return encrypted, row.Sealed, nil
+}
+
+// errSwitched is why a message does not leave as it is: it is encrypted at the next attempt, or refused for good.
+var errSwitched = errors.New("encryption was switched on in the room while the message was being sent")
+
+// stillPlain returns nil while what is on its way into a room may be in the clear.
+func (b *Bridge) stillPlain(ctx context.Context, room id.RoomID) error {
+	err := b.guard.Check(ctx, room)
+	if isEncrypted(err) {
+		return errSwitched
+	}
+	return err
 }
 
 // prepareGhost gives a ghost its keys before it comes into an encrypted room, so that whoever speaks there next can encrypt for it.
