@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 	"testing"
 
@@ -13,7 +14,9 @@ import (
 	"maunium.net/go/mautrix/event"
 	"maunium.net/go/mautrix/id"
 
+	"github.com/trestle-bridge/trestle/appservice"
 	"github.com/trestle-bridge/trestle/crypto"
+	"github.com/trestle-bridge/trestle/store"
 )
 
 func TestM3_MembershipAndVisibility_MeanAnotherKey(t *testing.T) {
@@ -30,6 +33,9 @@ func TestM3_MembershipAndVisibility_MeanAnotherKey(t *testing.T) {
 			return state(w.alice, room, "m.room.history_visibility", `{"history_visibility":"joined"}`)
 		},
 		"unknown": func() error { return state(w.alice, room, "m.room.history_visibility", `{"history_visibility":"odd"}`) },
+		"rotation": func() error {
+			return state(w.alice, room, "m.room.encryption", `{"algorithm":"m.megolm.v1.aes-sha2","rotation_period_msgs":50}`)
+		},
 	} {
 		if name == "leaves" {
 			if _, err := bob.Join(t.Context(), string(room)); err != nil {
@@ -158,5 +164,48 @@ func TestKeyWithheld_IsWhyThereIsNone(t *testing.T) {
 		if !errors.Is(err, crypto.ErrNoKey) || !errors.As(err, &withheld) && !strings.Contains(err.Error(), "withheld") {
 			t.Error(err)
 		}
+	}
+}
+
+// The homeserver adds a device to a ghost's, which nobody of the bridge has signed, and asks for its keys.
+func TestKeyRequest_OfADeviceThatIsNotSigned_IsNotAnswered(t *testing.T) {
+	w := newWorld(t)
+	ghost := w.ghost("ann")
+	w.no(w.crypto.Prepare(t.Context(), ghost))
+	room := w.room(ghost)
+	session := w.session(ghost, room)
+	const name = id.DeviceID("MADEUP")
+	account := w.alice.again().olm.GetAccount()
+	keys := &mautrix.DeviceKeys{UserID: ghost, DeviceID: name, Algorithms: []id.Algorithm{id.AlgorithmMegolmV1, id.AlgorithmOlmV1}, Keys: map[id.DeviceKeyID]string{
+		id.NewDeviceKeyID(id.KeyAlgorithmCurve25519, name): account.IdentityKey().String(), id.NewDeviceKeyID(id.KeyAlgorithmEd25519, name): account.SigningKey().String(),
+	}}
+	sign := func(what any) map[id.UserID]map[id.KeyID]string {
+		signature, err := account.SignJSON(what)
+		w.no(err)
+		return map[id.UserID]map[id.KeyID]string{ghost: {id.NewKeyID(id.KeyAlgorithmEd25519, string(name)): signature}}
+	}
+	keys.Signatures = sign(keys)
+	answer := w.keysOf(ghost)
+	answer.DeviceKeys[ghost][name] = *keys
+	asked := 0
+	defer w.hs.Intercept(func(rw http.ResponseWriter, r *http.Request) bool {
+		switch {
+		case strings.HasSuffix(r.URL.Path, "/keys/query"):
+			asked++
+			_ = json.NewEncoder(rw).Encode(answer)
+		case strings.HasSuffix(r.URL.Path, "/keys/claim"):
+			t.Error("a key is on its way to the device")
+			return false
+		default:
+			return false
+		}
+		return true
+	})()
+	raw, err := json.Marshal(fields{"sender": ghost, "type": "m.room_key_request", "content": fields{"action": "request", "request_id": "1", "requesting_device_id": name,
+		"body": fields{"algorithm": id.AlgorithmMegolmV1, "room_id": room, "session_id": session}}})
+	w.no(err)
+	w.no(w.crypto.HandleKeys(t.Context(), &appservice.Event{Kind: store.KindToDevice, Type: "m.room_key_request", Sender: ghost, ToUserID: ghost, ToDeviceID: w.device(ghost), Raw: raw}))
+	if asked == 0 {
+		t.Error("the device was not looked at: this shows nothing")
 	}
 }
