@@ -163,3 +163,30 @@ func TestEncryptedRoom_SwitchedOnBeforeARefusedMessageIsSentOnceMore_IsNoticed(t
 		time.Sleep(20 * time.Millisecond)
 	}
 }
+
+// So it is with why a message is taken back.
+func TestEncryptedRoom_SwitchedOnBeforeARefusedRedactionIsSentOnceMore_NobodyReadsWhy(t *testing.T) {
+	c := newCrossing(t)
+	c.ok(c.net.Deliver(c.ctx, &bridge.Incoming{Channel: lobby, Sender: bridge.RemoteUser{ID: "bob"}, ID: "1", Text: &bridge.Text{Body: "a slip"}}))
+	said := c.sees(bridgetest.Message(c.bob(), "a slip"))
+	var once sync.Once
+	defer c.hs.Intercept(func(w http.ResponseWriter, r *http.Request) (refused bool) {
+		if r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/redact/") {
+			once.Do(func() {
+				c.ok(c.alice.Kick(c.ctx, c.room, c.bob(), ""))
+				c.ok(c.alice.EnableEncryption(c.ctx, c.room))
+				c.ok(c.hs.Settle(c.ctx))
+				w.Header().Set("Content-Type", "application/json")
+				w.WriteHeader(http.StatusForbidden)
+				_, _ = w.Write([]byte(`{"errcode":"M_FORBIDDEN","error":"not in the room"}`))
+				refused = true
+			})
+		}
+		return refused
+	})()
+	c.ok(c.net.Deliver(c.ctx, &bridge.Incoming{Channel: lobby, Sender: bridge.RemoteUser{ID: "bob"}, Redact: &bridge.Redact{ID: "1", Reason: "a word of the channel"}}))
+	redacted := c.sees(func(e bridgetest.Event) bool { return e.Type == "m.room.redaction" && e.Sender == c.bob() })
+	if why := redacted.Content["reason"]; why != nil {
+		t.Errorf("of %s the homeserver reads %v", said.ID, why)
+	}
+}

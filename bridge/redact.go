@@ -7,6 +7,7 @@ import (
 
 	"maunium.net/go/mautrix/id"
 
+	"github.com/trestle-bridge/trestle/appservice"
 	"github.com/trestle-bridge/trestle/store"
 )
 
@@ -48,6 +49,9 @@ func (b *Bridge) redact(ctx context.Context, row *store.Outgoing, o *outgoing) e
 	}
 	if err := b.keepsWords(ctx, o); err != nil {
 		return err
+	}
+	if o.Reason != "" {
+		ctx = appservice.Looking(ctx, func(ctx context.Context) error { return b.stillPlain(ctx, o.Room) })
 	}
 	for _, m := range found {
 		actor := b.as.Bot()
