@@ -13,10 +13,10 @@ type Gate struct {
 	Address string // host:port
 
 	tb      testing.TB
-	to      string
 	running sync.WaitGroup
 
 	mu       sync.Mutex
+	to       string
 	listener net.Listener // nil while the gate is closed
 	conns    map[net.Conn]bool
 }
@@ -38,7 +38,7 @@ func (g *Gate) Open() {
 	g.tb.Helper()
 	listener, err := net.Listen("tcp", g.Address)
 	if err != nil {
-		g.tb.Fatalf("opening the gate to %s: %v", g.to, err)
+		g.tb.Fatalf("opening the gate at %s: %v", g.Address, err)
 	}
 	g.mu.Lock()
 	g.listener = listener
@@ -52,6 +52,13 @@ func (g *Gate) Open() {
 			g.running.Go(func() { g.pass(listener, conn) })
 		}
 	})
+}
+
+// Turn has it lead to another address, for who comes from now on.
+func (g *Gate) Turn(to string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.to = to
 }
 
 // Close cuts whoever is in it, and lets nobody through.
@@ -70,7 +77,10 @@ func (g *Gate) Close() {
 // pass carries bytes both ways until one side ends.
 func (g *Gate) pass(through net.Listener, conn net.Conn) {
 	defer conn.Close()
-	server, err := net.Dial("tcp", g.to)
+	g.mu.Lock()
+	to := g.to
+	g.mu.Unlock()
+	server, err := net.Dial("tcp", to)
 	if err != nil {
 		return
 	}

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -19,10 +20,32 @@ var inspircdModules = []string{
 // StartInspIRCd starts an InspIRCd that ends with the test: the modern server, with and without TLS.
 func StartInspIRCd(tb testing.TB) *IRCServer {
 	tb.Helper()
+	return startInspIRCd(tb, "irc.inspircd.test", "1TT", "")
+}
+
+// StartInspIRCds starts two that are one network. What they have to say to each other goes through the gate: while it is closed, the network is split.
+func StartInspIRCds(tb testing.TB) (one, two *IRCServer, between *Gate) {
+	tb.Helper()
+	const linked = `<module name="spanningtree">
+<bind address="127.0.0.1" port="%d" type="servers">
+<link name="%s" ipaddr="127.0.0.1" allowmask="127.0.0.0/8" port="%d" timeout="5s" sendpass="linked" recvpass="linked">
+`
+	port := FreePort(tb)
+	between = OpenGate(tb, loopback(port))
+	_, through, _ := strings.Cut(between.Address, ":")
+	to, _ := strconv.Atoi(through)
+	two = startInspIRCd(tb, "two.inspircd.test", "2TT", fmt.Sprintf(linked, port, "irc.inspircd.test", FreePort(tb)))
+	one = startInspIRCd(tb, "irc.inspircd.test", "1TT",
+		fmt.Sprintf(linked, FreePort(tb), "two.inspircd.test", to)+"<autoconnect period=\"1s\" server=\"two.inspircd.test\">\n")
+	return one, two, between
+}
+
+func startInspIRCd(tb testing.TB, name, id, more string) *IRCServer {
+	tb.Helper()
 	plain, secure := FreePort(tb), FreePort(tb)
 	certificate, key, roots := selfSigned(tb)
 	var config strings.Builder
-	fmt.Fprintf(&config, `<server name="irc.inspircd.test" description="for tests" network="Inspired" id="1TT">
+	fmt.Fprintf(&config, `<server name="%s" description="for tests" network="Inspired" id="%s">
 <admin name="test" nick="test" email="test@inspircd.test">
 <path configdir="@DIR@" datadir="@DIR@" logdir="@DIR@" runtimedir="@DIR@">
 <bind address="127.0.0.1" port="%d" type="clients">
@@ -33,9 +56,10 @@ func StartInspIRCd(tb testing.TB) *IRCServer {
  useident="no" limit="10000" maxchans="1000">
 <performance softlimit="12800" clonesonconnect="no" quietbursts="yes">
 <log method="file" type="* -USERINPUT -USEROUTPUT" level="default" target="server.log">
-`, plain, secure)
-	for _, name := range inspircdModules {
-		fmt.Fprintf(&config, "<module name=%q>\n", name)
+`, name, id, plain, secure)
+	config.WriteString(more)
+	for _, module := range inspircdModules {
+		fmt.Fprintf(&config, "<module name=%q>\n", module)
 	}
 	return startIRCServer(tb,
 		&IRCServer{

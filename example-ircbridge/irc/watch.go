@@ -33,12 +33,14 @@ type watch struct {
 type seat struct {
 	s       *session
 	nick    string     // under which the stream has it; empty: it is not known
+	once    []string   // and had it before
 	inside  bool       // it has read its JOIN
 	counted bool       // and who was there before
 	before  []*seat    // of those, who may still show the JOIN; and who was there earlier, and has not read that it is not any more
 	placed  bool       // it is known where in the stream it begins
 	over    bool       // the stream shows that it has gone, and it has not read so far
 	knows   []*session // since then it has read of these that they are back
+	apart   bool       // it is on a side of a split that is not the stream's
 	parts   bool       // it wants to go
 	left    bool       // it has gone, and its JOIN is still to be shown
 	gone    time.Time
@@ -123,13 +125,14 @@ func (w *watch) take(st *seat, sg sight) {
 	case st.over && st.strike(&st.late, sg.key):
 	case st.over && sg.who == nil && st.strike(&st.ahead, sg.key): // it is there still, and sees what the stream has
 		w.place(st)
+	case st.over && st.outlives(sg):
 	case !st.placed:
 		st.held = st.note(st.held, sg)
 	case sg.key == "":
 		if w.teller() == st.s {
 			w.say(sg.in)
 		}
-	case !st.strike(&st.ahead, sg.key):
+	case !st.strike(&st.ahead, sg.key) && !st.past(sg):
 		w.show(st, sg)
 	}
 }
@@ -142,13 +145,15 @@ func (w *watch) show(st *seat, sg sight) {
 		}
 	}
 	switch {
+	case sg.who == nil && st.apart && (sg.in.Join != nil || sg.in.Leave != nil): // the network's two sides come and go for each other, and are there
 	case sg.who == nil:
 		w.say(sg.in)
 	case sg.came:
+		st.apart = false
 		w.came(st, sg)
 	case sg.to != "":
 		if at := w.placed(sg); at != nil {
-			at.nick = sg.to
+			at.nick, at.once = sg.to, append(at.once, sg.nick)
 		}
 	default:
 		w.gone(st, sg)
@@ -207,19 +212,6 @@ func (w *watch) came(shower *seat, sg sight) {
 	}
 	at.nick, at.ahead = sg.nick, at.again()
 	w.place(at)
-}
-
-// back places one whose side of the network is joined again to the shower's. Who has not read so far says first what its side has seen.
-func (w *watch) back(shower, st *seat, nick string) {
-	knows := slices.Contains(st.knows, shower.s)
-	st.nick, shower.knows = nick, append(shower.knows, st.s)
-	w.place(st)
-	switch {
-	case shower.placed && knows:
-		shower.knows = nil
-	case shower.placed:
-		w.ends(shower)
-	}
 }
 
 // place has what a session holds follow. What of it is in the stream already is not said again, and the session is about to read the rest.
@@ -292,6 +284,7 @@ func (w *watch) settle() {
 	for st := w.next(); st != nil; st = w.next() {
 		w.begin(st)
 	}
+	w.joinSides()
 	w.appoint()
 }
 
@@ -302,7 +295,7 @@ func (w *watch) next() (next *seat) {
 		switch {
 		case st.placed || !st.left && !st.over && (!st.inside || !st.counted):
 			others = true
-		case len(st.before) == 0 && (st.left || !st.over):
+		case len(st.before) == 0 && (st.left || !st.over || st.apart):
 			return st
 		case next == nil && st.inside:
 			next = st
@@ -330,7 +323,11 @@ func (w *watch) begin(st *seat) {
 	if alone {
 		w.waits, w.by, w.fetching = true, st.s, false
 	}
-	if alone && !st.over {
+	switch {
+	case st.over && st.apart: // nor does it read how the others came and went
+		ours := func(sg sight) bool { return sg.who != nil }
+		st.late, st.ahead = slices.DeleteFunc(st.late, ours), slices.DeleteFunc(st.ahead, ours)
+	case alone && !st.over:
 		st.ahead = st.again()
 	}
 	w.place(st)
