@@ -14,6 +14,8 @@ const (
 	// keepRoomKeys is how long a room key from others is kept since it came or was last used, to within renewRoomKeys. Clients change keys every week, rooms may
 	// say otherwise, and a message is delivered late that a homeserver held back.
 	keepRoomKeys = 365 * day
+	// keepStrangersKeys is the same for keys that have opened nothing, of users with whom the bridge shares no room. Who has just come is not known to be there yet.
+	keepStrangersKeys = 7 * day
 	// keepOwnRoomKeys is the same for keys that the bridge has made: nobody reads with them here, and whoever has the ghost's account may ask for them.
 	keepOwnRoomKeys = 30 * day
 	// renewRoomKeys is how old a key may seem that is in use.
@@ -25,6 +27,8 @@ const (
 	keepOlmHashes = 90 * day
 	// pruneKeysMost bounds what is looked for at once.
 	pruneKeysMost = 20_000
+	// pruneKeysTimes bounds how often that is done for room keys of others in one sweep.
+	pruneKeysTimes = 50
 )
 
 // RenewRoomKey keeps a room key that was used now, of which it is known when it came or was last renewed, in the rows of these accounts.
@@ -164,15 +168,39 @@ func (s *Store) pruneRoomKeys(ctx context.Context, now time.Time) error {
 	if err != nil || !waits.OldestInbox.IsZero() && now.Sub(waits.OldestInbox) > time.Minute {
 		return err
 	}
-	old, err := s.oldRoomKeys(ctx, now.Add(-keepRoomKeys), `true`)
-	if err != nil || len(old) == 0 {
-		return err
+	for _, which := range []struct {
+		keep time.Duration
+		keys string
+	}{{keepStrangersKeys, strangersKeys}, {keepRoomKeys, `true`}} {
+		if err := s.pruneOldRoomKeys(ctx, now.Add(-which.keep), which.keys); err != nil {
+			return err
+		}
 	}
-	if old, err = s.notInLetters(ctx, old); err != nil {
-		return err
-	}
-	return s.deleteRoomKeys(ctx, old, now.Add(-keepRoomKeys))
+	return nil
 }
+
+// pruneOldRoomKeys deletes those that were not used since, but what is waited for. What stays is found again, so the number of times is bounded.
+func (s *Store) pruneOldRoomKeys(ctx context.Context, before time.Time, which string) error {
+	for range pruneKeysTimes {
+		old, err := s.oldRoomKeys(ctx, before, which)
+		if err != nil || len(old) == 0 {
+			return err
+		}
+		full := len(old) == pruneKeysMost
+		if old, err = s.notInLetters(ctx, old); err == nil {
+			err = s.deleteRoomKeys(ctx, old, before)
+		}
+		if err != nil || !full || len(old) == 0 {
+			return err
+		}
+	}
+	return nil
+}
+
+// strangersKeys are those that have opened nothing, of users with whom the bridge shares no room: a server may have any number of such users.
+const strangersKeys = `source_user <> '' AND NOT EXISTS (SELECT 1 FROM member m WHERE m.user_id = source_user AND m.membership IN ('join', 'invite'))
+	AND NOT EXISTS (SELECT 1 FROM ghost g WHERE g.user_id = source_user)
+	AND NOT EXISTS (SELECT 1 FROM message_read r WHERE r.session = session_id) AND NOT EXISTS (SELECT 1 FROM crypto_message_index i WHERE i.session_id = crypto_megolm_inbound_session.session_id)`
 
 func (s *Store) oldRoomKeys(ctx context.Context, before time.Time, which string) (old []oldRoomKey, err error) {
 	err = s.each(ctx, func(rows *sql.Rows) error {

@@ -125,6 +125,33 @@ var keyRetentionChecks = []check{
 		expect(t, "room keys", fmt.Sprint(keyNames(t, f, roomKeys)), "[bownyoung cinuse dothers]")
 		expect(t, "notes of who has them", fmt.Sprint(keyNames(t, f, given)), "[cinuse]")
 	}},
+	{"Prune_RoomKeysThatHaveOpenedNothing_OfUsersWithWhomNoRoomIsShared_GoAfterAWeek", func(t *testing.T, db *database) {
+		s := db.open(t)
+		f := foreignDB(t, s)
+		put := strings.NewReplacer("received_at)", "received_at, source_user)", "$5)", "$5, $6)").Replace(putRoomKey)
+		var rows [][]any
+		for name, of := range map[string]struct {
+			user string
+			age  time.Duration
+		}{
+			"agone": {"@eve:x", 8 * ago}, "byoung": {"@eve:x", 6 * ago}, "cmember": {"@bob:x", 8 * ago}, "dread": {"@eve:x", 8 * ago}, "ereadbefore": {"@eve:x", 8 * ago},
+			"fparked": {"@eve:x", 8 * ago}, "gletter": {"@eve:x", 8 * ago}, "hown": {"@irc_ann:x", 8 * ago}, "inobodys": {"", 8 * ago}, "jinvited": {"@carl:x", 8 * ago},
+			"kleft": {"@dave:x", 8 * ago},
+		} {
+			rows = append(rows, []any{put, "@bot:x/D", longID(name), "k", []byte("pickled"), start.Add(-of.age), of.user})
+		}
+		rows = append(rows, []any{putRead, longID("dread"), 0}, []any{putIndex, longID("ereadbefore"), 0})
+		putAll(t, s, f, rows...)
+		park(t, s, "!r", longID("fparked"), start.Add(time.Hour), "$1")
+		bury(t, s, &store.DeadLetter{Kind: "pdu", Body: []byte(`{"content":{"session_id":"` + longID("gletter") + `"}}`)})
+		Commit(t, s, func(tx *store.Tx) error {
+			return errors.Join(tx.PutGhost(&store.Ghost{UserID: "@irc_ann:x"}), tx.SetMember("!r", "@bob:x", "join"), tx.SetMember("!r", "@carl:x", "invite"), tx.SetMember("!r", "@dave:x", "leave"))
+		})
+		if err := s.Prune(ctx()); err != nil {
+			t.Fatal(err)
+		}
+		expect(t, "room keys", fmt.Sprint(keyNames(t, f, roomKeys)), "[byoung cmember dread ereadbefore fparked gletter hown inobodys jinvited]")
+	}},
 	{"Prune_OlmSessions_GoWithTheirDevices", func(t *testing.T, db *database) {
 		s := db.open(t)
 		f := foreignDB(t, s)
