@@ -110,7 +110,13 @@ func (l *loaded) opensMore(ctx context.Context, account string, there bool, sess
 	return known == nil || session.Internal.FirstKnownIndex() < known.Internal.FirstKnownIndex(), err
 }
 
-// takesPlace says whether what a device says of a session counts for more than what another of the same user has said before. It runs in a job.
+// errWhose is why a message has to wait until its sender's devices have been asked for: it says what another device has said already, and is of one that is not known.
+var errWhose = errors.New("which of two devices has made a session is not known yet")
+
+// askedKey is for the context of a job after that.
+type askedKey struct{}
+
+// takesPlace says whether what a device says of a session counts for more than what another of the same user has said before. It runs in a job, and returns errWhose.
 func (m *machine) takesPlace(ctx context.Context, l *loaded, session *crypto.InboundGroupSession, there *roomKeyCopy) (bool, error) {
 	least := m.c.opts.Receive.least()
 	device, err := l.store.FindDeviceByKey(ctx, there.source, there.sender)
@@ -122,8 +128,13 @@ func (m *machine) takesPlace(ctx context.Context, l *loaded, session *crypto.Inb
 			return false, err
 		}
 	}
-	if device, err = l.store.deviceWith(ctx, session.SourceUser, session.SenderKey, session.SigningKey); err != nil || device == nil {
+	if device, err = l.store.deviceWith(ctx, session.SourceUser, session.SenderKey, session.SigningKey); err != nil {
 		return false, err
+	} else if device == nil {
+		if asked, _ := ctx.Value(askedKey{}).(bool); !asked {
+			return false, errWhose
+		}
+		return false, nil
 	}
 	trust, err := m.trust(ctx, l, session.SourceUser, session, device)
 	return trust >= least, err

@@ -81,6 +81,19 @@ func (c *Crypto) mayAsk(ctx context.Context, user id.UserID) (bool, error) {
 	return slices.Contains(outdated, string(user)), err
 }
 
+// askOnce asks for the devices of a user, unless that was done a moment ago.
+func (m *machine) askOnce(ctx context.Context, user id.UserID) error {
+	unlock, err := m.c.asking.Lock(ctx, string(user))
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if may, err := m.c.mayAsk(ctx, user); err != nil || !may {
+		return err
+	}
+	return m.askFor(ctx, []id.UserID{user})
+}
+
 // plainToDevice takes in a to-device message that is not encrypted: somebody asks for a key, or says why there will be none.
 func (m *machine) plainToDevice(ctx context.Context, ev *appservice.Event) error {
 	var envelope struct {

@@ -34,12 +34,13 @@ func (c *Crypto) Seal(ctx context.Context, s Sealing) (sealed json.RawMessage, e
 		return nil, err
 	}
 	defer unlock()
+	passes := func() bool { return errors.Is(err, errOutdated) || crypto.IsShareError(err) } // or the key was taken away before it was used
 	for range sharesAtOnce {
-		if sealed, err = c.sealOnce(ctx, m, s); !errors.Is(err, errOutdated) {
+		if sealed, err = c.sealOnce(ctx, m, s); !passes() {
 			break
 		}
 	}
-	if errors.Is(err, errOutdated) {
+	if passes() {
 		err = appservice.Later(fmt.Errorf("%w, %d times in a row", err, sharesAtOnce))
 	}
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 	"maunium.net/go/mautrix/crypto"
 	"maunium.net/go/mautrix/id"
 
+	"github.com/trestle-bridge/trestle/appservice"
 	trestle "github.com/trestle-bridge/trestle/crypto"
 	"github.com/trestle-bridge/trestle/store"
 	"github.com/trestle-bridge/trestle/store/storetest"
@@ -238,5 +239,29 @@ func TestDevices_ChangeWhileTheyAreAskedFor_IsNotForgotten(t *testing.T) {
 		}
 		c.gets("OTHER" + name) // so that she is asked for again
 		w.settle()
+	}
+}
+
+// A key that is taken away between its giving and its first use is made anew, and when that happens again and again the message waits: it has failed at nothing.
+func TestShare_KeyIsTakenAwayBeforeItIsUsed_TheMessageWaitsAtMost(t *testing.T) {
+	w := newWorld(t)
+	w.with(func(*trestle.Options) {})
+	ghost := w.ghost("ann")
+	w.no(w.crypto.Prepare(t.Context(), ghost))
+	room := w.room(ghost)
+	w.settle()
+	var stop atomic.Bool
+	var dropping sync.WaitGroup
+	dropping.Go(func() {
+		for !stop.Load() {
+			w.no(w.store.Commit(t.Context(), w.store.Epoch(), func(tx *store.Tx) error { return tx.DropRoomKeys(string(room)) }))
+		}
+	})
+	defer dropping.Wait()
+	defer stop.Store(true)
+	for range 100 {
+		if _, err := w.seal(ghost, room, "x"); err != nil && appservice.LaterWait(err) == 0 {
+			t.Fatal(err)
+		}
 	}
 }

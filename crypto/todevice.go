@@ -70,12 +70,29 @@ func (c *Crypto) toDevice(ctx context.Context, ev *appservice.Event) error {
 	if !isCurveKey(content.SenderKey) {
 		return fmt.Errorf("%s from %s: %w: its sender_key is no key", ev.Type, ev.Sender, ErrCorrupt)
 	}
-	var wedged bool
-	var refusal error
+	wedged, refusal, err := m.receive(ctx, ev.Sender, content)
+	if errors.Is(err, errWhose) { // nothing of it has been done
+		if err = m.askOnce(ctx, ev.Sender); err == nil {
+			wedged, refusal, err = m.receive(context.WithValue(ctx, askedKey{}, true), ev.Sender, content)
+		}
+	}
+	if err == nil {
+		if err = refusal; wedged {
+			c.mend(m, ev.Sender, content.SenderKey, refusal)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("%s from %s for %s: %w", ev.Type, ev.Sender, m.account(), err)
+	}
+	return nil
+}
+
+// receive decrypts a message and does what it is for. A refusal is no error of the job: what was read before it counts, and others that share the commit need not run
+// again. Wedged says that the Olm session does not open it.
+func (m *machine) receive(ctx context.Context, sender id.UserID, content *event.EncryptedEventContent) (wedged bool, refusal, err error) {
 	err = m.olmJob(ctx, func(ctx context.Context, tx *store.Tx, l *loaded) error {
-		// A refusal is no error of the job: what was read before it counts, and others that share the commit need not run again.
 		var payload *olmPayload
-		payload, wedged, refusal = l.decryptOlm(ctx, ev.Sender, content)
+		payload, wedged, refusal = l.decryptOlm(ctx, sender, content)
 		var broken *storeError
 		if errors.As(refusal, &broken) {
 			return refusal
@@ -91,15 +108,7 @@ func (c *Crypto) toDevice(ctx context.Context, ev *appservice.Event) error {
 		}
 		return nil
 	})
-	if err == nil {
-		if err = refusal; wedged {
-			c.mend(m, ev.Sender, content.SenderKey, refusal)
-		}
-	}
-	if err != nil {
-		return fmt.Errorf("%s from %s for %s: %w", ev.Type, ev.Sender, m.account(), err)
-	}
-	return nil
+	return wedged, refusal, err
 }
 
 // storeError is an error of the store, after which the job is to be undone.
