@@ -212,7 +212,7 @@ encryption:
   # How long it waits for its key after that, before its sender is told that it cannot be read.
   #patience: 15m
   # Whether each device with keys asks the homeserver with /sync for what is sent to it: auto (where transactions do not
-  # bring it, which is found out), always, or never.
+  # bring it, which is found out), always, or never. Synapse refuses it to the bot: there the switches are needed.
   #sync: auto
   # What the keys are encrypted with in the database; at least 16 characters. Empty: with a key that is in the database
   # itself, so that who has the file has the keys. Once there are keys it cannot be changed.

@@ -68,8 +68,9 @@ func (h *homeserverProbe) await(ctx context.Context) heard {
 
 func (h *homeserverProbe) reportPush(f *findings, about string, came bool, now heard, what, key string) {
 	missing := f.warn
-	if h.cfg.encrypts() && h.cfg.Encryption.Sync != "always" {
-		missing = f.fail // what the configuration asks for may not work
+	// What the configuration asks for may not work. Synapse refuses /sync to the bot, so that devices which ask are no help there.
+	if h.cfg.encrypts() && (h.cfg.Encryption.Sync != "always" || h.brand == brandSynapse) {
+		missing = f.fail
 	}
 	switch {
 	case came:

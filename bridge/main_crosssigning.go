@@ -40,7 +40,7 @@ func (p *program) crossSigningCommand(f *flag.FlagSet) func() int {
 		case !hasOlm:
 			return p.wrong(crypto.ErrNoOlm.Error())
 		case !cfg.encrypts():
-			return p.wrong("encryption.mode is off: nobody has keys")
+			return p.wrong("encryption.mode is off, and no entry of bridge.plumb has another: keys are not used; write the mode that they are for, bot or ghosts")
 		case whose[0] != '@':
 			return p.wrong("-user %q is not the ID of a user: write it as @name:server", *user)
 		case !*yes && !*recovery:

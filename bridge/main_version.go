@@ -25,7 +25,7 @@ func encryption() string {
 	if hasOlm {
 		return "built in"
 	}
-	return "not built in: the bot says so in encrypted rooms"
+	return "not built in: the bot says so in encrypted rooms; build with -tags goolm for it"
 }
 
 const frameworkModule = "github.com/trestle-bridge/trestle"
