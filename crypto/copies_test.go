@@ -20,15 +20,20 @@ import (
 // members is a room of a bot that reads what devices write that their owners have signed, with two people who have.
 func members(t *testing.T) (w *world, bot id.UserID, room id.RoomID, alice, bob *hand) {
 	w = newWorld(t)
+	bot, room, alice, bob = w.members()
+	return w, bot, room, alice, bob
+}
+
+func (w *world) members() (bot id.UserID, room id.RoomID, alice, bob *hand) {
 	w.with(func(o *crypto.Options) { o.Receive = crypto.TrustCrossSigned })
 	bot = w.as.Bot().UserID()
-	w.no(w.crypto.Prepare(t.Context(), bot))
+	w.no(w.crypto.Prepare(w.t.Context(), bot))
 	room = w.room(bot)
 	w.alice.signs()
 	other := newPerson(w, "bob")
 	other.signs()
 	w.settle()
-	return w, bot, room, w.hand(w.alice, bot), w.hand(other, bot)
+	return bot, room, w.hand(w.alice, bot), w.hand(other, bot)
 }
 
 // takes hands the bridge a room key as the hand's own.
@@ -228,26 +233,28 @@ func TestRoomKey_FromAnotherDeviceOfItsMaker_DoesNotTakeItsPlace(t *testing.T) {
 // The second device is there first: it is not signed, as one is with which somebody has logged in who knows the password only.
 func TestRoomKey_FromADeviceThatIsNotTrustedFirst_KeepsTheMakersFromNothing(t *testing.T) {
 	for n, least := range []crypto.Trust{crypto.TrustAny, crypto.TrustCrossSigned, crypto.TrustAny, crypto.TrustCrossSigned} {
-		w, bot, room, alice, _ := members(t)
-		w.with(func(o *crypto.Options) { o.Receive = least })
-		if n < 2 { // else nobody has asked for the devices yet
-			_, err := w.seal(bot, room, "x")
-			w.no(err)
-		}
-		key := w.roomKey(room)
-		h := w.hand(w.alice.again(), bot)
-		early := func() error {
-			p := h.payload(key)
-			delete(p, "sender_device_keys")
-			return w.crypto.HandleKeys(t.Context(), h.encrypt(p))
-		}
-		w.no(early())
-		w.takes(alice, key, nil)
-		w.readsAs(w.alice.sealedWith(key, "$1", "one"), bot, "one")
-		if err := early(); !errors.Is(err, crypto.ErrMismatch) {
-			t.Errorf("%d, %s: the other device takes the place again: %v", n, least, err)
-		}
-		w.readsAs(w.alice.sealedWith(key, "$2", "two"), bot, "two")
+		onBoth(t, func(t *testing.T, w *world) {
+			bot, room, alice, _ := w.members()
+			w.with(func(o *crypto.Options) { o.Receive = least })
+			if n < 2 { // else nobody has asked for the devices yet
+				_, err := w.seal(bot, room, "x")
+				w.no(err)
+			}
+			key := w.roomKey(room)
+			h := w.hand(w.alice.again(), bot)
+			early := func() error {
+				p := h.payload(key)
+				delete(p, "sender_device_keys")
+				return w.crypto.HandleKeys(t.Context(), h.encrypt(p))
+			}
+			w.no(early())
+			w.takes(alice, key, nil)
+			w.readsAs(w.alice.sealedWith(key, "$1", "one"), bot, "one")
+			if err := early(); !errors.Is(err, crypto.ErrMismatch) {
+				t.Errorf("%d, %s: the other device takes the place again: %v", n, least, err)
+			}
+			w.readsAs(w.alice.sealedWith(key, "$2", "two"), bot, "two")
+		})
 	}
 }
 

@@ -42,12 +42,15 @@ type Crypto struct {
 	claims   claims
 	mends    *mends
 	requests seldom // keys and devices that were asked for
-	witness  witness
-	returns  returns
-	shorts   sync.Map // by machine and room, as rooms: when another key is tried for which devices
-	silent   sync.Map // by [id.UserID]: a silence
-	early    seldom   // rooms that have asked a silent server before its time
-	keyless  seldom   // devices, by signing key, that had no one-time key
+	// unanswered are questions about devices that failed, as requests has them; whose bounds those for which to-device messages wait.
+	unanswered seldom
+	whose      pace
+	witness    witness
+	returns    returns
+	shorts     sync.Map // by machine and room, as rooms: when another key is tried for which devices
+	silent     sync.Map // by [id.UserID]: a silence
+	early      seldom   // rooms that have asked a silent server before its time
+	keyless    seldom   // devices, by signing key, that had no one-time key
 	// They are usualShortAgain and usualSilentAgain, but in tests.
 	shortAgain, silentAgain time.Duration
 
@@ -69,7 +72,7 @@ func New(ctx context.Context, o Options) (*Crypto, error) {
 		return nil, fmt.Errorf("set up encryption: %w", err)
 	}
 	c := &Crypto{
-		store: o.Store, epoch: o.Store.Epoch(), as: o.AS, log: o.Log, opts: o, keys: keys, mends: newMends(),
+		store: o.Store, epoch: o.Store.Epoch(), as: o.AS, log: o.Log, opts: o, keys: keys, mends: newMends(), whose: pace{atOnce: whoseAtOnce, every: whoseEvery},
 		machines: map[deviceKey]*machine{}, shortAgain: usualShortAgain, silentAgain: usualSilentAgain, mostUnread: usualUnread, mostBegun: usualBegun, mostSenders: usualSenders, mostGone: usualGone,
 		quit: make(chan struct{}),
 	}

@@ -97,6 +97,9 @@ const (
 // KeepUnread is how many room keys of one user a device keeps that have opened nothing.
 func KeepUnread(c *Crypto, most int) { c.mostUnread = most }
 
+// WhoseAtOnce is how many senders are asked for at once while other to-device messages wait.
+const WhoseAtOnce = whoseAtOnce
+
 // Many is how what users have sent is looked at only now and then.
 var Many = many
 

@@ -5,6 +5,7 @@ package crypto
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -23,6 +24,8 @@ const (
 	requestEvery = 10 * time.Minute
 	// askEvery is how often the devices of a user whose messages are not trusted are asked for.
 	askEvery = time.Minute
+	// whoseAtOnce is how many senders are asked for at once while other to-device messages wait, and whoseEvery how often one after that.
+	whoseAtOnce, whoseEvery = 3, time.Minute
 )
 
 // RequestKey asks the device that has sent an event, or all of its user's when it is not named, for the event's key: the homeserver drops to-device messages
@@ -68,10 +71,17 @@ func (c *Crypto) RequestKey(ctx context.Context, ev *appservice.Event, reader id
 	return nil
 }
 
+// errUnanswered is why a user's devices are not asked for now.
+var errUnanswered = errors.New("the homeserver could not say which devices the user has, and was asked a moment ago")
+
 // mayAsk says whether the devices of a user may be asked for once more: not again within a minute, unless the homeserver says that they have changed, and did
-// not leave that question unanswered: what is read waits for the answer, and whose server is silent could send something each time.
+// not leave that question unanswered: what is read waits for the answer, and whose server is silent could send something each time. When the question itself failed, as
+// while the homeserver is away, nothing is known: within that time it is errUnanswered, and what it is about is tried again as after the failure.
 func (c *Crypto) mayAsk(ctx context.Context, user id.UserID) (bool, error) {
-	if c.requests.may("devices of "+string(user), askEvery, time.Now()) {
+	if c.unanswered.lately(devicesOf(user), c.silentAgain, time.Now()) {
+		return false, errUnanswered
+	}
+	if c.requests.may(devicesOf(user), askEvery, time.Now()) {
 		return true, nil
 	}
 	if _, silent := c.isSilent(user); silent {
@@ -81,8 +91,23 @@ func (c *Crypto) mayAsk(ctx context.Context, user id.UserID) (bool, error) {
 	return slices.Contains(outdated, string(user)), err
 }
 
-// askOnce asks for the devices of a user, unless that was done a moment ago.
-func (m *machine) askOnce(ctx context.Context, user id.UserID) error {
+func devicesOf(user id.UserID) string { return "devices of " + string(user) }
+
+// ask asks for the devices of a user who may be asked for. The caller holds the user's lock of [Crypto.asking].
+func (m *machine) ask(ctx context.Context, user id.UserID) error {
+	err := m.askFor(ctx, []id.UserID{user})
+	if err != nil {
+		m.c.requests.forget(devicesOf(user))
+		if ctx.Err() == nil { // or it is the bridge that ends
+			m.c.unanswered.may(devicesOf(user), 0, time.Now())
+		}
+	}
+	return err
+}
+
+// askWhose asks for the devices of a to-device message's sender, unless that was done a moment ago. All that was sent to the same device waits meanwhile, and a silent
+// server may have any number of users: of all senders together some are asked for at once, and then one in a while.
+func (m *machine) askWhose(ctx context.Context, user id.UserID) error {
 	unlock, err := m.c.asking.Lock(ctx, string(user))
 	if err != nil {
 		return err
@@ -91,7 +116,11 @@ func (m *machine) askOnce(ctx context.Context, user id.UserID) error {
 	if may, err := m.c.mayAsk(ctx, user); err != nil || !may {
 		return err
 	}
-	return m.askFor(ctx, []id.UserID{user})
+	if !m.c.whose.may(time.Now()) {
+		m.c.requests.forget(devicesOf(user))
+		return nil
+	}
+	return m.ask(ctx, user)
 }
 
 // plainToDevice takes in a to-device message that is not encrypted: somebody asks for a key, or says why there will be none.

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -67,6 +68,83 @@ func TestJudge_UserWhoseServerIsSilent_IsAskedForOnceAndNotWithEachEvent(t *test
 	}
 	if len(asked) != 1 {
 		t.Errorf("five events have waited %d times for the sender's server", len(asked))
+	}
+}
+
+// The homeserver fails at the question itself: what a device says that nobody knows is tried again and again, and not refused, since nothing is known.
+func TestJudge_QuestionThatFails_IsNotAskedWithEachEvent_AndRefusesNothing(t *testing.T) {
+	w, bot, room, _, bob := members(t)
+	w.with(func(o *crypto.Options) { o.Receive = crypto.TrustAny })
+	crypto.AskSilentAfter(w.crypto, 2*time.Second)
+	_, err := bob.p.Join(t.Context(), string(room))
+	w.no(err)
+	h := w.hand(bob.p.again(), bot)
+	w.settle()
+	var fails atomic.Bool
+	var asked atomic.Int32
+	w.hs.Intercept(func(rw http.ResponseWriter, r *http.Request) bool {
+		if !strings.HasSuffix(r.URL.Path, "/keys/query") || r.Header.Get("Authorization") != "Bearer "+w.registration.ASToken {
+			return false
+		}
+		asked.Add(1)
+		if fails.Load() {
+			rw.WriteHeader(http.StatusInternalServerError)
+			_, _ = rw.Write([]byte(`{"errcode":"M_UNKNOWN","error":"no"}`))
+		}
+		return fails.Load()
+	})
+	var events []*appservice.Event
+	for n := range 5 {
+		events = append(events, w.speaksUnsigned(h, room, n))
+	}
+	for _, outdated := range []bool{false, true} {
+		if outdated {
+			w.outdated(bob.p.ID())
+		}
+		time.Sleep(2100 * time.Millisecond)
+		asked.Store(0)
+		fails.Store(true)
+		for _, ev := range events {
+			if _, err := w.crypto.Open(t.Context(), ev, bot); err == nil || appservice.IsPermanent(err) || errors.Is(err, crypto.ErrUntrusted) {
+				t.Errorf("outdated %t: nobody could be asked: %v", outdated, err)
+			}
+		}
+		first := asked.Load()
+		time.Sleep(2100 * time.Millisecond)
+		_, _ = w.crypto.Open(t.Context(), events[0], bot)
+		if again := asked.Load() - first; first == 0 || first != again {
+			t.Errorf("outdated %t: five events have caused %d requests, and one later %d", outdated, first, again)
+		}
+	}
+	time.Sleep(2100 * time.Millisecond)
+	fails.Store(false)
+	for n, ev := range events {
+		if opened, err := w.crypto.Open(t.Context(), ev, bot); err != nil || text(opened) != "x" {
+			t.Errorf("%d, when the homeserver answers again: %v", n, err)
+		}
+	}
+}
+
+// Somebody's server is silent, and has any number of users of whom two devices each give one session: all that comes for the bot waits for each question.
+func TestRoomKey_OfTwoUnknownDevicesOfManyUsers_WaitsForASilentServerSomeTimesOnly(t *testing.T) {
+	w, bot, room, _, _ := members(t)
+	asked, letGo := w.silent(id.UserID("@many"))
+	letGo()
+	for n := range 3 * crypto.WhoseAtOnce {
+		p := newPerson(w, fmt.Sprint("many", n))
+		key := w.roomKey(room)
+		w.settle()
+		for _, device := range []*person{p.again(), p} {
+			h := w.hand(device, bot)
+			payload := h.payload(key)
+			delete(payload, "sender_device_keys")
+			if err := w.crypto.HandleKeys(t.Context(), h.encrypt(payload)); (err == nil) != (device != p) || err != nil && !errors.Is(err, crypto.ErrMismatch) {
+				t.Errorf("%d: %v", n, err)
+			}
+		}
+	}
+	if len(asked) != crypto.WhoseAtOnce {
+		t.Errorf("to-device messages have waited %d times for a silent server, want %d", len(asked), crypto.WhoseAtOnce)
 	}
 }
 

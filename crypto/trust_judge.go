@@ -79,7 +79,7 @@ func (m *machine) judgeAnew(ctx context.Context, l *loaded, user id.UserID, sess
 			if may, err := m.c.mayAsk(ctx, user); err != nil || !may {
 				return trust, device, err
 			}
-			err = m.askFor(ctx, []id.UserID{user})
+			err = m.ask(ctx, user)
 		}
 		if err == nil {
 			device, err = l.store.deviceWith(ctx, user, session.SenderKey, session.SigningKey)
