@@ -137,5 +137,8 @@ func (tx *Tx) ForgetUser(user string, unused time.Time) (int64, error) {
 	return tx.forgetUser(user, unused)
 }
 
+// ForgetStranger forgets a user who was found to be one for whom nobody has asked.
+func (tx *Tx) ForgetStranger(user string) (int64, error) { return tx.forgetStranger(user) }
+
 // Commits is how many there were.
 func Commits(s *Store) int64 { return s.tally.groups.Load() }

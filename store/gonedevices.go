@@ -81,15 +81,18 @@ const stranger = unneeded + ` AND NOT EXISTS (SELECT 1 FROM crypto_tracked_user 
 
 // pruneStrangers forgets their devices, and who has signed those.
 func (s *Store) pruneStrangers(ctx context.Context) error {
-	return sweep(ctx, s, func(row *sql.Rows, user *string) error { return row.Scan(user) }, func(tx *Tx, user string) (int64, error) {
-		n, err := tx.exec(`DELETE FROM crypto_device AS t WHERE t.user_id = $1 AND `+stranger, user)
-		if err != nil || n == 0 {
-			return n, err
-		}
-		return 2 * n, tx.forgetDevices(user, nil)
-	}, `SELECT t.user_id FROM (SELECT DISTINCT user_id FROM crypto_device) t
+	return sweep(ctx, s, func(row *sql.Rows, user *string) error { return row.Scan(user) }, (*Tx).forgetStranger, `SELECT t.user_id FROM (SELECT DISTINCT user_id FROM crypto_device) t
 		LEFT JOIN (SELECT DISTINCT substr(account_id, 1, length(account_id) - length(device_id) - 1) AS user_id FROM crypto_account) own ON own.user_id = t.user_id
 		WHERE own.user_id IS NULL AND `+stranger+` LIMIT $1`)
+}
+
+// forgetStranger forgets a stranger's devices, unless the bridge has something of him by now, and says of how many rows that was.
+func (tx *Tx) forgetStranger(user string) (int64, error) {
+	n, err := tx.exec(`DELETE FROM crypto_device AS t WHERE t.user_id = $1 AND `+stranger, user)
+	if err != nil || n == 0 {
+		return n, err
+	}
+	return 2 * n, tx.forgetDevices(user, nil)
 }
 
 // pruneUsers forgets the devices and keys of users who are [forgettable]. Who comes back is asked for again.

@@ -3,7 +3,6 @@ package store_test
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 	"regexp"
 	"strings"
@@ -18,6 +17,7 @@ const (
 	putUser   = `INSERT INTO crypto_tracked_user (user_id, devices_outdated) VALUES ($1, false)`
 	putDevice = `INSERT INTO crypto_device (user_id, device_id, identity_key, signing_key, trust, deleted, name) VALUES ($1, $2, $3, $3, 0, $4, '')`
 	putKey    = `INSERT INTO crypto_megolm_inbound_session (account_id, session_id, sender_key, room_id, session, received_at, source_user) VALUES ('@bot:x/D', $1, $2, '!r', 'x', $3, $4)`
+	putGhost  = `INSERT INTO ghost (user_id, registered, device_id, device_made, display_name, avatar_url, last_write) VALUES ($1, 0, '', 0, '', '', 0)`
 	putOlm    = `INSERT INTO crypto_olm_session (account_id, session_id, sender_key, session, created_at, last_decrypted, last_encrypted) VALUES ('@bot:x/D', $1, $2, 'x', $3, $3, $3)`
 )
 
@@ -106,19 +106,41 @@ func TestPrune_UsersWithManyDevices_AreForgottenInSmallCommits(t *testing.T) {
 // It is looked for long before it is done.
 func TestPrune_UserOfWhomSomethingComesMeanwhile_IsNotForgotten(t *testing.T) {
 	now := time.Now()
-	for name, row := range map[string][]any{
-		"a room key": {putKey, "s", "k", now, "@eve:x"}, "a message": {putOlm, "s", "k", now}, "a membership": {`INSERT INTO member (room, user_id, membership) VALUES ('!r', '@eve:x', 'join')`},
-		"nothing": {putUser, "@another:x"},
-	} {
-		s := storetest.Open(t, storetest.SQLite(t), store.Options{})
-		putRows(t, s, []any{putUser, "@eve:x"}, []any{putDevice, "@eve:x", "D", "k", false}, row)
-		storetest.Commit(t, s, func(tx *store.Tx) error {
-			n, err := tx.ForgetUser("@eve:x", now.Add(-time.Hour))
-			if forgotten := n > 0; forgotten != (name == "nothing") {
-				return errors.Join(err, fmt.Errorf("%s came: forgotten: %t", name, forgotten))
+	for name, uri := range map[string]string{"SQLite": storetest.SQLite(t), "PostgreSQL": storetest.Postgres(t)} {
+		s := storetest.Open(t, uri, store.Options{})
+		forget := map[string]func(tx *store.Tx, user string) (int64, error){
+			"known":    func(tx *store.Tx, user string) (int64, error) { return tx.ForgetUser(user, now.Add(-time.Hour)) },
+			"stranger": (*store.Tx).ForgetStranger,
+		}
+		for kind, forget := range forget {
+			for what, come := range map[string]func(user, key string) []any{
+				"a room key": func(user, key string) []any { return []any{putKey, key, key, now, user} },
+				"a message":  func(_, key string) []any { return []any{putOlm, key, key, now} },
+				"a membership": func(user, _ string) []any {
+					return []any{`INSERT INTO member (room, user_id, membership) VALUES ('!r', $1, 'join')`, user}
+				},
+				"a ghost":   func(user, _ string) []any { return []any{putGhost, user} },
+				"an answer": func(user, _ string) []any { return []any{putUser, user} },
+				"nothing":   func(user, _ string) []any { return []any{putUser, "@another" + user[1:]} },
+			} {
+				if kind == "known" && what == "an answer" {
+					continue // there is one
+				}
+				user, key := fmt.Sprintf("@%s %s:x", kind, what), fmt.Sprint(kind, what)
+				rows := [][]any{{putDevice, user, "D", key, kind == "stranger"}, come(user, key)}
+				if kind == "known" {
+					rows = append(rows, []any{putUser, user})
+				}
+				putRows(t, s, rows...)
+				storetest.Commit(t, s, func(tx *store.Tx) error {
+					n, err := forget(tx, user)
+					if forgotten := n > 0; err == nil && forgotten != (what == "nothing") {
+						t.Errorf("%s, %s: %s came: forgotten: %t", name, kind, what, forgotten)
+					}
+					return err
+				})
 			}
-			return err
-		})
+		}
 	}
 }
 
