@@ -112,12 +112,33 @@ func (m *machine) askFor(ctx context.Context, users []id.UserID) error {
 	return m.deviceWork(ctx, func(ctx context.Context, l *loaded) error { return m.c.askFor(ctx, l, users) })
 }
 
+// askIfHas asks for the devices of a user, and takes the answer in if one of them has a key.
+func (m *machine) askIfHas(ctx context.Context, user id.UserID, key id.IdentityKey) (has bool, err error) {
+	err = m.deviceWork(ctx, func(ctx context.Context, l *loaded) error {
+		users, a := []id.UserID{user}, &answer{}
+		answered, err := l.FetchKeys(context.WithValue(ctx, answerKey{}, a), users, true)
+		for _, device := range answered[user] {
+			has = has || device.IdentityKey == key
+		}
+		if err != nil || !has {
+			return err
+		}
+		return m.c.take(ctx, l, users, answered, a)
+	})
+	return has, err
+}
+
 func (c *Crypto) askFor(ctx context.Context, l *loaded, users []id.UserID) error {
 	a := &answer{}
 	answered, err := l.FetchKeys(context.WithValue(ctx, answerKey{}, a), users, true)
 	if err != nil {
 		return err
 	}
+	return c.take(ctx, l, users, answered, a)
+}
+
+// take takes in what the homeserver has answered about users.
+func (c *Crypto) take(ctx context.Context, l *loaded, users []id.UserID, answered map[id.UserID]map[id.DeviceID]*id.Device, a *answer) error {
 	for _, user := range users {
 		if _, ok := answered[user]; !ok {
 			a.add(user, 1, func(ctx context.Context) error { return store.TxOf(ctx).DevicesUnknown(string(user)) })

@@ -97,6 +97,9 @@ const (
 // KeepUnread is how many room keys of one user a device keeps that have opened nothing.
 func KeepUnread(c *Crypto, most int) { c.mostUnread = most }
 
+// ForgetUnknown has a user be asked for devices again at once who had none of a key.
+func ForgetUnknown(c *Crypto, user id.UserID) { c.mends.unknown.forget(string(user)) }
+
 // WhoseAtOnce is how many senders are asked for at once while other to-device messages wait.
 const WhoseAtOnce = whoseAtOnce
 

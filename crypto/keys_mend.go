@@ -135,20 +135,15 @@ func (c *Crypto) senderDevice(ctx context.Context, m *machine, l *loaded, user i
 	if !c.mends.unknown.may(string(user), time.Now()) || !c.mends.anyUnknown.may(time.Now()) {
 		return nil, nil
 	}
-	there, err := l.Client.QueryKeys(ctx, &mautrix.ReqQueryKeys{DeviceKeys: mautrix.DeviceKeysRequest{user: {}}, Timeout: 10_000})
+	there, err := m.askIfHas(ctx, user, key)
 	if err != nil {
 		return nil, fmt.Errorf("ask for the devices of %s: %w", user, err)
 	}
-	for name, keys := range there.DeviceKeys[user] {
-		if keys.Keys.GetCurve25519(name) == key {
-			c.mends.unknown.forget(string(user))
-			if err := m.askFor(ctx, []id.UserID{user}); err != nil {
-				return nil, fmt.Errorf("ask for the devices of %s: %w", user, err)
-			}
-			return find()
-		}
+	if !there {
+		return nil, nil
 	}
-	return nil, nil
+	c.mends.unknown.forget(string(user))
+	return find()
 }
 
 // repairedSecret holds when the one-time keys were last replaced, as JSON of repaired.

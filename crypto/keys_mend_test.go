@@ -56,6 +56,37 @@ func TestMend_KeysThatNoDeviceHas_CostOneQuestionAndNoKey(t *testing.T) {
 	}
 }
 
+// What the homeserver says of a device that the store does not know is asked for once, and kept where it is the sender's.
+func TestMend_DeviceThatTheStoreDoesNotKnow_CostsOneQuestion_AndIsKeptIfItHasTheKey(t *testing.T) {
+	onBoth(t, func(t *testing.T, w *world) {
+		w.with(func(*crypto.Options) {})
+		bot := w.as.Bot().UserID()
+		w.no(w.crypto.Prepare(t.Context(), bot))
+		bob := newPerson(w, "bob")
+		h := w.hand(bob, bot)
+		queries, claims := w.requests("/keys/query"), w.requests("/keys/claim")
+		for _, c := range []struct {
+			from            *olm.OlmAccount
+			devices, claims int
+		}{{olm.NewOlmAccount(), 0, 0}, {bob.olm.GetAccount(), 1, 1}} {
+			crypto.ForgetUnknown(w.crypto, bob.ID())
+			w.refused(h.lost(c.from))
+			if n := w.requests("/keys/query") - queries; n != 1 {
+				t.Errorf("%d questions", n)
+			}
+			if n := w.requests("/keys/claim") - claims; (n > 0) != (c.claims > 0) {
+				t.Errorf("%d claims, want %d", n, c.claims)
+			}
+			for _, table := range []string{"crypto_device", "crypto_tracked_user"} {
+				if n := w.count(`SELECT COUNT(*) FROM `+table+` WHERE user_id = $1`, bob.ID()); n != c.devices {
+					t.Errorf("%s has %d rows of him, want %d", table, n, c.devices)
+				}
+			}
+			queries = w.requests("/keys/query")
+		}
+	})
+}
+
 func TestMend_DeviceThatGoesOnWritingToLostKeys_HasThemReplacedOnce_AlsoAfterRestarts(t *testing.T) {
 	w, bot, _, h := prepared(t)
 	w.with(func(*crypto.Options) {})
