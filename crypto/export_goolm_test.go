@@ -9,7 +9,9 @@ import (
 	"reflect"
 	"time"
 
+	"maunium.net/go/mautrix/crypto"
 	goolm "maunium.net/go/mautrix/crypto/goolm/session"
+	"maunium.net/go/mautrix/crypto/olm"
 	"maunium.net/go/mautrix/id"
 
 	"github.com/trestle-bridge/trestle/store"
@@ -134,8 +136,8 @@ func Few(user id.UserID, self id.Ed25519, devices map[id.DeviceID]json.RawMessag
 	return few, len(rest)
 }
 
-// Spoil makes the Olm sessions of a user's device with who has a key such that they cannot be written with.
-func Spoil(ctx context.Context, c *Crypto, user id.UserID, key id.SenderKey) error {
+// Spoil makes the Olm sessions of a user's device with who has a key such that they cannot be written with, or the one alone that would be written with next.
+func Spoil(ctx context.Context, c *Crypto, user id.UserID, key id.SenderKey, all bool) error {
 	m, release, err := c.useOf(ctx, user)
 	if err != nil {
 		return err
@@ -143,8 +145,15 @@ func Spoil(ctx context.Context, c *Crypto, user id.UserID, key id.SenderKey) err
 	defer release()
 	defer m.discard()
 	return m.olmWork(ctx, func(ctx context.Context, l *loaded) error {
+		latest, err := l.store.SQLCryptoStore.GetLatestSession(ctx, key)
+		if err != nil {
+			return err
+		}
 		sessions, err := l.store.GetSessions(ctx, key)
 		for _, session := range sessions {
+			if !all && session.ID() != latest.ID() {
+				continue
+			}
 			chains := session.Internal.(*goolm.OlmSession).Ratchet.ReceiverChains
 			for n := range chains {
 				chains[n].RKey = make([]byte, 32)
@@ -155,6 +164,19 @@ func Spoil(ctx context.Context, c *Crypto, user id.UserID, key id.SenderKey) err
 		}
 		return err
 	})
+}
+
+// CanWrite says what is wrong with a session that cannot be written with.
+var CanWrite = canWrite
+
+// WriteWith writes with a session as mautrix does, which the store has handed out so many times, and says what is wrong with it afterwards.
+func WriteWith(internal olm.Session, handed int) (body []byte, err, failed error) {
+	session := &crypto.OlmSession{Internal: internal}
+	for range handed {
+		session = toWrite(session)
+	}
+	_, body, err = session.Internal.Encrypt([]byte("{}"))
+	return body, err, brokenOff(session)
 }
 
 // ErrPanic is what comes of a panic.

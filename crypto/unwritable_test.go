@@ -19,6 +19,8 @@ import (
 	"github.com/rs/zerolog"
 	"maunium.net/go/mautrix"
 	goolm "maunium.net/go/mautrix/crypto/goolm/session"
+	"maunium.net/go/mautrix/crypto/olm"
+	"maunium.net/go/mautrix/id"
 
 	"github.com/trestle-bridge/trestle/appservice"
 	"github.com/trestle-bridge/trestle/crypto"
@@ -118,7 +120,7 @@ func TestShare_SessionThatCannotBeWrittenWith_LeavesItsDeviceOutAlone_NamedInThe
 	w.settle()
 	w.no(w.crypto.HandleKeys(t.Context(), h.encrypt(h.payload(w.roomKey(room)))))
 	own := w.alice.olm.GetAccount().IdentityKey()
-	w.no(crypto.Spoil(t.Context(), w.crypto, bot, own))
+	w.no(crypto.Spoil(t.Context(), w.crypto, bot, own, true))
 
 	var empty atomic.Bool
 	w.hs.Intercept(func(_ http.ResponseWriter, r *http.Request) bool {
@@ -148,8 +150,67 @@ func TestShare_SessionThatCannotBeWrittenWith_LeavesItsDeviceOutAlone_NamedInThe
 	}
 }
 
-func TestMachine_Panic_IsAnError_AndItsMemoryIsReadAnew(t *testing.T) {
+// There is an older one, which the device may be given the next key over. That it has not been given this one is remembered all the same.
+func TestShare_LatestOfTwoSessionsCannotBeWrittenWith_TheRoomGetsAnotherKeyForItsDevice(t *testing.T) {
 	w, bot, room, h := prepared(t)
+	w.with(func(o *crypto.Options) { o.Send = crypto.TrustAny })
+	crypto.GiveAgainAfter(w.crypto, time.Second)
+	w.settle()
+	for _, h := range []*hand{h, w.hand(w.alice, bot)} {
+		w.no(w.crypto.HandleKeys(t.Context(), h.encrypt(h.payload(w.roomKey(room)))))
+	}
+	own := w.alice.olm.GetAccount().IdentityKey()
+	w.no(crypto.Spoil(t.Context(), w.crypto, bot, own, false))
+	before, _ := w.sessions(own)
+	first := w.session(bot, room)
+	if after, _ := w.sessions(own); before < 2 || after != before-1 {
+		t.Fatalf("of %d sessions %d are left, and this shows nothing", before, after)
+	}
+	time.Sleep(1100 * time.Millisecond)
+	if second := w.session(bot, room); second == first {
+		t.Error("the room goes on with a key that alice was not given")
+	}
+}
+
+// panics is an Olm session that panics where it is to, as mautrix's do over keys that are none.
+type panics struct {
+	olm.Session
+	inPickle bool
+}
+
+func (p *panics) Pickle(key []byte) ([]byte, error) {
+	if p.inPickle {
+		panic("in Pickle")
+	}
+	return p.Session.Pickle(key)
+}
+
+func (p *panics) Encrypt([]byte) (id.OlmMsgType, []byte, error) { panic("in Encrypt") }
+
+func TestOlm_SessionThatPanics_IsOneThatCannotBeWrittenWith_HoweverOftenItIsHandedOut(t *testing.T) {
+	w, bot, _, h := prepared(t)
+	w.with(func(*crypto.Options) {})
+	if err := crypto.CanWrite(h.session); err != nil {
+		t.Errorf("a sound one: %v", err)
+	}
+	if err := crypto.CanWrite(&panics{h.session, true}); err == nil {
+		t.Error("nothing is wrong with one that panics")
+	}
+	for handed := 1; handed <= 3; handed++ {
+		session := w.hand(w.alice, bot).session
+		if body, err, failed := crypto.WriteWith(session, handed); len(body) == 0 || err != nil || failed != nil {
+			t.Errorf("a sound one: %q, %v, %v", body, err, failed)
+		}
+		if body, err, failed := crypto.WriteWith(&panics{session, false}, handed); len(body) != 0 || err != nil || failed == nil {
+			t.Errorf("one that panics, handed out %d times: %q, %v, %v", handed, body, err, failed)
+		}
+	}
+}
+
+func TestMachine_Panic_IsAnErrorInTheLog_AndItsMemoryIsReadAnew(t *testing.T) {
+	w, bot, room, h := prepared(t)
+	var log journal
+	w.with(func(o *crypto.Options) { o.Log = zerolog.New(&log) })
 	for n := range 2 {
 		for tries, loaded := 0, false; !loaded; tries++ { // now and then it is forgotten by chance
 			if tries == 100 {
@@ -163,6 +224,11 @@ func TestMachine_Panic_IsAnError_AndItsMemoryIsReadAnew(t *testing.T) {
 		inJob, inWork := crypto.Panic(t.Context(), w.crypto, bot)
 		if !errors.Is(inJob, crypto.ErrPanic) || !errors.Is(inWork, crypto.ErrPanic) {
 			t.Errorf("%d: %v; %v", n, inJob, inWork)
+		}
+		for _, where := range []string{"in a job", "in its work"} {
+			if !strings.Contains(log.String(), `"panic":"`+where+`"`) || !strings.Contains(log.String(), "crypto.Panic") {
+				t.Errorf("%d: the log does not say where it was %s: %s", n, where, log.String())
+			}
 		}
 		if loaded, err := crypto.IsLoaded(t.Context(), w.crypto, bot); loaded || err != nil {
 			t.Errorf("%d: what panicked is still in memory (%v)", n, err)
