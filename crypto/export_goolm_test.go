@@ -9,6 +9,8 @@ import (
 	"reflect"
 	"time"
 
+	"github.com/rs/zerolog"
+	"maunium.net/go/mautrix"
 	"maunium.net/go/mautrix/crypto"
 	goolm "maunium.net/go/mautrix/crypto/goolm/session"
 	"maunium.net/go/mautrix/crypto/olm"
@@ -94,7 +96,20 @@ const (
 	MostKeys    = mostKeys
 	MostSaid    = mostSaid
 	MostOfUser  = mostOfUser
+	MostChecked = mostChecked
+
+	MostOfServer = mostOfServer
+	UsualOfUser  = usualOfUser
 )
+
+// CutQueried leaves out of an answer about users what is too much.
+func CutQueried(users []id.UserID, body []byte) ([]byte, error) {
+	log, asked := zerolog.Nop(), mautrix.DeviceKeysRequest{}
+	for _, user := range users {
+		asked[user] = mautrix.DeviceIDList{}
+	}
+	return cutQueried(&log, asked, body)
+}
 
 // KeepUnread is how many room keys of one user a device keeps that have opened nothing.
 func KeepUnread(c *Crypto, most int) { c.mostUnread = most }
@@ -132,7 +147,7 @@ func Step(ctx context.Context, c *Crypto, user id.UserID, key id.SenderKey, sign
 
 // Few are the devices of a user that are read, and how many are not.
 func Few(user id.UserID, self id.Ed25519, devices map[id.DeviceID]json.RawMessage) (few []id.DeviceID, more int) {
-	few, rest := (&owner{user: user, self: self}).few(devices)
+	few, rest := (&owner{user: user, self: self}).few(devices, mostOfUser)
 	return few, len(rest)
 }
 

@@ -43,6 +43,10 @@ const (
 	// mostOfUser is how many bytes are read of all devices of a user: a thousand, as Synapse keeps at most, of 1 KiB. With it a homeserver can have the bridge work for
 	// half a second at most at each question about a user.
 	mostOfUser = 1 << 20
+	// mostOfServer is how many bytes are read of all devices of a server's users at once, and usualOfUser how many more of each of them: thirty devices, where people have
+	// ten. A room may have any number of users whom their server makes up, and all that waits in the room waits for the answer.
+	mostOfServer = 4 << 20
+	usualOfUser  = 32 << 10
 )
 
 // queried is an answer of /keys/query, with the names that mautrix takes.
@@ -114,12 +118,13 @@ func cutQueried(log *zerolog.Logger, asked mautrix.DeviceKeysRequest, body []byt
 			}
 		}
 	}
+	mostOf := mostOfEach(said.Devices)
 	for user, raw := range said.Devices {
 		by := owners[user]
 		if by == nil {
 			by = &owner{user: user}
 		}
-		left, err := cutDevices(log, raw, by)
+		left, err := cutDevices(log, raw, by, mostOf[user])
 		if err != nil {
 			return nil, err
 		}
@@ -129,6 +134,27 @@ func cutQueried(log *zerolog.Logger, asked mautrix.DeviceKeysRequest, body []byt
 		}
 	}
 	return json.Marshal(said)
+}
+
+// mostOfEach says how many bytes are read of the devices of each user. Where a server says too much those of whom it says most have less, all the same, and never less than
+// usualOfUser.
+func mostOfEach(devices map[id.UserID]json.RawMessage) map[id.UserID]int {
+	servers := map[string][]id.UserID{}
+	for user := range devices {
+		server := user.Homeserver()
+		servers[server] = append(servers[server], user)
+	}
+	most := map[id.UserID]int{}
+	for _, users := range servers {
+		slices.SortFunc(users, func(a, b id.UserID) int { return len(devices[a]) - len(devices[b]) })
+		left := mostOfServer + len(users)*usualOfUser
+		for n, user := range users {
+			share := min(mostOfUser, left/(len(users)-n))
+			most[user] = share
+			left -= min(share, len(devices[user]))
+		}
+	}
+	return most
 }
 
 // owner is whose signatures count: those by his cross-signing keys.
@@ -178,14 +204,14 @@ func cutKey(raw json.RawMessage, by *owner) (left json.RawMessage, wrong string)
 }
 
 // cutDevices gives a user's devices, but those that are none and those that are too many, or nothing if they cannot be read.
-func cutDevices(log *zerolog.Logger, raw json.RawMessage, by *owner) (json.RawMessage, error) {
+func cutDevices(log *zerolog.Logger, raw json.RawMessage, by *owner, most int) (json.RawMessage, error) {
 	var devices map[id.DeviceID]json.RawMessage
 	if json.Unmarshal(raw, &devices) != nil {
 		return nil, nil
 	}
 	bad := map[string]id.DeviceID{} // one of each kind, for the log
 	sound := map[id.DeviceID]*mautrix.DeviceKeys{}
-	few, more := by.few(devices)
+	few, more := by.few(devices, most)
 	for _, name := range more {
 		bad["of its user's devices too much is said"] = name
 		delete(devices, name)
@@ -213,14 +239,14 @@ func cutDevices(log *zerolog.Logger, raw json.RawMessage, by *owner) (json.RawMe
 	return json.Marshal(devices)
 }
 
-// few gives the devices of which no more than mostOfUser is read, before any of it is: those that may be signed by their owner first, and of these the short ones.
-func (o *owner) few(devices map[id.DeviceID]json.RawMessage) (few, more []id.DeviceID) {
+// few gives the devices of which no more than that is read, before any of it is: those that may be signed by their owner first, and of these the short ones.
+func (o *owner) few(devices map[id.DeviceID]json.RawMessage, most int) (few, more []id.DeviceID) {
 	all := 0
 	for _, raw := range devices {
 		all += len(raw)
 	}
 	few = slices.Sorted(maps.Keys(devices))
-	if all <= mostOfUser {
+	if all <= most {
 		return few, nil
 	}
 	unsigned := map[id.DeviceID]bool{}
@@ -238,7 +264,7 @@ func (o *owner) few(devices map[id.DeviceID]json.RawMessage) (few, more []id.Dev
 	})
 	read := 0
 	for n, name := range few {
-		if read += len(devices[name]); read > mostOfUser {
+		if read += len(devices[name]); read > most {
 			return few[:n], few[n:]
 		}
 	}

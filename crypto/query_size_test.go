@@ -75,3 +75,53 @@ func TestDevices_ThatAreLongAndOnlySeemToBeSigned_PushOutNoneThatIs(t *testing.T
 		t.Errorf("%d devices are known, the signed one not among them; %v", len(known), err)
 	}
 }
+
+// A server has any number of users in a room and says as much as it may of each. Nobody else has less for it, nor who has no more devices than people have.
+func TestDevices_OfAServerThatSaysTooMuchOfManyUsers_AreFewer_AndNobodyElses(t *testing.T) {
+	said, asked := map[id.UserID]fields{}, []id.UserID{}
+	has := func(user id.UserID, devices int) {
+		said[user], asked = fields{}, append(asked, user)
+		for n := range devices {
+			said[user][fmt.Sprint(n)] = fields{"user_id": user, "device_id": fmt.Sprint(n), "keys": fields{}, "algorithms": []string{}, "unsigned": fields{"x": strings.Repeat("a", 2500)}}
+		}
+	}
+	const loud = 20
+	for n := range loud {
+		has(id.UserID(fmt.Sprintf("@loud%d:evil.test:8448", n)), crypto.MostDevices)
+	}
+	for n := range 100 {
+		has(id.UserID(fmt.Sprintf("@quiet%d:evil.test:8448", n)), 12)
+	}
+	has("@many:evil.test", crypto.MostDevices)
+	has("@many:hs.test", crypto.MostDevices)
+	body, err := json.Marshal(fields{"device_keys": said})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if body, err = crypto.CutQueried(asked, body); err != nil {
+		t.Fatal(err)
+	}
+	var left struct {
+		Devices map[id.UserID]map[string]json.RawMessage `json:"device_keys"`
+	}
+	if err := json.Unmarshal(body, &left); err != nil {
+		t.Fatal(err)
+	}
+	read, fewest, most := 0, crypto.MostDevices, 0
+	for user, devices := range left.Devices {
+		for _, raw := range devices {
+			if user.Homeserver() == "evil.test:8448" {
+				read += len(raw)
+			}
+		}
+		switch {
+		case strings.HasPrefix(string(user), "@loud"):
+			fewest, most = min(fewest, len(devices)), max(most, len(devices))
+		case len(devices) != len(said[user]):
+			t.Errorf("of %s %d of %d devices are left", user, len(devices), len(said[user]))
+		}
+	}
+	if bound := crypto.MostOfServer + (loud+100)*crypto.UsualOfUser; read > bound || read < bound*3/4 || most-fewest > 1 {
+		t.Errorf("%d bytes are read of one server, of %d; of its users with too many %d to %d devices", read, bound, fewest, most)
+	}
+}
