@@ -197,24 +197,21 @@ func WriteWith(internal olm.Session, handed int) (body []byte, err, failed error
 // ErrPanic is what comes of a panic.
 var ErrPanic = errPanic
 
-// Panic panics in a job of a user's device, and in its work.
-func Panic(ctx context.Context, c *Crypto, user id.UserID) (inJob, inWork error) {
+// Panic panics in a job of a user's device, and in its work, and says whether what panicked is still in memory.
+func Panic(ctx context.Context, c *Crypto, user id.UserID) (inJob, inWork error, kept bool) {
 	m, release, err := c.useOf(ctx, user)
 	if err != nil {
-		return err, err
+		return err, err, false
 	}
 	defer release()
-	inJob = m.olmJob(ctx, func(context.Context, *store.Tx, *loaded) error { panic("in a job") })
-	inWork = m.olmWork(ctx, func(context.Context, *loaded) error { panic("in its work") })
-	return inJob, inWork
-}
-
-// IsLoaded says whether mautrix's machine of a user is in memory.
-func IsLoaded(ctx context.Context, c *Crypto, user id.UserID) (bool, error) {
-	m, release, err := c.useOf(ctx, user)
-	if err != nil {
-		return false, err
+	var in *loaded
+	isKept := func() bool {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		return in != nil && m.loaded == in
 	}
-	defer release()
-	return m.loaded != nil, nil
+	inJob = m.olmJob(ctx, func(_ context.Context, _ *store.Tx, l *loaded) error { in = l; panic("in a job") })
+	kept = isKept()
+	inWork = m.olmWork(ctx, func(_ context.Context, l *loaded) error { in = l; panic("in its work") })
+	return inJob, inWork, kept || isKept()
 }
