@@ -11,7 +11,7 @@ type absence struct {
 	away    atomic.Bool
 	last    atomic.Int64 // when it answered last, in milliseconds
 	returns atomic.Int64
-	// returned is told when it had answered last; nil: nobody is.
+	// returned is told when it had answered last.
 	returned func(last time.Time)
 }
 
@@ -30,9 +30,7 @@ func (a *absence) answered(status int, matrix bool) {
 		now := time.Now().UnixMilli()
 		if last := a.last.Swap(now); a.away.Swap(false) && now-last >= absentFor.Milliseconds() {
 			a.returns.Add(1)
-			if a.returned != nil {
-				a.returned(time.UnixMilli(last))
-			}
+			a.returned(time.UnixMilli(last))
 		}
 	}
 }

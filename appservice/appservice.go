@@ -99,6 +99,7 @@ func New(cfg Config) (*AppService, error) {
 		lost:       make(chan struct{}),
 	}
 	as.lapses = newLapses(cfg.ServerName, as.reach)
+	as.absence.returned = func(last time.Time) { as.lapses.add(last.Add(-lapseMargin)) }
 	if cfg.Registration.HSToken == "" || cfg.Registration.ASToken == "" {
 		return nil, errors.New("set up the appservice: the registration has no tokens")
 	}

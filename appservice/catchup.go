@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
+	jsonv2 "github.com/go-json-experiment/json"
 	"maunium.net/go/mautrix"
 	"maunium.net/go/mautrix/id"
 
@@ -20,8 +22,8 @@ const (
 	catchUpPage  = 100
 	catchUpPages = 20
 	catchUpBytes = 16 << 20 // of events in memory, which may be of 64 KiB each, and more with what the homeserver adds
-	// Of a room in which nothing has been said for long, nothing is remembered. catchUpEarlier is how many events in a row must be older than catchUpSkew before
-	// the time to say that all earlier ones are: the clocks of other servers may be slow.
+	// Of a room in which nothing has been said for long, nothing is remembered. catchUpEarlier is how many events of the homeserver's own users in a row must be older
+	// than catchUpSkew before the time to say that all earlier ones are. When an event of another server happened that server says as it likes.
 	catchUpEarlier = 10
 	catchUpSkew    = time.Hour
 )
@@ -120,7 +122,8 @@ func (as *AppService) asPast(room id.RoomID, past []*pastEvent) *store.Transacti
 func (i *Intent) past(ctx context.Context, room id.RoomID, since time.Time) (past []*pastEvent, err error) {
 	query := map[string]string{"dir": "b", "limit": strconv.Itoa(catchUpFirst)}
 	cli := i.client("")
-	earlier, size := 0, 0
+	var old []int // where the last ones are that say so
+	size := 0
 	for range catchUpPages {
 		var page struct {
 			Chunk []json.RawMessage `json:"chunk"`
@@ -142,14 +145,22 @@ func (i *Intent) past(ctx context.Context, room id.RoomID, since time.Time) (pas
 			if size += len(ev.raw); size > catchUpBytes {
 				return nil, tooMuch(past, since)
 			}
-			if !time.UnixMilli(ev.Timestamp).Before(since.Add(-catchUpSkew)) {
-				earlier = 0
-			} else if earlier++; earlier == catchUpEarlier {
-				return i.sinceOurs(past, nil, false)[:len(past)-earlier], nil
+			switch {
+			case !time.UnixMilli(ev.Timestamp).Before(since.Add(-catchUpSkew)):
+				old = nil
+			case ev.sight == 0 && strings.HasSuffix(string(ev.Sender), i.as.lapses.local):
+				old = append(old, len(past)-1)
+			}
+			if len(old) == catchUpEarlier {
+				return i.sinceOurs(past, nil, false)[:old[0]], nil
 			}
 		}
 		if page.End == "" || page.End == query["from"] {
-			return i.sinceOurs(past, nil, true)[:len(past)-earlier], nil
+			end := len(past)
+			if len(old) > 0 {
+				end = old[0]
+			}
+			return i.sinceOurs(past, nil, true)[:end], nil
 		}
 		query["from"], query["limit"] = page.End, strconv.Itoa(catchUpPage)
 	}
@@ -165,9 +176,10 @@ func (as *AppService) sights(ctx context.Context, room id.RoomID, chunk []json.R
 	var keys []string
 	for _, raw := range chunk {
 		ev := &pastEvent{raw: raw}
-		_ = json.Unmarshal(raw, ev) // what people wrote into it may be of any type, and leaves the rest as it is
+		_ = jsonv2.Unmarshal(raw, ev, exactNames) // what people wrote into it may be of any type, and leaves the rest as it is
 		if ev.ID == "" || ev.Room != room {
-			return nil, Permanent(fmt.Errorf("what the homeserver gives as event %q of %q is none of this room", ev.ID, ev.Room))
+			as.log.Warn().Stringer("room_id", room).Str("event_id", storable(string(ev.ID))).Msg("What the homeserver gives as an event of a room's history is none of it, and is left out")
+			continue
 		}
 		events, keys = append(events, ev), append(keys, string(ev.ID))
 	}

@@ -43,6 +43,13 @@ func newLapses(server string, reach func(context.Context) error) *lapses {
 	return &lapses{wake: make(chan struct{}, 1), settling: newSettling(server, reach)}
 }
 
+// watch says that somebody looks.
+func (l *lapses) watch() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.watched = true
+}
+
 // add has what happened from since on looked at.
 func (l *lapses) add(since time.Time) {
 	l.mu.Lock()
@@ -167,7 +174,7 @@ func (as *AppService) startLapses(ctx context.Context) error {
 	if !ok {
 		return nil
 	}
-	as.lapses.watched = true
+	as.lapses.watch()
 	value, err := as.store.Setting(ctx, lapseSetting)
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return fmt.Errorf("read since when the homeserver may have forgotten something: %w", err)
@@ -189,7 +196,6 @@ func (as *AppService) startLapses(ctx context.Context) error {
 	if !last.IsZero() {
 		as.lapses.add(last.Add(-lapseMargin))
 	}
-	as.absence.returned = func(last time.Time) { as.lapses.add(last.Add(-lapseMargin)) }
 	as.routines.Go(func() { as.watchLapses(as.runCtx, handler) })
 	return nil
 }

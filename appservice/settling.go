@@ -2,11 +2,12 @@ package appservice
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/go-json-experiment/json"
 
 	"github.com/trestle-bridge/trestle/store"
 )
@@ -75,7 +76,7 @@ func (s *settling) newestOf(t *store.Transaction) (newest time.Time) {
 			Sender    string `json:"sender"`
 			Timestamp int64  `json:"origin_server_ts"`
 		}
-		if err := json.Unmarshal(t.Elements[i].Raw, &ev); err != nil || !strings.HasSuffix(ev.Sender, s.local) {
+		if err := json.Unmarshal(t.Elements[i].Raw, &ev, exactNames); err != nil || !strings.HasSuffix(ev.Sender, s.local) {
 			continue
 		}
 		if at := time.UnixMilli(ev.Timestamp); at.After(newest) {

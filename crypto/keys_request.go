@@ -26,6 +26,8 @@ const (
 	askEvery = time.Minute
 	// whoseAtOnce is how many senders are asked for at once while other to-device messages wait, and whoseEvery how often one after that.
 	whoseAtOnce, whoseEvery = 3, time.Minute
+	// whoseTries is how often a message is tried again, which takes a minute, whose sender nobody can be asked about; then the first device counts.
+	whoseTries = 6
 )
 
 // RequestKey asks the device that has sent an event, or all of its user's when it is not named, for the event's key: the homeserver drops to-device messages

@@ -148,6 +148,35 @@ func TestRoomKey_OfTwoUnknownDevicesOfManyUsers_WaitsForASilentServerSomeTimesOn
 	}
 }
 
+// The homeserver fails at each question about a user, and all that comes for the bot waits behind the message.
+func TestRoomKey_OfTwoUnknownDevices_QuestionFailsAgainAndAgain_TheFirstCounts(t *testing.T) {
+	w, bot, room, _, bob := members(t)
+	key := w.roomKey(room)
+	w.hs.Intercept(func(rw http.ResponseWriter, r *http.Request) bool {
+		if !strings.HasSuffix(r.URL.Path, "/keys/query") || r.Header.Get("Authorization") != "Bearer "+w.registration.ASToken {
+			return false
+		}
+		rw.WriteHeader(http.StatusInternalServerError)
+		_, _ = rw.Write([]byte(`{"errcode":"M_UNKNOWN","error":"no"}`))
+		return true
+	})
+	gives := func(device *person, attempts int) error {
+		h := w.hand(device, bot)
+		payload := h.payload(key)
+		delete(payload, "sender_device_keys")
+		ev := h.encrypt(payload)
+		ev.Attempts = attempts
+		return w.crypto.HandleKeys(t.Context(), ev)
+	}
+	w.no(gives(bob.p.again(), 0))
+	if err := gives(bob.p, 0); err == nil || appservice.IsPermanent(err) {
+		t.Errorf("nobody could be asked: %v", err)
+	}
+	if err := gives(bob.p, 6); !errors.Is(err, crypto.ErrMismatch) || !appservice.IsPermanent(err) {
+		t.Errorf("nobody can be asked: %v", err)
+	}
+}
+
 // What waits for a silent server must not keep the reader from others' keys.
 func TestOlmLock_WhileASilentServerIsAskedForDevices_IsFreeForOthersKeys(t *testing.T) {
 	for name, asks := range map[string]func(w *world, bot id.UserID, room id.RoomID, h *hand){

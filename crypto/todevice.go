@@ -72,7 +72,7 @@ func (c *Crypto) toDevice(ctx context.Context, ev *appservice.Event) error {
 	}
 	wedged, refusal, err := m.receive(ctx, ev.Sender, content)
 	if errors.Is(err, errWhose) { // nothing of it has been done
-		if err = m.askWhose(ctx, ev.Sender); err == nil {
+		if err = m.askWhose(ctx, ev.Sender); err == nil || ctx.Err() == nil && ev.Attempts >= whoseTries { // a question that always fails is to hold up nobody's keys
 			wedged, refusal, err = m.receive(context.WithValue(ctx, askedKey{}, true), ev.Sender, content)
 		}
 	}
