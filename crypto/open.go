@@ -57,8 +57,11 @@ func (m *machine) open(ctx context.Context, ev *appservice.Event) (*event.Event,
 			return err
 		}
 		*o = opening{sender: decoded.Sender}
-		// A refusal is no error of the job: others that share the commit need not run again.
-		opened, refusal = l.DecryptMegolmEvent(context.WithValue(ctx, openingKey{}, o), decoded)
+		// A refusal is no error of the job: others that share the commit need not run again. mautrix panics over some of what anybody may have encrypted.
+		refusal = m.c.survive(func() (err error) {
+			opened, err = l.DecryptMegolmEvent(context.WithValue(ctx, openingKey{}, o), decoded)
+			return err
+		})
 		if o.session == nil {
 			return nil
 		}
