@@ -223,9 +223,15 @@ func (b *Bridge) handleEncrypted(ctx context.Context, ev *appservice.Event) ([]a
 		return nil, err
 	}
 	opened, err := b.cipher.Open(ctx, ev, reader)
-	switch {
-	case errors.Is(err, crypto.ErrNoKey), errors.Is(err, crypto.ErrNoMachine):
+	if isKeyless(err) {
 		return b.awaitKey(ctx, ev, reader, err)
+	}
+	return b.goOn(ctx, ev, opened, err)
+}
+
+// goOn goes on with what was encrypted in an event, or with what is wrong with it.
+func (b *Bridge) goOn(ctx context.Context, ev *appservice.Event, opened *event.Event, err error) ([]appservice.Effect, error) {
+	switch {
 	case unreadable(err) != "":
 		return nil, appservice.Permanent(err)
 	case err != nil:

@@ -24,7 +24,7 @@ var errPlain = errors.New("it was not encrypted, as everything in this room shou
 // unreadable says why an event cannot be read, in words for its sender. Empty: it is something else that is wrong.
 func unreadable(err error) string {
 	switch {
-	case errors.Is(err, crypto.ErrNoKey), errors.Is(err, crypto.ErrNoMachine):
+	case isKeyless(err):
 		return "the key to read it never came. Write it again; if that does not help, log out of your client and in again"
 	case errors.Is(err, crypto.ErrUntrusted):
 		return "it comes from a device that its owner has not verified. Verify it in your client's settings, and write it again"
@@ -38,6 +38,11 @@ func unreadable(err error) string {
 		return errPlain.Error()
 	}
 	return ""
+}
+
+// isKeyless says whether an event cannot be read because its key is not here, which may pass.
+func isKeyless(err error) bool {
+	return errors.Is(err, crypto.ErrNoKey) || errors.Is(err, crypto.ErrNoMachine)
 }
 
 // tellUnread tells the sender of an event that cannot be read, once for all of a kind.
@@ -78,9 +83,8 @@ func (b *Bridge) awaitKey(ctx context.Context, ev *appservice.Event, reader id.U
 	if err != nil {
 		return nil, err
 	}
-	if opened, err := b.cipher.Open(ctx, ev, reader); err == nil { // the key came before it was watched for
-		b.held.forget(ev.RoomID)
-		return b.handleContent(ctx, ev, opened)
+	if opened, err := b.cipher.Open(ctx, ev, reader); !isKeyless(err) { // the key came before it was watched for: nothing would take the event up again
+		return b.goOn(ctx, ev, opened, err)
 	}
 	if b.held.giveUp(ev, session, now, now.Add(b.cfg.Encryption.Patience)) {
 		b.log.Warn().Err(cause).Stringer("room", ev.RoomID).Stringer("event_id", ev.ID).Str("session", string(session)).Msg("The key of an event has not come; asking for it")

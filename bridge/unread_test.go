@@ -1,13 +1,19 @@
 package bridge
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
 
+	"github.com/rs/zerolog"
+	"maunium.net/go/mautrix/event"
 	"maunium.net/go/mautrix/id"
 
 	"github.com/trestle-bridge/trestle/appservice"
+	"github.com/trestle-bridge/trestle/crypto"
+	"github.com/trestle-bridge/trestle/store"
 )
 
 func TestHeld_SenderWhoseKeyDidNotCome_HoldsUpNothingInThatRoomUntilItsTimeIsOver(t *testing.T) {
@@ -92,5 +98,47 @@ func TestHeld_ManySendersWhoseKeysDoNotCome_HoldUpTheRoomNoMoreThanAFew(t *testi
 	}
 	if all := held("!a", 1000, 1, patience+hold); all != hold {
 		t.Errorf("after its time the room is held up for %s", all)
+	}
+}
+
+// keyAfterTheFirst is a cipher whose key comes after an event was tried to be opened, and before anybody watches for it.
+type keyAfterTheFirst struct {
+	cipher
+	opened int
+	then   error
+}
+
+func (c *keyAfterTheFirst) Open(context.Context, *appservice.Event, id.UserID) (*event.Event, error) {
+	if c.opened++; c.opened == 1 {
+		return nil, crypto.ErrNoKey
+	}
+	return nil, c.then
+}
+
+func (c *keyAfterTheFirst) Watch(context.Context, *appservice.Event, id.SessionID, id.UserID) (func(*store.Tx) (bool, error), error) {
+	return func(*store.Tx) (bool, error) { return false, nil }, nil
+}
+
+func (c *keyAfterTheFirst) RequestKey(context.Context, *appservice.Event, id.UserID) error {
+	return nil
+}
+
+func TestAwaitKey_KeyCameAndSomethingElseIsWrong_IsNotWaitedForAnyMore(t *testing.T) {
+	raw := `{"event_id":"$1","room_id":"!r","sender":"@a:b","type":"m.room.encrypted","content":{"algorithm":"m.megolm.v1.aes-sha2","session_id":"s","ciphertext":"c"}}`
+	for _, then := range []error{crypto.ErrUntrusted, errors.New("the homeserver is away")} {
+		c := &keyAfterTheFirst{then: then}
+		b := &Bridge{cipher: c, held: newHeld(), cfg: &Config{}, log: zerolog.Nop()}
+		ev := &appservice.Event{Kind: store.KindPDU, ID: "$1", RoomID: "!r", Sender: "@a:b", Type: "m.room.encrypted", Raw: []byte(raw)}
+		_, err := c.Open(t.Context(), ev, "@bot:b")
+		effects, err := b.awaitKey(t.Context(), ev, "@bot:b", err)
+		if !errors.Is(err, then) || appservice.IsPermanent(err) != (then == crypto.ErrUntrusted) || len(effects) > 0 {
+			t.Errorf("%v: got %d effects and %v", then, len(effects), err)
+		}
+	}
+	c := &keyAfterTheFirst{then: crypto.ErrNoKey}
+	b := &Bridge{cipher: c, held: newHeld(), cfg: &Config{}, log: zerolog.Nop()}
+	effects, err := b.awaitKey(t.Context(), &appservice.Event{Kind: store.KindPDU, ID: "$1", RoomID: "!r", Sender: "@a:b", Type: "m.room.encrypted", Raw: []byte(raw)}, "@bot:b", crypto.ErrNoKey)
+	if err != nil || len(effects) != 1 {
+		t.Errorf("without a key: got %d effects and %v, want that it is parked", len(effects), err)
 	}
 }
