@@ -74,11 +74,12 @@ func (c *Crypto) doubtDevicesNowAndThen(every time.Duration) {
 // freshen makes sure before a room key is used again that the devices of the room's members are known: those that are outdated are asked for, all in one
 // request, and when they have changed the keys of their rooms are dropped. Those of a server that did not answer are asked for seldom: each time, the message
 // waits for as long as the homeserver waits for that server. When the server was heard of since, they are asked for before their time, which each room does once
-// in [Crypto.silentAgain], whoever writes there: nobody can hold it up by speaking and not answering. The caller holds the room's lock, not the Olm lock.
-func (c *Crypto) freshen(ctx context.Context, m *machine, room id.RoomID) error {
+// in [Crypto.silentAgain], whoever writes there: nobody can hold it up by speaking and not answering. It gives whom it has asked
+// for. The caller holds the room's lock, not the Olm lock.
+func (c *Crypto) freshen(ctx context.Context, m *machine, room id.RoomID) (asked []id.UserID, err error) {
 	outdated, err := c.store.OutdatedMembers(ctx, string(room))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var users, heard []id.UserID
 	for _, user := range outdated {
@@ -94,12 +95,12 @@ func (c *Crypto) freshen(ctx context.Context, m *machine, room id.RoomID) error 
 		users = append(users, heard...)
 	}
 	if len(users) == 0 {
-		return nil
+		return nil, nil
 	}
 	if err := m.askFor(ctx, users); err != nil {
-		return fmt.Errorf("ask for the devices of the room's members: %w", err)
+		return nil, fmt.Errorf("ask for the devices of the room's members: %w", err)
 	}
-	return nil
+	return users, nil
 }
 
 const (

@@ -35,8 +35,8 @@ func (c *Crypto) Seal(ctx context.Context, s Sealing) (sealed json.RawMessage, e
 	}
 	defer unlock()
 	passes := func() bool { return errors.Is(err, errOutdated) || crypto.IsShareError(err) } // or the key was taken away before it was used
-	for range sharesAtOnce {
-		if sealed, err = c.sealOnce(ctx, m, s); !passes() {
+	for n := range sharesAtOnce {
+		if sealed, err = c.sealOnce(ctx, m, s, n == sharesAtOnce-1); !passes() {
 			break
 		}
 	}
@@ -52,27 +52,33 @@ func (c *Crypto) Seal(ctx context.Context, s Sealing) (sealed json.RawMessage, e
 // errOutdated is why a room key is not used: it was given to devices of before, and it is not known yet which there are now.
 var errOutdated = errors.New("the devices of a member have changed since they were asked for")
 
-func (c *Crypto) sealOnce(ctx context.Context, m *machine, s Sealing) (sealed json.RawMessage, err error) {
+// sealOnce tries it once. At the last time it is enough that who has other devices was asked for them after the message came, even if they have changed since: a homeserver
+// that says so at each question would keep everybody from writing in the room.
+func (c *Crypto) sealOnce(ctx context.Context, m *machine, s Sealing, last bool) (sealed json.RawMessage, err error) {
+	var asked []id.UserID
 	if err = c.doubtAfterReturn(ctx); err == nil {
-		err = c.freshen(ctx, m, s.Room)
+		asked, err = c.freshen(ctx, m, s.Room)
+	}
+	if !last {
+		asked = nil
 	}
 	if err == nil {
 		err = c.giveAgain(ctx, m, s.Room)
 	}
 	if err == nil {
-		sealed, err = m.encrypt(ctx, s)
+		sealed, err = m.encrypt(ctx, s, asked)
 	}
 	if crypto.IsShareError(err) {
 		if err = c.share(ctx, m, s.Room); err == nil {
-			sealed, err = m.encrypt(ctx, s)
+			sealed, err = m.encrypt(ctx, s, asked)
 		}
 	}
 	return sealed, err
 }
 
 // encrypt returns an error of [crypto.IsShareError] when the room has no key that may be used, and errOutdated when the transaction that says that a member's
-// devices have changed was taken in before this commit, and the devices were not asked for since: but those of a silent server. The caller holds the room's lock.
-func (m *machine) encrypt(ctx context.Context, s Sealing) (sealed json.RawMessage, err error) {
+// devices have changed was taken in before this commit, and the devices were not asked for since: but those of a silent server, and of whom it is enough that they were asked for. The caller holds the room's lock.
+func (m *machine) encrypt(ctx context.Context, s Sealing, enough []id.UserID) (sealed json.RawMessage, err error) {
 	var share error // of the job itself it is none: nothing was written, and others in the commit need not run again
 	err = m.c.commit(ctx, func(ctx context.Context, tx *store.Tx) error {
 		l, err := m.load(ctx)
@@ -83,7 +89,10 @@ func (m *machine) encrypt(ctx context.Context, s Sealing) (sealed json.RawMessag
 		if err != nil {
 			return err
 		}
-		if share = nil; slices.ContainsFunc(outdated, func(user string) bool { _, silent := m.c.isSilent(id.UserID(user)); return !silent }) {
+		if share = nil; slices.ContainsFunc(outdated, func(user string) bool {
+			_, silent := m.c.isSilent(id.UserID(user))
+			return !silent && !slices.Contains(enough, id.UserID(user))
+		}) {
 			share = errOutdated
 			return nil
 		}

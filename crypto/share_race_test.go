@@ -265,3 +265,42 @@ func TestShare_KeyIsTakenAwayBeforeItIsUsed_TheMessageWaitsAtMost(t *testing.T) 
 		}
 	}
 }
+
+// A member's homeserver says that his devices have changed whenever it is asked for them. They were asked for after the message came: that is enough for it, and what has
+// changed since then is for the next one.
+func TestShare_MembersDevicesChangeWheneverTheyAreAskedFor_TheMessageLeavesWithTheLastAnswer(t *testing.T) {
+	w := newWorld(t)
+	w.with(func(*trestle.Options) {})
+	ghost := w.ghost("ann")
+	w.no(w.crypto.Prepare(t.Context(), ghost))
+	room := w.room(ghost)
+	c := newCarol(w, room)
+	w.settle()
+	changed := func() {
+		w.no(w.store.Commit(t.Context(), w.store.Epoch(), func(tx *store.Tx) error { return tx.OutdateDevices(string(c.user)) }))
+	}
+	before := w.session(ghost, room)
+	var asked atomic.Int32
+	defer w.hs.Intercept(func(_ http.ResponseWriter, r *http.Request) bool {
+		if strings.HasSuffix(r.URL.Path, "/keys/query") && strings.Contains(r.URL.RawQuery, "test_ann") {
+			asked.Add(1)
+			changed()
+		}
+		return false
+	})()
+	c.gets("TWO")
+	w.settle()
+	changed()
+	if w.session(ghost, room) == before {
+		t.Error("the device that was there before the message has no key for it")
+	}
+	if known, err := w.crypto.Devices(t.Context(), ghost, c.user); err != nil || len(known) != 2 {
+		t.Errorf("%d devices are known, %v", len(known), err)
+	}
+	if n := asked.Load(); n > 3 {
+		t.Errorf("for one message it was asked %d times", n)
+	}
+	if outdated, err := w.store.OutdatedMembers(t.Context(), string(room)); err != nil || len(outdated) != 1 {
+		t.Errorf("the next message does not ask once more: %v, %v", outdated, err)
+	}
+}
