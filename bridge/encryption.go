@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"maunium.net/go/mautrix/event"
 	"maunium.net/go/mautrix/id"
@@ -237,7 +238,8 @@ func (b *Bridge) goOn(ctx context.Context, ev *appservice.Event, opened *event.E
 	case err != nil:
 		return nil, fmt.Errorf("decrypting it: %w", err)
 	}
-	b.held.forget(ev.RoomID)
+	now := time.Now()
+	b.held.opened(ev, now, now.Add(b.cfg.Encryption.Patience), b.cfg.Encryption.Hold)
 	return b.handleContent(ctx, ev, opened)
 }
 

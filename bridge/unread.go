@@ -105,7 +105,7 @@ type held struct {
 	sessions map[inRoom]time.Time // until when
 	senders  map[inRoom]time.Time // the same
 	parked   map[inRoom]time.Time // events that were parked: for as long as they may be, and may come out
-	vain     map[id.RoomID]inVain
+	used     map[inRoom]holds     // by senders, and by all in a room, who have no name
 }
 
 type heldEvent struct {
@@ -113,14 +113,14 @@ type heldEvent struct {
 	since time.Time
 }
 
-// mostHolds is how many events hold up a room in vain until the time of the first is over. Each sender may do it once, and there may be hundreds: whose keys the
-// homeserver has all dropped, or whom somebody has made up.
+// mostHolds is how often a room is held up for the whole time until the time of the first is over. Each sender may do it once, and there may be hundreds: whose keys the
+// homeserver has all dropped, or whom somebody has made up. Keys that come late count for as long as they were waited for: they may always come at the last moment.
 const mostHolds = 3
 
-// inVain is how many have done so.
-type inVain struct {
-	events int
-	until  time.Time
+// holds is how often that was done, with what was less than the whole time.
+type holds struct {
+	n     float64
+	until time.Time
 }
 
 // inRoom is a session, a sender or an event.
@@ -131,7 +131,7 @@ type inRoom struct {
 
 func newHeld() *held {
 	return &held{rooms: map[id.RoomID]heldEvent{}, sessions: map[inRoom]time.Time{}, senders: map[inRoom]time.Time{}, parked: map[inRoom]time.Time{},
-		vain: map[id.RoomID]inVain{}}
+		used: map[inRoom]holds{}}
 }
 
 // wait gives how long an event still holds up its room.
@@ -141,7 +141,7 @@ func (h *held) wait(ev *appservice.Event, session id.SessionID, now time.Time, h
 	if now.Before(h.sessions[inRoom{ev.RoomID, string(session)}]) || now.Before(h.senders[inRoom{ev.RoomID, string(ev.Sender)}]) {
 		return 0
 	}
-	if vain := h.vain[ev.RoomID]; vain.events >= mostHolds && now.Before(vain.until) {
+	if all := h.used[inRoom{room: ev.RoomID}]; all.n >= mostHolds && now.Before(all.until) {
 		return 0
 	}
 	known := h.rooms[ev.RoomID]
@@ -161,7 +161,7 @@ func (h *held) giveUp(ev *appservice.Event, session id.SessionID, now, until tim
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.rooms[ev.RoomID].event == ev.ID {
-		h.countVain(ev.RoomID, now, until)
+		h.use(inRoom{room: ev.RoomID}, 1, now, until)
 	}
 	delete(h.rooms, ev.RoomID)
 	note(h.parked, inRoom{ev.RoomID, string(ev.ID)}, now, until)
@@ -169,16 +169,33 @@ func (h *held) giveUp(ev *appservice.Event, session id.SessionID, now, until tim
 	return note(h.sessions, inRoom{ev.RoomID, string(session)}, now, until)
 }
 
-func (h *held) countVain(room id.RoomID, now, until time.Time) {
-	vain := h.vain[room]
-	if !now.Before(vain.until) {
-		vain = inVain{until: until}
+// opened notes that an event was read, and for how long it has held up its room until then. until is when that does not count any more.
+func (h *held) opened(ev *appservice.Event, now, until time.Time, hold time.Duration) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	known := h.rooms[ev.RoomID]
+	delete(h.rooms, ev.RoomID)
+	if known.event != ev.ID || hold <= 0 {
+		return
 	}
-	if len(h.vain) >= maxHeld {
-		clear(h.vain)
+	n := min(float64(now.Sub(known.since))/float64(hold), 1)
+	h.use(inRoom{room: ev.RoomID}, n, now, until)
+	if sender := (inRoom{ev.RoomID, string(ev.Sender)}); h.use(sender, n, now, until) >= 1 {
+		note(h.senders, sender, now, until)
 	}
-	vain.events++
-	h.vain[room] = vain
+}
+
+func (h *held) use(what inRoom, n float64, now, until time.Time) float64 {
+	used := h.used[what]
+	if !now.Before(used.until) {
+		used = holds{until: until}
+	}
+	if len(h.used) >= maxHeld {
+		clear(h.used)
+	}
+	used.n += n
+	h.used[what] = used
+	return used.n
 }
 
 // wasParked says of an event whether it was parked just before: then it has lost its place before its redaction.
@@ -197,12 +214,6 @@ func note(over map[inRoom]time.Time, what inRoom, now, until time.Time) bool {
 	}
 	over[what] = until
 	return true
-}
-
-func (h *held) forget(room id.RoomID) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	delete(h.rooms, room)
 }
 
 const (

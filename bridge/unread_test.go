@@ -66,9 +66,11 @@ func TestHeld_WhatIsRemembered_IsBounded(t *testing.T) {
 		h.wait(ev, "s", now, time.Hour)
 		if n%2 == 0 {
 			h.giveUp(ev, "s", now, now.Add(time.Hour))
+		} else {
+			h.opened(ev, now, now.Add(time.Hour), time.Hour)
 		}
 	}
-	if len(h.rooms) > maxHeld || len(h.sessions) > maxHeld || len(h.senders) > maxHeld || len(h.parked) > maxHeld || len(h.vain) > maxHeld {
+	if len(h.rooms) > maxHeld || len(h.sessions) > maxHeld || len(h.senders) > maxHeld || len(h.parked) > maxHeld || len(h.used) > maxHeld {
 		t.Errorf("%d rooms, %d sessions, %d senders and %d events are remembered", len(h.rooms), len(h.sessions), len(h.senders), len(h.parked))
 	}
 }
@@ -98,6 +100,41 @@ func TestHeld_ManySendersWhoseKeysDoNotCome_HoldUpTheRoomNoMoreThanAFew(t *testi
 	}
 	if all := held("!a", 1000, 1, patience+hold); all != hold {
 		t.Errorf("after its time the room is held up for %s", all)
+	}
+}
+
+// A key may always come at the last moment, and its message is read.
+func TestHeld_KeysThatComeLate_HoldUpTheRoomNoLongerThanThoseThatDoNotCome(t *testing.T) {
+	const hold, patience = 10 * time.Second, 15 * time.Minute
+	h, begin := newHeld(), time.Now()
+	held := func(room id.RoomID, sender func(n int) string, late, after time.Duration) (all time.Duration) {
+		for n := range 100 {
+			name := fmt.Sprint("$", room, n, after)
+			ev := &appservice.Event{RoomID: room, Sender: id.UserID(sender(n)), ID: id.EventID(name)}
+			if now := begin.Add(after + all); h.wait(ev, id.SessionID(name), now, hold) > 0 {
+				all += late
+				now = now.Add(late)
+				h.opened(ev, now, now.Add(patience), hold)
+			}
+		}
+		return all
+	}
+	one := func(int) string { return "@mallory" }
+	each := func(n int) string { return fmt.Sprint("@", n) }
+	for _, late := range []time.Duration{time.Second, hold / 3, hold - time.Millisecond} {
+		room := id.RoomID(fmt.Sprint("!one", late))
+		if all := held(room, one, late, 0); all < hold || all > 2*hold {
+			t.Errorf("keys %s late: one sender holds up the room for %s", late, all)
+		}
+		if all := held(room, one, late, patience+2*hold); all < hold {
+			t.Errorf("keys %s late: after its time the sender holds up the room for %s", late, all)
+		}
+		if all := held(id.RoomID(fmt.Sprint("!each", late)), each, late, 0); all > (mostHolds+1)*hold {
+			t.Errorf("keys %s late: a hundred senders hold up the room for %s", late, all)
+		}
+	}
+	if all := held("!soon", one, 50*time.Millisecond, 0); all != 5*time.Second {
+		t.Errorf("keys that come soon are not waited for: the room is held up for %s", all)
 	}
 }
 
