@@ -89,6 +89,36 @@ func TestI3_DeviceKeysThatAreNotTheSenders_AreRefused(t *testing.T) {
 	})
 }
 
+// Whoever makes up what his device is can sign that as well: with the key that has signed the message.
+func TestI2_I3_DeviceKeysOfAnotherDevice_SignedWithThisOnesKey_AreRefused(t *testing.T) {
+	for name, change := range map[string]func(p fields, device string){
+		"another ed25519 key": func(p fields, device string) {
+			deviceKeys(p)["keys"].(fields)["ed25519:"+device] = strings.Repeat("A", 43)
+		},
+		"another curve25519 key": func(p fields, device string) {
+			deviceKeys(p)["keys"].(fields)["curve25519:"+device] = strings.Repeat("A", 43)
+		},
+		"no curve25519 key": func(p fields, device string) { delete(deviceKeys(p)["keys"].(fields), "curve25519:"+device) },
+		"another user":      func(p fields, _ string) { deviceKeys(p)["user_id"] = "@eve:hs.test" },
+	} {
+		w, bot, room, h := prepared(t)
+		w.with(func(o *crypto.Options) { o.Receive = crypto.TrustAny })
+		key := w.roomKey(room)
+		p, device := h.payload(key), string(w.alice.DeviceID())
+		change(p, device)
+		delete(deviceKeys(p), "signatures")
+		signature, err := w.alice.olm.GetAccount().SignJSON(deviceKeys(p))
+		w.no(err)
+		deviceKeys(p)["signatures"] = fields{string(w.alice.ID()): fields{"ed25519:" + device: signature}}
+		if err := w.crypto.HandleKeys(t.Context(), h.encrypt(p)); !errors.Is(err, crypto.ErrMismatch) || !appservice.IsPermanent(err) {
+			t.Errorf("%s: got %v, want ErrMismatch", name, err)
+		}
+		if _, err := w.crypto.Open(t.Context(), w.alice.sealedWith(key, "$1", "x"), bot); !errors.Is(err, crypto.ErrNoKey) {
+			t.Errorf("%s: the key was taken: %v", name, err)
+		}
+	}
+}
+
 func TestI4_DeviceKeysUnderTheOldName_AreReadAsWell_AndMayBeMissing(t *testing.T) {
 	rename := func(p fields) {
 		p["org.matrix.msc4147.device_keys"] = p["sender_device_keys"]
