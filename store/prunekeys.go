@@ -27,8 +27,6 @@ const (
 	keepOlmHashes = 90 * day
 	// pruneKeysMost bounds what is looked for at once.
 	pruneKeysMost = 20_000
-	// pruneKeysTimes bounds how often that is done for room keys of others in one sweep.
-	pruneKeysTimes = 50
 )
 
 // RenewRoomKey keeps a room key that was used now, of which it is known when it came or was last renewed, in the rows of these accounts.
@@ -155,13 +153,10 @@ type oldRoomKey struct{ account, session string }
 
 func (s *Store) pruneRoomKeys(ctx context.Context, now time.Time) error {
 	// Those that a device of the bridge has made; what it sends with now is kept with it.
-	own, err := s.oldRoomKeys(ctx, now.Add(-keepOwnRoomKeys), `sender_key IN
+	err := s.pruneOldRoomKeys(ctx, now.Add(-keepOwnRoomKeys), `sender_key IN
 		(SELECT d.identity_key FROM crypto_device d JOIN crypto_account a ON a.account_id = d.user_id || '/' || d.device_id) AND session_id NOT IN
-		(SELECT session_id FROM crypto_megolm_outbound_session)`)
+		(SELECT session_id FROM crypto_megolm_outbound_session)`, func(_ context.Context, old []oldRoomKey) ([]oldRoomKey, error) { return old, nil })
 	if err != nil {
-		return err
-	}
-	if err := s.deleteRoomKeys(ctx, own, now.Add(-keepOwnRoomKeys)); err != nil {
 		return err
 	}
 	waits, err := s.Depth(ctx)
@@ -172,29 +167,31 @@ func (s *Store) pruneRoomKeys(ctx context.Context, now time.Time) error {
 		keep time.Duration
 		keys string
 	}{{keepStrangersKeys, strangersKeys}, {keepRoomKeys, `true`}} {
-		if err := s.pruneOldRoomKeys(ctx, now.Add(-which.keep), which.keys); err != nil {
+		if err := s.pruneOldRoomKeys(ctx, now.Add(-which.keep), which.keys, s.notInLetters); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// pruneOldRoomKeys deletes those that were not used since, but what is waited for. What stays is found again, so the number of times is bounded.
-func (s *Store) pruneOldRoomKeys(ctx context.Context, before time.Time, which string) error {
-	for range pruneKeysTimes {
-		old, err := s.oldRoomKeys(ctx, before, which)
+// pruneOldRoomKeys deletes those that were not used since, but what is waited for and what else unneeded leaves out. It goes through them in their order: what stays, be it
+// ever so much, is looked at once, and what comes behind it is reached in the same sweep.
+func (s *Store) pruneOldRoomKeys(ctx context.Context, before time.Time, which string, unneeded func(context.Context, []oldRoomKey) ([]oldRoomKey, error)) error {
+	var after oldRoomKey
+	for {
+		old, err := s.oldRoomKeys(ctx, before, which, after)
 		if err != nil || len(old) == 0 {
 			return err
 		}
 		full := len(old) == pruneKeysMost
-		if old, err = s.notInLetters(ctx, old); err == nil {
+		after = old[len(old)-1]
+		if old, err = unneeded(ctx, old); err == nil {
 			err = s.deleteRoomKeys(ctx, old, before)
 		}
-		if err != nil || !full || len(old) == 0 {
+		if err != nil || !full {
 			return err
 		}
 	}
-	return nil
 }
 
 // strangersKeys are those that have opened nothing, of users with whom the bridge shares no room: a server may have any number of such users.
@@ -202,13 +199,15 @@ const strangersKeys = `source_user <> '' AND NOT EXISTS (SELECT 1 FROM member m 
 	AND NOT EXISTS (SELECT 1 FROM ghost g WHERE g.user_id = source_user)
 	AND NOT EXISTS (SELECT 1 FROM message_read r WHERE r.session = session_id) AND NOT EXISTS (SELECT 1 FROM crypto_message_index i WHERE i.session_id = crypto_megolm_inbound_session.session_id)`
 
-func (s *Store) oldRoomKeys(ctx context.Context, before time.Time, which string) (old []oldRoomKey, err error) {
+// oldRoomKeys are the first of those that come after one.
+func (s *Store) oldRoomKeys(ctx context.Context, before time.Time, which string, after oldRoomKey) (old []oldRoomKey, err error) {
 	err = s.each(ctx, func(rows *sql.Rows) error {
 		var key oldRoomKey
-		err := rows.Scan(text{&key.account}, text{&key.session})
+		err := rows.Scan(&key.account, &key.session)
 		old = append(old, key)
 		return err
-	}, `SELECT account_id, session_id FROM crypto_megolm_inbound_session WHERE received_at < $1 AND `+which+` LIMIT $2`, before, pruneKeysMost)
+	}, `SELECT account_id, session_id FROM crypto_megolm_inbound_session WHERE received_at < $1 AND (account_id, session_id) > ($2, $3) AND `+which+`
+		ORDER BY account_id, session_id LIMIT $4`, before, after.account, after.session, pruneKeysMost)
 	return old, err
 }
 
@@ -256,7 +255,7 @@ func (s *Store) deleteRoomKeys(ctx context.Context, old []oldRoomKey, before tim
 		err := s.Commit(ctx, s.epoch, func(tx *Tx) error {
 			for _, key := range batch {
 				n, err := tx.exec(`DELETE FROM crypto_megolm_inbound_session WHERE account_id = $1 AND session_id = $2 AND received_at < $3 AND NOT EXISTS
-					(SELECT 1 FROM parked WHERE session = $2)`, key.account, key.session, before)
+					(SELECT 1 FROM parked p WHERE p.room = room_id AND p.session = $2)`, key.account, key.session, before)
 				if err == nil && n > 0 {
 					const unread = ` = $1 AND NOT EXISTS
 						(SELECT 1 FROM crypto_account a CROSS JOIN crypto_megolm_inbound_session s WHERE s.account_id = a.account_id AND s.session_id = $1)`

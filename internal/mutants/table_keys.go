@@ -59,8 +59,8 @@ var encrypted = []mutant{
 		"crypto", "TestStore_PutBackToAnOlderState_UsesNoKeyOfThenAgainAndIsRead",
 	}, {
 		"keys: no key goes that a parked event waits for", "store/prunekeys.go",
-		`(SELECT 1 FROM parked WHERE session = $2)`,
-		`(SELECT 1 FROM parked WHERE session = $2 AND false)`,
+		`(SELECT 1 FROM parked p WHERE p.room = room_id AND p.session = $2)`,
+		`(SELECT 1 FROM parked p WHERE p.room = room_id AND p.session = $2 AND false)`,
 		"store", "TestStore_SQLite/Prune_RoomKeys_GoAYearAfterTheirLastUseAndNeverWhileSomethingWaitsForThem",
 	},
 }

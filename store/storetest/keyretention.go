@@ -125,6 +125,31 @@ var keyRetentionChecks = []check{
 		expect(t, "room keys", fmt.Sprint(keyNames(t, f, roomKeys)), "[bownyoung cinuse dothers]")
 		expect(t, "notes of who has them", fmt.Sprint(keyNames(t, f, given)), "[cinuse]")
 	}},
+	{"Prune_RoomKeysBehindManyThatStay_GoInTheSameSweep", func(t *testing.T, db *database) {
+		s := db.open(t)
+		f := foreignDB(t, s)
+		old, pickle := start.Add(-366*ago), []byte("pickled")
+		const many, tail = 20_001, "+++++++++++++++++++++++++++++++++++++" // more than are looked for at once
+		Commit(t, s, func(tx *store.Tx) error {
+			_, err := f.Exec(tx.Context(ctx()), `WITH RECURSIVE n (i) AS (SELECT 10000 UNION ALL SELECT i + 1 FROM n WHERE i < `+fmt.Sprint(10_000+many-1)+`)
+				INSERT INTO crypto_megolm_inbound_session (account_id, session_id, sender_key, room_id, session, received_at)
+				SELECT '@ann:x/D', 'b' || CAST(i AS TEXT) || '`+tail+`', 'other', '!r', $1, $2 FROM n`, pickle, old)
+			return err
+		})
+		putAll(t, s, f, []any{putRoomKey, "@ann:x/D", longID("a"), "other", pickle, old}, []any{putRoomKey, "@ann:x/D", longID("c"), "other", pickle, old},
+			[]any{putRoomKey, "@bot:x/D", longID("a"), "other", pickle, old})
+		var body strings.Builder
+		for n := range many {
+			fmt.Fprintf(&body, `"b%d%s",`, 10_000+n, tail)
+		}
+		bury(t, s, &store.DeadLetter{Kind: "pdu", Body: []byte(body.String())})
+		if err := s.Prune(ctx()); err != nil {
+			t.Fatal(err)
+		}
+		left := keyNames(t, f, roomKeys)
+		expect(t, "room keys", len(left), many)
+		expect(t, "the first and the last", left[0]+" "+left[len(left)-1], "b10000 b30000")
+	}},
 	{"Prune_RoomKeysThatHaveOpenedNothing_OfUsersWithWhomNoRoomIsShared_GoAfterAWeek", func(t *testing.T, db *database) {
 		s := db.open(t)
 		f := foreignDB(t, s)
