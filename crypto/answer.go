@@ -4,6 +4,7 @@ package crypto
 
 import (
 	"context"
+	"encoding/json"
 
 	"maunium.net/go/mautrix/id"
 
@@ -19,6 +20,8 @@ const mostLearnt = 512
 type answer struct {
 	users []id.UserID // in the order in which they come up
 	about map[id.UserID]*aboutUser
+
+	failures map[string]json.RawMessage // by server, see [failuresOf]
 }
 
 // aboutUser is what is said of one user.

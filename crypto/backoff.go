@@ -61,11 +61,21 @@ type pace struct {
 func (p *pace) may(now time.Time) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.used = max(0, p.used-float64(now.Sub(p.at))/float64(p.every))
-	p.at = now
+	p.used, p.at = p.left(now), now
 	if p.used+1 > p.atOnce {
 		return false
 	}
 	p.used++
 	return true
+}
+
+// full says whether it may not be done now.
+func (p *pace) full(now time.Time) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.left(now)+1 > p.atOnce
+}
+
+func (p *pace) left(now time.Time) float64 {
+	return max(0, p.used-float64(now.Sub(p.at))/float64(p.every))
 }

@@ -45,6 +45,7 @@ type Crypto struct {
 	// unanswered are questions about devices that failed, as requests has them; whose bounds those for which to-device messages wait.
 	unanswered seldom
 	whose      pace
+	mutes      mutes
 	witness    witness
 	returns    returns
 	shorts     sync.Map // by machine and room, as rooms: when another key is tried for which devices

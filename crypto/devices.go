@@ -130,7 +130,10 @@ func (m *machine) askIfHas(ctx context.Context, user id.UserID, key id.IdentityK
 }
 
 func (c *Crypto) askFor(ctx context.Context, l *loaded, users []id.UserID) error {
-	a := &answer{}
+	return c.askForIn(ctx, l, users, &answer{})
+}
+
+func (c *Crypto) askForIn(ctx context.Context, l *loaded, users []id.UserID, a *answer) error {
 	answered, err := l.FetchKeys(context.WithValue(ctx, answerKey{}, a), users, true)
 	if err != nil {
 		return err

@@ -77,11 +77,14 @@ func (c *Crypto) RequestKey(ctx context.Context, ev *appservice.Event, reader id
 var errUnanswered = errors.New("the homeserver could not say which devices the user has, and was asked a moment ago")
 
 // mayAsk says whether the devices of a user may be asked for once more: not again within a minute, unless the homeserver says that they have changed, and did
-// not leave that question unanswered: what is read waits for the answer, and whose server is silent could send something each time. When the question itself failed, as
+// not leave that question unanswered: what is read waits for the answer, and whose server is silent could send something each time, or have another of its users send it ([mutes]). When the question itself failed, as
 // while the homeserver is away, nothing is known: within that time it is errUnanswered, and what it is about is tried again as after the failure.
 func (c *Crypto) mayAsk(ctx context.Context, user id.UserID) (bool, error) {
 	if c.unanswered.lately(devicesOf(user), c.silentAgain, time.Now()) {
 		return false, errUnanswered
+	}
+	if c.mutes.mute(user.Homeserver(), time.Now()) {
+		return false, nil
 	}
 	if c.requests.may(devicesOf(user), askEvery, time.Now()) {
 		return true, nil
@@ -97,7 +100,14 @@ func devicesOf(user id.UserID) string { return "devices of " + string(user) }
 
 // ask asks for the devices of a user who may be asked for. The caller holds the user's lock of [Crypto.asking].
 func (m *machine) ask(ctx context.Context, user id.UserID) error {
-	err := m.askFor(ctx, []id.UserID{user})
+	err := m.deviceWork(ctx, func(ctx context.Context, l *loaded) error {
+		a := &answer{}
+		err := m.c.askForIn(ctx, l, []id.UserID{user}, a)
+		if a.hasFailed(user) {
+			m.c.mutes.note(user.Homeserver(), time.Now())
+		}
+		return err
+	})
 	if err != nil {
 		m.c.requests.forget(devicesOf(user))
 		if ctx.Err() == nil { // or it is the bridge that ends

@@ -80,6 +80,9 @@ func queryThrough(base http.RoundTripper, log *zerolog.Logger, r *http.Request) 
 	if err != nil {
 		return nil, err
 	}
+	if a, ok := r.Context().Value(answerKey{}).(*answer); ok {
+		a.failures = failuresOf(body)
+	}
 	if body, err = cutQueried(log, asked.DeviceKeys, body); err != nil {
 		return nil, fmt.Errorf("cut an answer about devices: %w", err)
 	}

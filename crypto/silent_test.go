@@ -227,3 +227,43 @@ func TestOlmLock_WhileASilentServerIsAskedForDevices_IsFreeForOthersKeys(t *test
 		})
 	}
 }
+
+// A server has any number of users in a room, each of whom would have the room wait for it.
+func TestJudge_ManyUsersOfASilentServer_HoldUpTheRoomSomeTimesOnly(t *testing.T) {
+	w, bot, room, _, _ := members(t)
+	var asked atomic.Int32
+	failures := `{"hs.test":{"errcode":"M_UNKNOWN"}}`
+	var answers atomic.Value
+	answers.Store(failures)
+	w.hs.Intercept(func(rw http.ResponseWriter, r *http.Request) bool {
+		if !strings.HasSuffix(r.URL.Path, "/keys/query") || r.Header.Get("Authorization") != "Bearer "+w.registration.ASToken {
+			return false
+		}
+		asked.Add(1)
+		_, _ = fmt.Fprintf(rw, `{"device_keys":{},"failures":%s}`, answers.Load())
+		return true
+	})
+	speaks := func(name string, users int) {
+		for n := range users {
+			p := newPerson(w, fmt.Sprint(name, n))
+			_, err := p.Join(t.Context(), string(room))
+			w.no(err)
+			h := w.hand(p.again(), bot)
+			w.settle()
+			if _, err := w.crypto.Open(t.Context(), w.speaksUnsigned(h, room, n), bot); !errors.Is(err, crypto.ErrUntrusted) {
+				t.Errorf("what a device says that nobody knows: %v", err)
+			}
+		}
+	}
+	answers.Store(`{"other.test":{}}`) // it is another one that is silent
+	speaks("heard", 2*crypto.WhoseAtOnce)
+	if n := asked.Load(); n != 2*crypto.WhoseAtOnce {
+		t.Errorf("users of a server that answers are asked for %d times", n)
+	}
+	asked.Store(0)
+	answers.Store(failures)
+	speaks("many", 2*crypto.WhoseAtOnce)
+	if n := asked.Load(); n != crypto.WhoseAtOnce {
+		t.Errorf("for %d users of a silent server the room has waited %d times, want %d", 2*crypto.WhoseAtOnce, n, crypto.WhoseAtOnce)
+	}
+}
