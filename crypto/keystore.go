@@ -307,6 +307,9 @@ func (s *keyStore) PutCrossSigningKey(ctx context.Context, user id.UserID, usage
 		if err != nil {
 			return err
 		}
+		if before[usage].Key != key && s.c.as.Owns(user) {
+			store.TxOf(ctx).AfterCommit(func() { s.c.doubtOwn(user) }) // somebody else may have replaced them
+		}
 		return s.dropIfTrusted(ctx, user, before[usage].Key != key)
 	})
 }
