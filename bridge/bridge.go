@@ -277,7 +277,7 @@ func (b *Bridge) prepareBot(ctx context.Context) error {
 		if err == nil {
 			err = b.prepareCipher(ctx)
 		}
-		if err == nil || appservice.IsPermanent(err) || isRefusal(err) {
+		if err == nil || appservice.IsPermanent(err) || isRefusal(err) || errors.Is(err, crypto.ErrOtherIdentity) {
 			return err
 		}
 		wait := retryDelay(attempt)

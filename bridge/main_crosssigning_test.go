@@ -4,14 +4,20 @@ package bridge_test
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"io"
 	"net/http"
 	"os"
 	"regexp"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
 
 	"github.com/trestle-bridge/trestle/bridge"
+	"github.com/trestle-bridge/trestle/crypto"
 )
 
 // recoveryKey is how one is written: base58 in groups of four.
@@ -53,6 +59,39 @@ func TestResetCrossSigning_NewKeysAndTheirRecoveryKey_AreShownOnce(t *testing.T)
 		t.Errorf("once more: %d %s", status, out)
 	}
 	r.b.Start() // with the new keys
+}
+
+// Whose keys the homeserver has is asked at each start: at the second the words of both (see crypto/witness.go) are the same again.
+func TestResetCrossSigning_DatabaseFromBeforeIsPutBack_TheBridgeDoesNotStart(t *testing.T) {
+	r := newRemoval(t, 0, func(cfg *bridge.Config) { cfg.Encryption.Mode = "bot" })
+	f := must(os.OpenFile(r.config, os.O_APPEND|os.O_WRONLY, 0))(t)
+	must(f.WriteString("encryption: {mode: bot}\n"))(t)
+	r.ok(f.Close())
+	command := func(args ...string) (int, string) {
+		var both bytes.Buffer
+		status := bridge.RunCommand(r.net, append(args, "-config", r.config), nil, nil, &both, &both)
+		return status, both.String()
+	}
+	r.b.Stop()
+	database := strings.TrimPrefix(r.b.Config.Database, "sqlite:")
+	before := must(os.ReadFile(database))(t)
+	if status, out := command("reset-cross-signing", "-yes"); status != 0 {
+		t.Fatalf("%d %s", status, out)
+	}
+	r.ok(os.WriteFile(database, before, 0o600))
+	for range 2 {
+		b := must(bridge.New(r.b.Config, r.net, zerolog.Nop()))(t)
+		ctx, stop := context.WithTimeout(t.Context(), 10*time.Second) // one that starts ends without an error
+		err := b.Run(ctx)
+		stop()
+		if !errors.Is(err, crypto.ErrOtherIdentity) || !strings.Contains(err.Error(), "reset-cross-signing -yes") || !strings.Contains(err.Error(), string(r.b.BotID())) {
+			t.Errorf("it starts: %v", err)
+		}
+	}
+	if status, out := command("reset-cross-signing", "-yes"); status != 0 || recoveryKey.FindString(out) == "" {
+		t.Fatalf("%d %s", status, out)
+	}
+	r.b.Start()
 }
 
 // MSC4312: the homeserver wants somebody to approve it in a browser.

@@ -7,8 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
-	"slices"
 	"time"
 
 	"maunium.net/go/mautrix"
@@ -20,13 +18,6 @@ import (
 // identitySecret holds the cross-signing keys of a user, as JSON of identity. It belongs to the user and not to one of its devices: a new device is
 // signed by the same keys.
 const identitySecret id.Secret = "trestle.cross_signing"
-
-// How often it is tried whether somebody has approved new keys, and for how long (MSC4312: while it is approved, anybody with the account's token can
-// replace them).
-const (
-	approvalPause    = 5 * time.Second
-	approvalPatience = 10 * time.Minute
-)
 
 // secrets keeps what must not be lost: mautrix's store of an account does.
 type secrets interface {
@@ -44,6 +35,8 @@ type identity struct {
 	// secret storage there is may be replaced.
 	Recovery   string `json:"recovery,omitempty"`
 	Recovering bool   `json:"recovering,omitempty"`
+	// Sure is the doubt (see witness) after which the keys were compared with the homeserver's.
+	Sure string `json:"sure,omitempty"`
 }
 
 // pendingIdentity are keys under way. Their seeds are stored before anybody hears of the keys, so that after a lost answer or the end of the process the
@@ -61,6 +54,10 @@ type crossSigner struct {
 	secrets secrets
 	// tell is given the address at which somebody must approve that keys are replaced (MSC4312). nil: nobody can.
 	tell func(url string)
+	// ask says that the homeserver is to be asked whether it has other keys than the store; doubt names the last time that store or homeserver were
+	// found to be of an older day.
+	ask   bool
+	doubt string
 	// asked is what the homeserver has of the user, once it was asked.
 	asked *mautrix.RespQueryKeys
 	// pause is how long to wait before it is tried whether somebody has approved, patience for how long.
@@ -109,12 +106,15 @@ func (c *crossSigner) load(ctx context.Context) (*identity, error) {
 
 // ensure makes the user have cross-signing keys, known to the homeserver and to the machine. It does not replace keys that the homeserver has and
 // this store has not: that is [ErrOtherIdentity]. Nor does it go on with a reset that has not come to its end, but where the homeserver has the new keys.
+//
+// The homeserver is asked where the store has none, and otherwise for the bot and once after store or homeserver were put back to an older state: for each ghost
+// at each start it would be too much.
 func (c *crossSigner) ensure(ctx context.Context) error {
 	known, err := c.load(ctx)
 	switch {
 	case err != nil:
 	case known != nil && known.Pending == nil:
-		err = c.stillOurs(ctx)
+		err = c.stillOurs(ctx, known)
 	default:
 		err = c.publish(ctx, known, false)
 	}
@@ -193,8 +193,15 @@ func (c *crossSigner) published(ctx context.Context) (*crypto.CrossSigningPublic
 	return &crypto.CrossSigningPublicKeysCache{MasterKey: master.FirstKey(), SelfSigningKey: self.FirstKey(), UserSigningKey: other.FirstKey()}, nil
 }
 
-// stillOurs is [ErrOtherIdentity] when what others of the bridge have learnt of the user in the meantime says so. The homeserver is not asked.
-func (c *crossSigner) stillOurs(ctx context.Context) error {
+// stillOurs is [ErrOtherIdentity] when the homeserver has other keys, or, where it need not be asked, when others of the bridge have learnt of such.
+func (c *crossSigner) stillOurs(ctx context.Context, known *identity) error {
+	if c.ask || known.Sure != c.doubt {
+		if err := c.stillThere(ctx); err != nil || known.Sure == c.doubt {
+			return err
+		}
+		known.Sure = c.doubt
+		return c.write(ctx, known)
+	}
 	stored, err := c.mach.CryptoStore.GetCrossSigningKeys(ctx, c.mach.Client.UserID)
 	if err != nil {
 		return fmt.Errorf("read what is known of the user's keys: %w", err)
@@ -203,6 +210,23 @@ func (c *crossSigner) stillOurs(ctx context.Context) error {
 		return ErrOtherIdentity
 	}
 	return nil
+}
+
+// stillThere makes certain that the homeserver has the keys which the machine uses. One that has none was put back to a state from before it took them, and
+// is given them again; of three keys it may have taken the first. One that has others is [ErrOtherIdentity].
+func (c *crossSigner) stillThere(ctx context.Context) error {
+	there, err := c.published(ctx)
+	if err != nil {
+		return err
+	}
+	none, ours := crypto.CrossSigningPublicKeysCache{}, *c.mach.CrossSigningKeys.PublicKeys()
+	switch {
+	case *there == ours:
+		return nil
+	case *there == none, there.MasterKey == ours.MasterKey:
+		return c.upload(ctx, c.mach.CrossSigningKeys)
+	}
+	return ErrOtherIdentity
 }
 
 // publish makes the pending keys those of the user: it uploads them, unless the homeserver has them already because only its answer was lost, or the
@@ -235,7 +259,7 @@ func (c *crossSigner) publish(ctx context.Context, known *identity, replace bool
 			return err
 		}
 	case known.Seeds != nil:
-		return c.stillOurs(ctx)
+		return c.stillThere(ctx)
 	default:
 		return ErrOtherIdentity
 	}
@@ -272,84 +296,6 @@ func (c *crossSigner) request(keys *crypto.CrossSigningKeysCache) (*mautrix.Uplo
 		byMaster[n].Signatures = signatures.NewSingleSignature(user, id.KeyAlgorithmEd25519, keys.MasterKey.PublicKey().String(), signature)
 	}
 	return &mautrix.UploadCrossSigningKeysReq[any]{Master: master, SelfSigning: byMaster[0], UserSigning: byMaster[1]}, nil
-}
-
-// upload sends the keys, without auth: a first upload needs none, nor does one of an appservice (MSC3967, MSC4190). Where the homeserver wants
-// somebody to approve it, and an administrator has asked for it, that is waited for.
-func (c *crossSigner) upload(ctx context.Context, keys *crypto.CrossSigningKeysCache) error {
-	request, err := c.request(keys)
-	if err != nil {
-		return err
-	}
-	wanted, err := c.try(ctx, request)
-	if err != nil || wanted == nil {
-		return err
-	}
-	url := wanted.approvalURL()
-	if url == "" || c.tell == nil {
-		return fmt.Errorf("%w (it offers: %s)", ErrApproval, wanted.stages())
-	}
-	c.tell(url)
-	// Nothing but the session: who the user is, they have told the homeserver (MSC4312).
-	request.Auth = map[string]string{"session": wanted.Session}
-	for until := time.Now().Add(c.patience); time.Now().Before(until); {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(c.pause):
-		}
-		if wanted, err = c.try(ctx, request); err != nil || wanted == nil {
-			return err
-		}
-	}
-	return fmt.Errorf("%w: nobody approved it within %s", ErrApproval, c.patience)
-}
-
-// userInteractive is a homeserver's answer that somebody must do something first.
-type userInteractive struct {
-	Session string `json:"session"`
-	Flows   []struct {
-		Stages []string `json:"stages"`
-	} `json:"flows"`
-	Params map[string]struct {
-		URL string `json:"url"`
-	} `json:"params"`
-}
-
-// approvalURL is where to approve it in a browser, the stable stage before the one from before MSC4312 was accepted.
-func (u *userInteractive) approvalURL() string {
-	for _, stage := range []string{"m.oauth", "org.matrix.cross_signing_reset"} {
-		for _, flow := range u.Flows {
-			if slices.Equal(flow.Stages, []string{stage}) && u.Params[stage].URL != "" {
-				return u.Params[stage].URL
-			}
-		}
-	}
-	return ""
-}
-
-func (u *userInteractive) stages() (list []string) {
-	for _, flow := range u.Flows {
-		list = append(list, flow.Stages...)
-	}
-	return list
-}
-
-// try returns what the homeserver wants first, and nil when it has taken the keys.
-func (c *crossSigner) try(ctx context.Context, request *mautrix.UploadCrossSigningKeysReq[any]) (*userInteractive, error) {
-	cli := c.mach.Client
-	content, err := cli.MakeRequest(ctx, http.MethodPost, cli.BuildClientURL("v3", "keys", "device_signing", "upload"), request, nil)
-	var refusal mautrix.HTTPError
-	if errors.As(err, &refusal) && refusal.IsStatus(http.StatusUnauthorized) {
-		wanted := new(userInteractive)
-		if json.Unmarshal(content, wanted) == nil && wanted.Flows != nil {
-			return wanted, nil
-		}
-	}
-	if err != nil {
-		return nil, fmt.Errorf("upload: %w", err)
-	}
-	return nil, nil
 }
 
 // remember stores the public keys and what signs them, so that all machines of the bridge trust the user's devices without a question.

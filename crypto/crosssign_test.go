@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"maunium.net/go/mautrix"
 	"maunium.net/go/mautrix/crypto/signatures"
 	"maunium.net/go/mautrix/id"
 
@@ -157,6 +158,35 @@ func TestL4_SomebodyElseReplacesTheKeys_IsSeenOnceItIsHeardOf(t *testing.T) {
 	}
 	if err := s.signer(s.load(mach.Client)).Ensure(t.Context()); !errors.Is(err, trestle.ErrOtherIdentity) {
 		t.Error(err)
+	}
+}
+
+// A homeserver that was put back to a state from before it took them has none, or the first of three: it is given the same again.
+func TestL3_HomeserverHasLostTheKeys_IsGivenTheSameAgain(t *testing.T) {
+	for name, left := range map[string][]string{"none": nil, "the first": {"master_keys"}} {
+		t.Run(name, func(t *testing.T) {
+			s := newKeySite(t)
+			mach := s.machine(keyGhost, keyDevice)
+			s.prepare(mach)
+			before, uploads := s.master(keyGhost), s.watchUploads()
+			s.answer("/keys/query", func(w http.ResponseWriter, _ []byte) bool {
+				answer := map[string]any{"device_keys": map[string]any{}}
+				for _, kind := range left {
+					key := mautrix.CrossSigningKeys{UserID: keyGhost, Usage: []id.CrossSigningUsage{id.XSUsageMaster}, Keys: map[id.KeyID]id.Ed25519{id.NewKeyID(id.KeyAlgorithmEd25519, before.String()): before}}
+					answer[kind] = map[id.UserID]any{keyGhost: key}
+				}
+				_ = json.NewEncoder(w).Encode(answer)
+				return true
+			})
+			signer := s.signer(s.load(mach.Client))
+			signer.Ask()
+			if err := signer.Ensure(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if sent := uploads(); len(sent) != 1 || !bytes.Contains(sent[0], []byte(before)) {
+				t.Errorf("uploads %q", sent)
+			}
+		})
 	}
 }
 

@@ -6,7 +6,7 @@ var (
 	// ErrOtherIdentity says that the homeserver has cross-signing keys of the user that this bridge has not made, or has lost. They are never
 	// replaced silently: people may have verified them.
 	ErrOtherIdentity = errors.New("the homeserver has cross-signing keys that are not those of this bridge; " +
-		"the command reset-cross-signing replaces them, and whoever has verified the user must do so again")
+		"the command reset-cross-signing -yes replaces them, of a ghost with -user, and whoever has verified the user must do so again")
 	// ErrRecoveryKey says that a user's recovery key was made and shown before. It is not kept.
 	ErrRecoveryKey = errors.New("a recovery key was made and shown before, and is not kept; reset-cross-signing -yes makes new cross-signing keys, and with them another")
 	// ErrOtherSecrets says that somebody else has set up secret storage for the user.

@@ -43,6 +43,8 @@ func NewCrossSigner(mach *crypto.OlmMachine, s Secrets, tell func(string), patie
 	return CrossSigner{&crossSigner{mach: mach, secrets: s, tell: tell, pause: time.Millisecond, patience: patience}}
 }
 
+// Ask is as for the bot: the homeserver is asked also where there are keys.
+func (c CrossSigner) Ask()                                 { c.c.ask = true }
 func (c CrossSigner) Ensure(ctx context.Context) error     { return c.c.ensure(ctx) }
 func (c CrossSigner) Reset(ctx context.Context) error      { return c.c.reset(ctx) }
 func (c CrossSigner) SignDevice(ctx context.Context) error { return c.c.signDevice(ctx) }

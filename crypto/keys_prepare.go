@@ -156,8 +156,10 @@ func (c *Crypto) RecoveryKey(ctx context.Context, user id.UserID) (string, error
 }
 
 func (c *Crypto) signer(l *loaded, tell func(url string)) *crossSigner {
+	user := l.Client.UserID
 	return &crossSigner{
-		mach: l.OlmMachine, secrets: c.secretsOf(l.Client.UserID), tell: tell, pause: approvalPause, patience: approvalPatience,
+		mach: l.OlmMachine, secrets: c.secretsOf(user), tell: tell, pause: approvalPause, patience: approvalPatience,
+		ask: user == c.as.Bot().UserID(), doubt: c.witness.doubted(),
 	}
 }
 

@@ -26,6 +26,8 @@ const (
 	witnessType = "io.github.trestle-bridge.store"
 	// witnessSetting holds the same in the store, as JSON of words.
 	witnessSetting = "crypto.witness"
+	// doubtSetting names the last time that the two differed. Whatever depends on the store's being the last is compared with the homeserver once after it.
+	doubtSetting = "crypto.doubt"
 	// witnessEvery is how often the word changes. A copy that was made and put back between two changes is not noticed.
 	witnessEvery = 10 * time.Minute
 )
@@ -38,8 +40,17 @@ type words struct {
 
 // witness is what is known of the store.
 type witness struct {
-	sure atomic.Bool // it was compared with the homeserver
-	mu   sync.Mutex
+	sure  atomic.Bool // it was compared with the homeserver
+	mu    sync.Mutex
+	doubt atomic.Pointer[string] // what doubtSetting was then
+}
+
+// doubted is empty while the two have never differed, and before they were compared.
+func (w *witness) doubted() string {
+	if doubt := w.doubt.Load(); doubt != nil {
+		return *doubt
+	}
+	return ""
 }
 
 // sureOfStore makes certain before any key is used that the store is no older one than the bridge has had. What is old is not used again: rooms get
@@ -81,6 +92,12 @@ func (c *Crypto) compareWords(ctx context.Context) error {
 		}
 		own.Telling = "" // of the older state; told now, a copy of that would be the database that the bridge had last
 	}
+	raw, err := c.store.Setting(ctx, doubtSetting)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return err
+	}
+	doubt := string(raw)
+	c.witness.doubt.Store(&doubt)
 	return c.tellWord(ctx, own)
 }
 
@@ -99,6 +116,9 @@ func (c *Crypto) readWords(ctx context.Context) (own words, err error) {
 func (c *Crypto) retireKeys(ctx context.Context) error {
 	err := c.commit(ctx, func(_ context.Context, tx *store.Tx) error {
 		if err := tx.DropAllRoomKeys(); err != nil {
+			return err
+		}
+		if err := tx.PutSetting(doubtSetting, []byte(rand.Text())); err != nil {
 			return err
 		}
 		return tx.RetireOlmSessions()

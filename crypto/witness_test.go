@@ -4,12 +4,14 @@ package crypto_test
 
 import (
 	"context"
+	"errors"
 	"os"
 	"testing"
 
 	"github.com/rs/zerolog"
 	"maunium.net/go/mautrix/event"
 
+	"github.com/trestle-bridge/trestle/crypto"
 	"github.com/trestle-bridge/trestle/store"
 )
 
@@ -87,4 +89,40 @@ func TestStore_PutBackToAnOlderState_UsesNoKeyOfThenAgainAndIsRead(t *testing.T)
 	if says("six") != third {
 		t.Error("the room gets a new key once more")
 	}
+}
+
+// A ghost's cross-signing keys of before its reset are not used either, however often the bridge is started. That costs the others a question, once.
+func TestStore_PutBackToBeforeAReset_IsSeenOfGhostsAsWell(t *testing.T) {
+	path := t.TempDir() + "/bridge.db"
+	w := newWorldOn(t, openFile(t, path))
+	reset, other := w.ghost("ann"), w.ghost("ben")
+	w.no(w.crypto.Prepare(t.Context(), reset))
+	w.no(w.crypto.Prepare(t.Context(), other))
+	w.stop()
+	copied, err := os.ReadFile(path)
+	w.no(err)
+	w.store = openFile(t, path)
+	w.start()
+	w.no(w.crypto.ResetCrossSigning(t.Context(), reset))
+	w.stop()
+	w.no(os.WriteFile(path, copied, 0o600))
+	for _, more := range []string{"-wal", "-shm"} {
+		_ = os.Remove(path + more)
+	}
+	for n, questions := range []int{1, 0} {
+		w.store = openFile(t, path)
+		w.start()
+		if err := w.crypto.Prepare(t.Context(), reset); !errors.Is(err, crypto.ErrOtherIdentity) {
+			t.Errorf("start %d: the keys of before the reset are used: %v", n+1, err)
+		}
+		before := w.requests("/keys/query")
+		w.no(w.crypto.Prepare(t.Context(), other))
+		if asked := w.requests("/keys/query") - before; asked != questions {
+			t.Errorf("start %d: the ghost whose keys are good has cost %d questions", n+1, asked)
+		}
+		w.stop()
+	}
+	w.store = openFile(t, path)
+	w.start()
+	w.no(w.crypto.ResetCrossSigning(t.Context(), reset))
 }
