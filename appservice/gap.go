@@ -30,6 +30,12 @@ func (g *gaps) from(software string) {
 	g.synapse = strings.HasPrefix(software, "Synapse ")
 }
 
+func (g *gaps) ofSynapse() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.synapse
+}
+
 // widestGap is how many transactions may be missing. Other homeservers' numbers are times, and Synapse's begin anew in some ways of restoring it.
 const widestGap = 32
 

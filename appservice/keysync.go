@@ -60,6 +60,10 @@ func (as *AppService) CarriedKeys() (messages, counts int64) {
 	return as.carried.messages.Load(), as.carried.counts.Load()
 }
 
+// BotSyncs says whether [Intent.SyncKeys] is of any use to the bot. Synapse answers /sync to no sender_localpart (500, whatever token it asks with). What the
+// homeserver is, is known from the first device on.
+func (as *AppService) BotSyncs() bool { return !as.gaps.ofSynapse() }
+
 // SyncKeys asks the homeserver for what it holds for one of the user's devices: to-device messages, device lists and key counts. It is for
 // homeservers whose transactions have nothing of these, as the specification allows: /sync in the name of a virtual user, without rooms.
 // The answer waits until there is something, for at most the time that is given. What is in it is taken in as if a transaction had brought

@@ -208,6 +208,16 @@ func (hs *Homeserver) serviceByToken(token string) *appService {
 	return nil
 }
 
+// isSender tells whether a user is the sender_localpart of an appservice.
+func (hs *Homeserver) isSender(user string) bool {
+	for _, as := range hs.services {
+		if as.sender.id == user {
+			return true
+		}
+	}
+	return false
+}
+
 // mine tells whether a user is the appservice's: its sender, or in its namespaces.
 func (as *appService) mine(user string) bool {
 	if user == as.sender.id {

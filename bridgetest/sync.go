@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"reflect"
 	"slices"
 	"strconv"
@@ -61,6 +62,12 @@ func (hs *Homeserver) getFilter(c *call) (any, error) {
 
 // getSync answers at once when there is something new, and otherwise waits for it.
 func (hs *Homeserver) getSync(c *call) (any, error) {
+	hs.mu.Lock()
+	refused := hs.traits.family == synapse && hs.isSender(c.user())
+	hs.mu.Unlock()
+	if refused {
+		return nil, errors.New("a sender_localpart has no /sync") // 500, as in Synapse, whatever token it asks with
+	}
 	var filter syncFilter
 	if s := c.param("filter"); strings.HasPrefix(s, "{") {
 		if json.Unmarshal([]byte(s), &filter) != nil {

@@ -139,3 +139,19 @@ func (w *world) expectUnknown() {
 	w.Helper()
 	w.expect("GET", "account/whoami", "", 401, "M_UNKNOWN_TOKEN")
 }
+
+// Measured on Synapse 1.160: a registration's sender_localpart has no /sync, with whatever token. Of others that is not known.
+func TestSync_OfASenderLocalpart_SynapseRefuses(t *testing.T) {
+	for p, want := range map[bridgetest.Personality]int{
+		bridgetest.Synapse: 500, bridgetest.SynapseOAuth: 500, bridgetest.Dendrite: 200, bridgetest.Continuwuity: 200, bridgetest.Tuwunel: 200,
+	} {
+		w := startAs(t, nil, p)
+		w.request("as-token", "POST", "register", `{"type":"m.login.application_service","username":"demo_a"}`)
+		if code, _ := w.request("as-token", "GET", "sync", ""); code != want {
+			t.Errorf("%s answers the bot %d, want %d", p, code, want)
+		}
+		if code, _ := w.request("as-token", "GET", "sync?user_id=@demo_a:hs.test", ""); code != 200 {
+			t.Errorf("%s answers a ghost %d", p, code)
+		}
+	}
+}

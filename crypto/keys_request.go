@@ -34,12 +34,7 @@ const (
 // when it cannot reach the bridge for a while. The answer, if there is one, comes as a to-device message. The same key is asked for only once in ten minutes.
 func (c *Crypto) RequestKey(ctx context.Context, ev *appservice.Event, reader id.UserID) error {
 	var content struct {
-		Content struct {
-			Algorithm id.Algorithm `json:"algorithm"`
-			Device    id.DeviceID  `json:"device_id"`
-			Sender    id.SenderKey `json:"sender_key"`
-			Session   id.SessionID `json:"session_id"`
-		} `json:"content"`
+		Content wantedKey `json:"content"`
 	}
 	if err := json.Unmarshal(ev.Raw, &content); err != nil || !isKey(content.Content.Session) || content.Content.Algorithm != id.AlgorithmMegolmV1 {
 		return appservice.Permanent(fmt.Errorf("ask for the key of %s: %w: it does not name its session", ev.ID, ErrCorrupt))
@@ -48,10 +43,36 @@ func (c *Crypto) RequestKey(ctx context.Context, ev *appservice.Event, reader id
 	if c.as.Owns(ev.Sender) {
 		return nil // the bridge's own devices keep nothing back
 	}
-	m, release, err := c.useOf(ctx, reader)
+	if wanted.Device == "" {
+		wanted.Device = "*"
+	}
+	device, err := c.as.Ghost(reader).KeyDevice(ctx)
 	if err != nil {
 		return fmt.Errorf("ask for the key of %s: %w", ev.ID, err)
 	}
+	keys, err := c.standIns(ctx, ev.RoomID, reader)
+	for _, key := range append(keys, deviceKey{reader, device}) {
+		if err == nil {
+			err = c.requestKey(ctx, ev, key, wanted)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("ask for the key of %s: %w", ev.ID, c.as.Explain(err))
+	}
+	return nil
+}
+
+// wantedKey is how an event names its key.
+type wantedKey struct {
+	Algorithm id.Algorithm `json:"algorithm"`
+	Device    id.DeviceID  `json:"device_id"`
+	Sender    id.SenderKey `json:"sender_key"`
+	Session   id.SessionID `json:"session_id"`
+}
+
+// requestKey asks for a key as one of the bridge's devices.
+func (c *Crypto) requestKey(ctx context.Context, ev *appservice.Event, key deviceKey, wanted wantedKey) error {
+	m, release := c.use(key)
 	defer release()
 	what := m.account() + " " + string(wanted.Session)
 	if !c.requests.may(what, requestEvery, time.Now()) {
@@ -61,16 +82,13 @@ func (c *Crypto) RequestKey(ctx context.Context, ev *appservice.Event, reader id
 	if err != nil {
 		return err
 	}
-	if wanted.Device == "" {
-		wanted.Device = "*"
-	}
 	// The same ID each time: who has several requests of one ID answers one.
 	requestID := "trestle." + string(wanted.Session)
-	if err := l.SendRoomKeyRequest(ctx, ev.RoomID, wanted.Sender, wanted.Session, requestID, map[id.UserID][]id.DeviceID{ev.Sender: {wanted.Device}}); err != nil {
+	err = l.SendRoomKeyRequest(ctx, ev.RoomID, wanted.Sender, wanted.Session, requestID, map[id.UserID][]id.DeviceID{ev.Sender: {wanted.Device}})
+	if err != nil {
 		c.requests.forget(what)
-		return fmt.Errorf("ask for the key of %s: %w", ev.ID, c.as.Explain(err))
 	}
-	return nil
+	return err
 }
 
 // errUnanswered is why a user's devices are not asked for now.

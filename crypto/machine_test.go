@@ -16,9 +16,9 @@ import (
 )
 
 func TestK5_ToDeviceMessage_ReachesOneMachineAndNoOther(t *testing.T) {
-	w, bot, room, _ := prepared(t)
-	ann, ben := w.ghost("ann"), w.ghost("ben")
-	for _, user := range []id.UserID{ann, ben} {
+	w, _, room, _ := prepared(t)
+	ann, ben, cid := w.ghost("ann"), w.ghost("ben"), w.ghost("cid")
+	for _, user := range []id.UserID{ann, ben, cid} {
 		w.no(w.crypto.Prepare(t.Context(), user))
 		w.no(w.as.Ghost(user).EnsureJoined(t.Context(), room))
 	}
@@ -35,7 +35,7 @@ func TestK5_ToDeviceMessage_ReachesOneMachineAndNoOther(t *testing.T) {
 	if opened, err := w.crypto.Open(t.Context(), sealed, ann); err != nil || text(opened) != "for ann" {
 		t.Errorf("%q, %v", text(opened), err)
 	}
-	for _, user := range []id.UserID{bot, ben} {
+	for _, user := range []id.UserID{cid, ben} { // for the bot a ghost may stand in
 		if _, err := w.crypto.Open(t.Context(), sealed, user); !errors.Is(err, crypto.ErrNoKey) {
 			t.Errorf("%s: got %v, want ErrNoKey", user, err)
 		}

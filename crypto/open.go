@@ -17,20 +17,19 @@ import (
 	"github.com/trestle-bridge/trestle/store"
 )
 
-// Open decrypts an event of a room with the keys of reader, a user of the bridge. That the event was read is remembered in
+// Open decrypts an event of a room with the keys of reader, a user of the bridge; for a bot that cannot ask for its keys ghosts of the room stand in. That the event was read is remembered in
 // the store when Open returns: the same event can be opened again, and its message under another event ID is [ErrReplayed].
 //
 // [ErrNoKey] may pass when the key comes; see [Crypto.RequestKey]. All others that are named in this package stay.
 func (c *Crypto) Open(ctx context.Context, ev *appservice.Event, reader id.UserID) (*event.Event, error) {
-	m, release, err := c.useOf(ctx, reader)
+	device, err := c.as.Ghost(reader).KeyDevice(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("decrypt %s as %s: %w", ev.ID, reader, err)
 	}
-	defer release()
 	c.hears(ev.Sender)
-	opened, err := m.open(ctx, ev)
-	if errors.Is(err, ErrNoKey) {
-		c.syncs.missing(m.deviceKey)
+	opened, err := c.openAs(ctx, ev, deviceKey{reader, device})
+	if isMissing(err) {
+		opened, err = c.openInstead(ctx, ev, reader, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("decrypt %s of %s in %s: %w", ev.ID, ev.Sender, ev.RoomID, err)

@@ -18,21 +18,29 @@ import (
 // attempt to open an event and the commit that parks it must not be missed.
 func (c *Crypto) Watch(ctx context.Context, ev *appservice.Event, session id.SessionID, reader id.UserID) (changed func(tx *store.Tx) (bool, error), err error) {
 	room := ev.RoomID
-	m, release, err := c.useOf(ctx, reader)
+	device, err := c.as.Ghost(reader).KeyDevice(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("look for the key of %s: %w", room, err)
 	}
-	defer release()
-	account := m.account()
-	read := func(ctx context.Context) (keys [3]string, err error) {
-		for n, account := range []string{account, copyFrom(account, ev.Sender), copyFrom(account, "")} {
+	keys, err := c.standIns(ctx, room, reader)
+	if err != nil {
+		return nil, fmt.Errorf("look for the key of %s: %w", room, err)
+	}
+	var accounts []string
+	for _, key := range append(keys, deviceKey{reader, device}) {
+		accounts = append(accounts, key.account(), copyFrom(key.account(), ev.Sender), copyFrom(key.account(), ""))
+	}
+	read := func(ctx context.Context) (known string, err error) {
+		for _, account := range accounts {
+			var key string
 			err = c.keys.QueryRow(ctx, `SELECT COALESCE(session, '') FROM crypto_megolm_inbound_session WHERE room_id = $1 AND session_id = $2 AND account_id = $3`,
-				room, session, account).Scan(&keys[n])
+				room, session, account).Scan(&key)
 			if err != nil && !errors.Is(err, sql.ErrNoRows) {
-				return keys, err
+				return "", err
 			}
+			known += key + "\n"
 		}
-		return keys, nil
+		return known, nil
 	}
 	before, err := read(ctx)
 	if err != nil {

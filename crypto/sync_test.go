@@ -3,6 +3,7 @@
 package crypto_test
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -15,11 +16,15 @@ import (
 	"github.com/trestle-bridge/trestle/appservice"
 	"github.com/trestle-bridge/trestle/bridgetest"
 	"github.com/trestle-bridge/trestle/crypto"
+	"github.com/trestle-bridge/trestle/store"
 	"github.com/trestle-bridge/trestle/store/storetest"
 )
 
-// bare is a homeserver whose transactions have nothing about keys, as Synapse without experimental features.
-var bare = bridgetest.Options{NoToDevice: true, NoDeviceExtensions: true}
+// bare is a homeserver whose transactions have nothing about keys. A Synapse without experimental features, which answers /sync to ghosts alone, is bareSynapse.
+var (
+	bare        = bridgetest.Options{Personality: bridgetest.Tuwunel, NoToDevice: true, NoDeviceExtensions: true}
+	bareSynapse = bridgetest.Options{NoToDevice: true, NoDeviceExtensions: true}
+)
 
 // syncs are the requests of devices for their keys.
 func (w *world) syncs() []bridgetest.Request {
@@ -101,14 +106,16 @@ func TestK4_RestartWhileMessagesWait_GoesOnWhereItWas(t *testing.T) {
 	}
 }
 
+// The bot of a Synapse asks for nothing; people give their keys to the ghost in the room as well, which does.
 func TestK4_SynapseDroppedAKeyWhileTheBridgeWasDown_SyncBringsIt(t *testing.T) {
 	w := newWorld(t)
-	bot := w.as.Bot().UserID()
+	bot, ghost := w.as.Bot().UserID(), w.ghost("ann")
 	w.no(w.crypto.Prepare(t.Context(), bot))
-	room := w.room(bot)
+	w.no(w.crypto.Prepare(t.Context(), ghost))
+	room := w.room(bot, ghost)
 	w.no(w.hs.Settle(t.Context()))
 	w.hs.PushFault(bridgetest.PushFault{CutRequest: true, Times: 2})
-	w.alice.say(room, "its key was dropped", bot)
+	w.alice.say(room, "its key was dropped", bot, ghost)
 	ev := w.next()
 	w.opens(ev, bot, "its key was dropped")
 	if len(w.syncs()) == 0 {
@@ -116,35 +123,111 @@ func TestK4_SynapseDroppedAKeyWhileTheBridgeWasDown_SyncBringsIt(t *testing.T) {
 	}
 }
 
+func TestK4_SynapseThatBringsNothing_AGhostStandsInForTheBot(t *testing.T) {
+	w := newWorldOn(t, storetest.New(t), bareSynapse)
+	bot, ghost := w.as.Bot().UserID(), w.ghost("ann")
+	w.no(w.crypto.Prepare(t.Context(), bot))
+	w.no(w.crypto.Prepare(t.Context(), ghost))
+	room, without := w.room(bot, ghost), w.room(bot)
+	w.alice.say(room, "for the bridge", bot, ghost)
+	ev := w.next()
+	w.opens(ev, bot, "for the bridge")
+	var sealed struct {
+		Content json.RawMessage `json:"content"`
+	}
+	w.no(json.Unmarshal(ev.Raw, &sealed))
+	_, err := w.alice.Send(t.Context(), room, event.EventEncrypted.Type, sealed.Content)
+	w.no(err)
+	if _, err := w.crypto.Open(t.Context(), w.next(), bot); !errors.Is(err, crypto.ErrReplayed) {
+		t.Errorf("a repetition: %v", err)
+	}
+	w.alice.say(without, "no ghost is here", bot)
+	if _, err := w.crypto.Open(t.Context(), w.next(), bot); !errors.Is(err, crypto.ErrNoKey) {
+		t.Errorf("where no ghost is: %v", err)
+	}
+	for _, r := range w.syncs() {
+		if r.User != ghost {
+			t.Errorf("%s asks, which Synapse refuses", r.User)
+		}
+	}
+	w.alice.olm.CryptoStore.RemoveOutboundGroupSession(t.Context(), room)
+	w.alice.say(room, "its key was given to nobody")
+	w.no(w.crypto.RequestKey(t.Context(), w.next(), bot))
+	asking := map[id.UserID]int{}
+	for _, r := range w.hs.Requests(func(r bridgetest.Request) bool { return strings.Contains(r.Path, "/sendToDevice/m.room_key_request/") }) {
+		asking[r.User]++
+	}
+	if len(asking) != 2 || asking[bot] != 1 || asking[ghost] != 1 {
+		t.Errorf("the key is asked for by %v", asking)
+	}
+}
+
+// A message that waits for its key is taken up when the one who stands in has it.
+func TestK4_KeyOfWhoStandsIn_IsSeenByWhoWatchesForIt(t *testing.T) {
+	w := newWorldOn(t, storetest.New(t), bareSynapse)
+	w.with(func(*crypto.Options) {}) // nobody asks by himself
+	bot, ghost := w.as.Bot().UserID(), w.ghost("ann")
+	w.no(w.crypto.Prepare(t.Context(), bot))
+	w.no(w.crypto.Prepare(t.Context(), ghost))
+	room := w.room(bot, ghost)
+	w.alice.say(room, "for the bridge", bot, ghost)
+	ev := w.next()
+	var sealed struct {
+		Content struct {
+			Session id.SessionID `json:"session_id"`
+		} `json:"content"`
+	}
+	w.no(json.Unmarshal(ev.Raw, &sealed))
+	changed, err := w.crypto.Watch(t.Context(), ev, sealed.Content.Session, bot)
+	w.no(err)
+	look := func() (is bool) {
+		w.no(w.store.Commit(t.Context(), w.store.Epoch(), func(tx *store.Tx) (err error) { is, err = changed(tx); return err }))
+		return is
+	}
+	if look() {
+		t.Error("before it came")
+	}
+	device, err := w.as.Ghost(ghost).KeyDevice(t.Context())
+	w.no(err)
+	_, err = w.as.Ghost(ghost).SyncKeys(t.Context(), device, "", 0)
+	w.no(err)
+	for deadline := time.Now().Add(20 * time.Second); !look(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("it is not seen")
+		}
+	}
+	w.opens(ev, bot, "for the bridge")
+}
+
 func TestK4_TheFirstMessageToItselfWasDropped_NobodyAsksOnceTransactionsBringKeysAllTheSame(t *testing.T) {
 	w := newWorld(t)
 	w.with(func(o *crypto.Options) { o.Sync = crypto.SyncAuto; crypto.ProbeOften(o) })
-	bot := w.as.Bot().UserID()
+	ann := w.ghost("ann")                                            // she reads: a bot of Synapse never asks
 	w.hs.PushFault(bridgetest.PushFault{CutRequest: true, Times: 3}) // as while the bridge was off: what is for devices is dropped
-	_, err := w.alice.CreateRoom(t.Context(), bridgetest.RoomOptions{Preset: "public_chat", Invite: []id.UserID{bot}})
+	_, err := w.alice.CreateRoom(t.Context(), bridgetest.RoomOptions{Preset: "public_chat", Invite: []id.UserID{ann}})
 	w.no(err)
-	w.no(w.crypto.Prepare(t.Context(), bot))
+	w.no(w.crypto.Prepare(t.Context(), ann))
 	for len(w.syncs()) == 0 { // it was found that nothing comes
 		time.Sleep(10 * time.Millisecond)
 	}
-	room := w.room(bot)
+	room := w.room(ann)
 	for n := range 30 {
 		w.alice.olm.CryptoStore.RemoveOutboundGroupSession(t.Context(), room)
 		words := fmt.Sprint("for the bridge ", n)
-		w.alice.say(room, words, bot)
-		w.opens(w.next(), bot, words)
+		w.alice.say(room, words, ann)
+		w.opens(w.next(), ann, words)
 	}
 	time.Sleep(time.Second) // what is under way ends
 	before := len(w.syncs())
 	for n := range 5 {
 		w.alice.olm.CryptoStore.RemoveOutboundGroupSession(t.Context(), room)
 		words := fmt.Sprint("once more ", n)
-		w.alice.say(room, words, bot)
-		w.opens(w.next(), bot, words)
+		w.alice.say(room, words, ann)
+		w.opens(w.next(), ann, words)
 	}
 	for _, r := range w.syncs()[before:] {
 		if r.Query.Get("timeout") != "0" { // with 0 it asks once, for a message that was faster than its key
-			t.Errorf("the bot asks with /sync all the same: %v", r.Query)
+			t.Errorf("she asks with /sync all the same: %v", r.Query)
 		}
 	}
 }
