@@ -247,7 +247,7 @@ func TestF1_F4_WhateverAnIntentDoes_TheTokenIsInTheHeaderAlone(t *testing.T) {
 	all := everything(ctx, bot, ghost, room)
 	for _, name := range methodsOf(t, all) {
 		for _, i := range []*appservice.Intent{ghost, bot} {
-			refused := name == "SyncKeys" && i == bot && !as.BotSyncs() // by Synapse, whatever the token
+			refused := name == "SyncKeys" && i == bot && !as.BotSyncs()                            // by Synapse, whatever the token
 			if err := all[name](i); err != nil && name != "Kick" && name != "Invite" && !refused { // these two do it only once
 				t.Errorf("%s by %s: %v", name, i.UserID(), err)
 			}

@@ -146,7 +146,7 @@ func TestSync_OfASenderLocalpart_SynapseRefuses(t *testing.T) {
 		bridgetest.Synapse: 500, bridgetest.SynapseOAuth: 500, bridgetest.Dendrite: 200, bridgetest.Continuwuity: 200, bridgetest.Tuwunel: 200,
 	} {
 		w := startAs(t, nil, p)
-		w.request("as-token", "POST", "register", `{"type":"m.login.application_service","username":"demo_a"}`)
+		w.request("as-token", "POST", "register", `{"type":"m.login.application_service","username":"demo_a","inhibit_login":true}`)
 		if code, _ := w.request("as-token", "GET", "sync", ""); code != want {
 			t.Errorf("%s answers the bot %d, want %d", p, code, want)
 		}

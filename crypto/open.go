@@ -17,8 +17,8 @@ import (
 	"github.com/trestle-bridge/trestle/store"
 )
 
-// Open decrypts an event of a room with the keys of reader, a user of the bridge; for a bot that cannot ask for its keys ghosts of the room stand in. That the event was read is remembered in
-// the store when Open returns: the same event can be opened again, and its message under another event ID is [ErrReplayed].
+// Open decrypts an event of a room with the keys of reader, a user of the bridge; for a bot that cannot ask for its keys ghosts of the room stand in. That the
+// event was read is remembered in the store when Open returns: the same event can be opened again, and its message under another event ID is [ErrReplayed].
 //
 // [ErrNoKey] may pass when the key comes; see [Crypto.RequestKey]. All others that are named in this package stay.
 func (c *Crypto) Open(ctx context.Context, ev *appservice.Event, reader id.UserID) (*event.Event, error) {
