@@ -101,7 +101,7 @@ func TestEncryptedRoom_GetsOneSentence_AndNothingCrosses(t *testing.T) {
 		must(c.alice.Send(c.ctx, c.room, "m.room.encrypted", map[string]any{"algorithm": "m.megolm.v1.aes-sha2", "ciphertext": "secret"}))(t)
 	}
 	c.ok(c.net.Say(c.ctx, lobby, "bob", "in the clear"))
-	told := must(c.net.WaitSent(c.ctx, "A message of bob did not reach Matrix: the Matrix room is encrypted, and this bridge takes no part in it."))(t)
+	told := must(c.net.WaitSent(c.ctx, "A message of bob did not reach Matrix: the Matrix room is encrypted, and this bridge takes no part in it (encryption.mode is off)."))(t)
 	if told.Kind != bridge.KindNotice {
 		t.Errorf("the network was told by %+v", told)
 	}

@@ -81,7 +81,7 @@ func (h *homeserverProbe) reportPush(f *findings, about string, came bool, now h
 		f.warn(about, "start the bridge, and check again when it has been stopped; or look yourself: "+h.switchOn(key),
 			"cannot be found out now: the homeserver has older events for the bridge, and leaves %s away until they are taken", what)
 	case now.toDevice || now.extensions: // so it is not that it sends nothing
-		missing(about, h.switchOn(key), "the homeserver does not send the bridge %s, which encryption needs", what)
+		missing(about, h.switchOn(key)+"; when that was done just now, start the bridge once and check after stopping it", "the homeserver does not send the bridge %s, which encryption needs", what)
 	default:
 		missing(about, h.switchOn(key)+"; when that is so already, start the bridge once, which makes the homeserver send again, and check after stopping it",
 			"the homeserver did not send the bridge %s, which encryption needs", what)

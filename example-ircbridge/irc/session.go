@@ -103,7 +103,7 @@ func (s *session) connect() {
 		if errors.As(err, &refusal) {
 			said = refusal.said
 		}
-		s.log().Warn().Err(err).Str("server_said", said).Msg("No connection to " + s.config.host())
+		s.log().Warn().Err(err).Str("server_said", said).Msg("No connection to " + s.config.Address + " (network.address)")
 		switch {
 		case refusal != nil && refusal.forGood:
 			s.stop(err)
