@@ -179,3 +179,14 @@ func TestAwaitKey_KeyCameAndSomethingElseIsWrong_IsNotWaitedForAnyMore(t *testin
 		t.Errorf("without a key: got %d effects and %v, want that it is parked", len(effects), err)
 	}
 }
+
+// It may have left when the process ended: parked, it would come back as one that was never begun, and leave once more.
+func TestAwaitKey_EventThatMayHaveBeenSent_IsNeitherWaitedForNorParked(t *testing.T) {
+	c := &keyAfterTheFirst{then: crypto.ErrNoKey}
+	b := &Bridge{cipher: c, held: newHeld(), cfg: &Config{}, log: zerolog.Nop()}
+	b.cfg.Encryption.Hold = time.Minute
+	effects, err := b.awaitKey(t.Context(), &appservice.Event{Kind: store.KindPDU, ID: "$1", RoomID: "!r", Sender: "@a:b", InDoubt: true}, "@bot:b", crypto.ErrNoKey)
+	if !appservice.IsPermanent(err) || !IsInDoubt(err) || len(effects) > 0 {
+		t.Errorf("got %d effects and %v, want a dead letter in doubt", len(effects), err)
+	}
+}
