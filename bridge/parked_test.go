@@ -3,7 +3,9 @@
 package bridge_test
 
 import (
+	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -56,4 +58,39 @@ func TestEncryption_RedactedBeforeItIsParked_IsNotDeliveredWhenItsKeyComes(t *te
 	}
 	let()
 	s.doesNotArrive("a slip")
+}
+
+// The room is held up for a minute at most, and no longer than until the key is there.
+func TestEncryption_KeyComesWhileItsMessageHoldsUpTheRoom_ItGoesOnAtOnce(t *testing.T) {
+	s := newSealed(t, "bot", func(cfg *bridge.Config) { cfg.Encryption.Hold = time.Minute })
+	let := s.keyless()
+	s.keys.Say(s.room, "late")
+	s.ok(s.hs.Settle(s.ctx))
+	time.Sleep(500 * time.Millisecond) // until it was tried
+	begin := time.Now()
+	let()
+	s.arrives("late")
+	if waited := time.Since(begin); waited > 20*time.Second {
+		t.Errorf("it waited for %s", waited.Round(time.Second))
+	}
+}
+
+// Who speaks behind its coming can encrypt for it.
+func TestEncryption_GhostComesIntoTheRoom_WithItsKeys(t *testing.T) {
+	s := newSealed(t, "ghosts")
+	var early atomic.Bool
+	defer s.hs.Intercept(func(_ http.ResponseWriter, r *http.Request) bool {
+		if strings.HasSuffix(r.URL.Path, "/join") || strings.Contains(r.URL.Path, "/join/") {
+			uploads := s.hs.Requests(func(r bridgetest.Request) bool { return r.User == s.bob() && strings.HasSuffix(r.Path, "/keys/upload") })
+			if r.URL.Query().Get("user_id") == string(s.bob()) && len(uploads) == 0 {
+				early.Store(true)
+			}
+		}
+		return false
+	})()
+	s.ok(s.net.Deliver(s.ctx, &bridge.Incoming{Channel: lobby, Sender: bridge.RemoteUser{ID: "bob", Name: "Bob"}, Join: &bridge.Join{}}))
+	s.sees(bridgetest.Member(s.bob(), "join"))
+	if early.Load() {
+		t.Error("it came before it had any")
+	}
 }
