@@ -21,7 +21,7 @@ type answer struct {
 	users []id.UserID // in the order in which they come up
 	about map[id.UserID]*aboutUser
 
-	failures map[string]json.RawMessage // by server, see [failuresOf]
+	failures map[string]json.RawMessage // by server: those that did not answer
 }
 
 // aboutUser is what is said of one user.

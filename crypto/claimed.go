@@ -12,19 +12,20 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/rs/zerolog"
 	"maunium.net/go/mautrix"
 	"maunium.net/go/mautrix/id"
 )
 
 // claimed is an answer of /keys/claim, with the names that mautrix takes.
 type claimed struct {
-	Failures json.RawMessage               `json:"failures,omitempty"`
+	Failures map[string]json.RawMessage    `json:"failures,omitempty"`
 	Keys     map[id.UserID]json.RawMessage `json:"one_time_keys"`
 }
 
 // claimThrough sends a claim of one-time keys, and leaves out of the answer those of devices that were not asked for, and what is none: the server of a user says what
 // it likes of his devices, mautrix takes it that it has asked for all of them, and one key that cannot be read would take all others with it.
-func claimThrough(base http.RoundTripper, r *http.Request) (*http.Response, error) {
+func claimThrough(base http.RoundTripper, log *zerolog.Logger, r *http.Request) (*http.Response, error) {
 	body, err := io.ReadAll(r.Body)
 	_ = r.Body.Close()
 	if err != nil {
@@ -40,15 +41,19 @@ func claimThrough(base http.RoundTripper, r *http.Request) (*http.Response, erro
 	if err != nil || resp.StatusCode != http.StatusOK {
 		return resp, err
 	}
-	body, err = io.ReadAll(resp.Body)
+	most := map[id.UserID]int{}
+	for user, devices := range asked.OneTimeKeys {
+		most[user] = (1 + len(devices)) * mostSentOfKeys
+	}
+	sifted, err := sift(resp.Body, most, "one_time_keys")
 	_ = resp.Body.Close()
 	if err != nil {
-		return nil, err
-	}
-	var said claimed
-	if err := json.Unmarshal(body, &said); err != nil {
 		return nil, fmt.Errorf("one-time keys that were claimed: %w", err)
 	}
+	for user := range sifted.tooMuch {
+		log.Warn().Err(errTooMuch).Stringer("user", user).Msg("One-time keys that were claimed of a user's devices are left out, as if there were none")
+	}
+	said := claimed{sifted.failures, sifted.sections["one_time_keys"]}
 	for user, raw := range said.Keys {
 		var devices map[id.DeviceID]json.RawMessage
 		if json.Unmarshal(raw, &devices) != nil {

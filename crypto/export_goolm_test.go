@@ -3,9 +3,11 @@
 package crypto
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"reflect"
 	"time"
 
@@ -108,7 +110,30 @@ func CutQueried(users []id.UserID, body []byte) ([]byte, error) {
 	for _, user := range users {
 		asked[user] = mautrix.DeviceIDList{}
 	}
-	return cutQueried(&log, asked, body)
+	said, err := readQueried(&log, asked, bytes.NewReader(body), true)
+	if err != nil {
+		return nil, err
+	}
+	return cutQueried(&log, said)
+}
+
+// ErrTooMuch is that more was said than is read.
+var ErrTooMuch = errTooMuch
+
+// ReadQueried reads an answer to a question about one user by who looks whether something is there.
+func ReadQueried(user id.UserID, body io.Reader) (any, error) {
+	log := zerolog.Nop()
+	return readQueried(&log, mautrix.DeviceKeysRequest{user: {}}, body, false)
+}
+
+// Sift gives what is held of an answer about the devices of users, and of whom it says too much.
+func Sift(users []id.UserID, body io.Reader) (map[id.UserID]json.RawMessage, map[id.UserID]bool, error) {
+	most := map[id.UserID]int{}
+	for _, user := range users {
+		most[user] = mostSentOfUser
+	}
+	s, err := sift(body, most, "device_keys", "master_keys", "self_signing_keys")
+	return s.sections["device_keys"], s.tooMuch, err
 }
 
 // KeepUnread is how many room keys of one user a device keeps that have opened nothing.

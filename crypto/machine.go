@@ -298,7 +298,7 @@ func (t guardedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	switch {
 	case isClaim(r):
-		return claimThrough(t.base, r)
+		return claimThrough(t.base, t.log, r)
 	case isQuery(r):
 		return queryThrough(t.base, t.log, r)
 	}

@@ -3,7 +3,6 @@
 package crypto
 
 import (
-	"encoding/json"
 	"sync"
 	"time"
 
@@ -40,15 +39,6 @@ func (m *mutes) mute(server string, now time.Time) bool {
 	p := m.all[server]
 	m.mu.Unlock()
 	return p != nil && p.full(now)
-}
-
-// failuresOf are the servers that an answer of /keys/query names as ones that did not answer.
-func failuresOf(body []byte) map[string]json.RawMessage {
-	var said struct {
-		Failures map[string]json.RawMessage `json:"failures"`
-	}
-	_ = json.Unmarshal(body, &said)
-	return said.Failures
 }
 
 // hasFailed says whether the answer names a user's server as one that did not answer.

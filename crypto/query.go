@@ -51,7 +51,7 @@ const (
 
 // queried is an answer of /keys/query, with the names that mautrix takes.
 type queried struct {
-	Failures json.RawMessage               `json:"failures,omitempty"`
+	Failures map[string]json.RawMessage    `json:"failures,omitempty"`
 	Devices  map[id.UserID]json.RawMessage `json:"device_keys"`
 	Master   map[id.UserID]json.RawMessage `json:"master_keys,omitempty"`
 	Self     map[id.UserID]json.RawMessage `json:"self_signing_keys,omitempty"`
@@ -75,15 +75,15 @@ func queryThrough(base http.RoundTripper, log *zerolog.Logger, r *http.Request) 
 	if err != nil || resp.StatusCode != http.StatusOK {
 		return resp, err
 	}
-	body, err = io.ReadAll(resp.Body)
+	said, err := readQueried(log, asked.DeviceKeys, resp.Body, r.Context().Value(answerKey{}) != nil)
 	_ = resp.Body.Close()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("read an answer about devices: %w", err)
 	}
 	if a, ok := r.Context().Value(answerKey{}).(*answer); ok {
-		a.failures = failuresOf(body)
+		a.failures = said.Failures
 	}
-	if body, err = cutQueried(log, asked.DeviceKeys, body); err != nil {
+	if body, err = cutQueried(log, said); err != nil {
 		return nil, fmt.Errorf("cut an answer about devices: %w", err)
 	}
 	resp.Body, resp.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
@@ -91,17 +91,28 @@ func queryThrough(base http.RoundTripper, log *zerolog.Logger, r *http.Request) 
 	return resp, nil
 }
 
-func cutQueried(log *zerolog.Logger, asked mautrix.DeviceKeysRequest, body []byte) ([]byte, error) {
-	var said queried
-	if json.Unmarshal(body, &said) != nil {
-		return body, nil // mautrix says what is wrong with it
+// readQueried reads what is said of those who were asked for. Of whom too much is said nothing is, as if their server had not answered, where the question is about some
+// of many; elsewhere it has failed: to who looks whether something is there, no answer says that it is not.
+func readQueried(log *zerolog.Logger, asked mautrix.DeviceKeysRequest, body io.Reader, some bool) (said queried, err error) {
+	most := map[id.UserID]int{}
+	for user := range asked {
+		most[user] = mostSentOfUser
 	}
-	for _, section := range []map[id.UserID]json.RawMessage{said.Devices, said.Master, said.Self, said.User} {
-		maps.DeleteFunc(section, func(user id.UserID, _ json.RawMessage) bool {
-			_, ok := asked[user]
-			return !ok
-		})
+	s, err := sift(body, most, "device_keys", "master_keys", "self_signing_keys", "user_signing_keys")
+	if err != nil {
+		return said, err
 	}
+	for user := range s.tooMuch {
+		if !some {
+			return said, fmt.Errorf("%w, about %s", errTooMuch, user)
+		}
+		log.Warn().Err(errTooMuch).Stringer("user", user).Msg("What a homeserver says of a user's devices is left out. It is asked for again as with a server that does not answer")
+	}
+	return queried{s.failures, s.sections["device_keys"], s.sections["master_keys"], s.sections["self_signing_keys"], s.sections["user_signing_keys"]}, nil
+}
+
+// cutQueried leaves out what is too much.
+func cutQueried(log *zerolog.Logger, said queried) ([]byte, error) {
 	owners := map[id.UserID]*owner{}
 	sections := map[id.CrossSigningUsage]map[id.UserID]json.RawMessage{id.XSUsageMaster: said.Master, id.XSUsageSelfSigning: said.Self, id.XSUsageUserSigning: said.User}
 	for usage, keys := range sections {
