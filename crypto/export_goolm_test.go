@@ -142,6 +142,9 @@ func KeepUnread(c *Crypto, most int) { c.mostUnread = most }
 // ForgetUnknown has a user be asked for devices again at once who had none of a key.
 func ForgetUnknown(c *Crypto, user id.UserID) { c.mends.unknown.forget(string(user)) }
 
+// UnknownAtOnce senders are asked for at once who have named a key that none of their devices has, and then one each UnknownEvery.
+const UnknownAtOnce, UnknownEvery = unknownAtOnce, unknownEvery
+
 // WhoseAtOnce is how many senders are asked for at once while other to-device messages wait.
 const WhoseAtOnce = whoseAtOnce
 

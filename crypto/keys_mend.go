@@ -27,6 +27,8 @@ const (
 	mendEvery, mendSeldom = time.Hour, 24 * time.Hour
 	// askUnknown is for how long a sender is not asked for devices again after he had none of the key that he named; askSeldom the longest.
 	askUnknown, askSeldom = time.Minute, 24 * time.Hour
+	// unknownAtOnce are asked for so at once, of all senders, and then one each unknownEvery.
+	unknownAtOnce, unknownEvery = 10, 10 * time.Second
 	// repairEvery is how often all one-time keys of a device of the bridge are replaced: with each time keys are thrown away for which messages may be under
 	// way. An account keeps two fallback keys, as with fallbackFor. repairSeldom is the longest that it comes to; the same sender causes it only once in that time.
 	repairEvery, repairSeldom = fallbackFor, 24 * time.Hour
@@ -47,7 +49,7 @@ func newMends() *mends {
 	return &mends{
 		sessions: backoff{first: mendEvery, most: mendSeldom}, unknown: backoff{first: askUnknown, most: askSeldom},
 		repairs:    backoff{first: repairSeldom, most: repairSeldom},
-		anySession: pace{atOnce: 100, every: time.Second}, anyUnknown: pace{atOnce: 10, every: 10 * time.Second},
+		anySession: pace{atOnce: 100, every: time.Second}, anyUnknown: pace{atOnce: unknownAtOnce, every: unknownEvery},
 		turns: make(chan struct{}, mendsAtOnce),
 	}
 }

@@ -3,9 +3,11 @@
 package crypto_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -53,6 +55,24 @@ func TestMend_KeysThatNoDeviceHas_CostOneQuestionAndNoKey(t *testing.T) {
 	}
 	if queries, claims = w.requests("/keys/query")-queries, w.requests("/keys/claim")-claims; queries != 1 || claims != 0 {
 		t.Errorf("50 messages from devices that there are not caused %d questions and %d claims", queries, claims)
+	}
+}
+
+// A server may have any number of users who write so, each for the first time.
+func TestMend_KeysThatNoDeviceHas_OfManySenders_CostAFewQuestions(t *testing.T) {
+	w, _, _, h := prepared(t)
+	w.with(func(*crypto.Options) {})
+	queries, began := w.requests("/keys/query"), time.Now()
+	for n := range 40 {
+		ev := h.lost(olm.NewOlmAccount())
+		sender := id.UserID(fmt.Sprintf("@made-up%d:hs.test", n))
+		ev.Raw = bytes.ReplaceAll(ev.Raw, []byte(ev.Sender), []byte(sender))
+		ev.Sender = sender
+		w.refused(ev)
+	}
+	queries = w.requests("/keys/query") - queries
+	if most := crypto.UnknownAtOnce + int(time.Since(began)/crypto.UnknownEvery) + 1; queries < crypto.UnknownAtOnce || queries > most {
+		t.Errorf("40 senders caused %d questions, want %d to %d", queries, crypto.UnknownAtOnce, most)
 	}
 }
 

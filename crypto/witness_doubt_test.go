@@ -73,3 +73,51 @@ func TestStore_WhoseWordTheHomeserverTookUnheard_IsNoOlderStateAndIsOneOnceItHas
 		t.Error("a key is used again of a copy that was made while it was not known what the homeserver had taken")
 	}
 }
+
+// A copy is of a moment in which the homeserver may or may not have taken a word. It is put back and found out, and the bridge ends while it tells another word; then it is put back once more.
+func TestStore_PutBackTwiceToADoubtfulState_IsFoundOutTheSecondTimeAsWell(t *testing.T) {
+	path := t.TempDir() + "/bridge.db"
+	w := newWorldOn(t, openFile(t, path))
+	var taken atomic.Int32 // how many words are taken from now on
+	taken.Store(100)
+	w.hs.Intercept(func(rw http.ResponseWriter, r *http.Request) bool {
+		if r.Method != http.MethodPut || !strings.Contains(r.URL.Path, "/account_data/io.github.trestle-bridge.store") || taken.Add(-1) >= 0 {
+			return false
+		}
+		rw.WriteHeader(http.StatusBadRequest)
+		return true
+	})
+	open := func(words int32) {
+		t.Helper()
+		taken.Store(words)
+		w.store = openFile(t, path)
+		w.start()
+	}
+	ghost := w.ghost("ann")
+	room := w.room(ghost)
+	w.no(w.crypto.Prepare(t.Context(), ghost))
+	first := w.session(ghost, room)
+	w.stop()
+	open(0)
+	if _, err := w.seal(ghost, room, "x"); err == nil {
+		t.Fatal("the homeserver takes no word, and a key is used")
+	}
+	w.stop()
+	copied, err := os.ReadFile(path)
+	w.no(err)
+	open(100)
+	if w.session(ghost, room) != first {
+		t.Fatal("an honest database is taken for an older one")
+	}
+	for _, words := range []int32{1, 100} {
+		w.stop()
+		w.no(os.WriteFile(path, copied, 0o600))
+		for _, more := range []string{"-wal", "-shm"} {
+			_ = os.Remove(path + more)
+		}
+		open(words)
+		if content, err := w.seal(ghost, room, "x"); err == nil && content.SessionID == first || err != nil && words > 1 {
+			t.Errorf("with %d words taken: a key of the copy is used again, or none is: %v", words, err)
+		}
+	}
+}
