@@ -131,11 +131,12 @@ func (as *AppService) watchLapses(ctx context.Context, handler LapseHandler) {
 		if since.IsZero() {
 			continue
 		}
-		if err := as.putLapse(ctx, since); err != nil && ctx.Err() == nil {
-			as.log.Warn().Err(err).Msg("That the homeserver may have forgotten to send something is not written down; if the bridge ends now, it is not looked for")
-		}
+		as.noteLapse(ctx, since)
 		err := l.settled(ctx)
 		since = l.pending(true)
+		if err == nil {
+			as.noteLapse(ctx, since) // an earlier time may have come meanwhile, or the store may have failed
+		}
 		switch {
 		case ctx.Err() != nil:
 			return
@@ -158,6 +159,12 @@ func (as *AppService) watchLapses(ctx context.Context, handler LapseHandler) {
 func (as *AppService) reach(ctx context.Context) error {
 	_, err := as.Ping(ctx)
 	return err
+}
+
+func (as *AppService) noteLapse(ctx context.Context, since time.Time) {
+	if err := as.putLapse(ctx, since); err != nil && ctx.Err() == nil {
+		as.log.Warn().Err(err).Msg("That the homeserver may have forgotten to send something is not written down; if the bridge ends now, it is not looked for")
+	}
 }
 
 func (as *AppService) putLapse(ctx context.Context, since time.Time) error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -18,7 +19,12 @@ type lapseRecorder struct {
 	told chan time.Time
 }
 
-func (l lapseRecorder) Lapse(_ context.Context, since time.Time) { l.told <- since }
+func (l lapseRecorder) Lapse(ctx context.Context, since time.Time) {
+	select {
+	case l.told <- since:
+	case <-ctx.Done():
+	}
+}
 
 // newLapseFixture makes one in which nobody waits before the handler is told.
 func newLapseFixture(t *testing.T, room int) (*fixture, lapseRecorder, func(*Config)) {
@@ -133,6 +139,32 @@ func TestLapse_TheProcessEndsBeforeAnybodyHasLooked_TheNextIsToldFromTheSameTime
 	f.crash(with)
 	if again := g.next(t); !again.Equal(since) {
 		t.Errorf("the lapse is from %v, and not %v", again, since)
+	}
+}
+
+// What is found out meanwhile, or could not be written down at first, is in the store before anybody begins to look: that takes long.
+func TestLapse_AnEarlierTimeComesWhileTheHomeserverSettles_TheStoreHasItWhileSomebodyLooks(t *testing.T) {
+	f, g, with := newLapseFixture(t, 0)
+	settle := make(chan struct{})
+	f.as.lapses.reach = func(context.Context) error { <-settle; return nil }
+	at := time.Now().Truncate(time.Millisecond)
+	f.as.lapses.add(at)
+	for began := time.Now(); f.lapseSetting() == ""; time.Sleep(time.Millisecond) {
+		if time.Since(began) > time.Minute {
+			t.Fatal("the store does not know of the lapse")
+		}
+	}
+	f.as.lapses.add(at.Add(-time.Hour))
+	close(settle)
+	want := strconv.FormatInt(at.Add(-time.Hour).UnixMilli(), 10)
+	for began := time.Now(); f.lapseSetting() != want; time.Sleep(time.Millisecond) { // somebody looks, and has not ended
+		if time.Since(began) > 10*time.Second {
+			t.Fatalf("somebody looks since %s, and the store says %s", want, f.lapseSetting())
+		}
+	}
+	f.crash(with)
+	if again := g.next(t); !again.Equal(at.Add(-time.Hour)) {
+		t.Errorf("the next process is told of %v, and not of %v", again, at.Add(-time.Hour))
 	}
 }
 

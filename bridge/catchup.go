@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/rs/zerolog"
 	"maunium.net/go/mautrix"
 	"maunium.net/go/mautrix/id"
 
@@ -24,6 +25,7 @@ const (
 
 // Lapse reads in the histories of the portals and of the bot's other rooms what the homeserver may have forgotten to send: see [appservice.LapseHandler].
 func (b *Bridge) Lapse(ctx context.Context, since time.Time) {
+	h := histories{log: b.log, away: b.as.HomeserverAway, read: func(ctx context.Context, room id.RoomID) (int, error) { return b.catchUp(ctx, room, since) }}
 	rooms, err := b.as.Bot().JoinedRooms(ctx)
 	for round := 1; err != nil && (round < catchUpRounds || b.as.HomeserverAway()); round++ {
 		if !pause(ctx, catchUpAgain(round)) {
@@ -40,7 +42,7 @@ func (b *Bridge) Lapse(ctx context.Context, since time.Time) {
 		}
 	}
 	slices.Sort(rooms)
-	found, failed, err := b.catchUpAll(ctx, slices.Compact(rooms), since)
+	found, failed, err := h.readAll(ctx, slices.Compact(rooms))
 	if ctx.Err() != nil {
 		return
 	}
@@ -53,29 +55,53 @@ func (b *Bridge) Lapse(ctx context.Context, since time.Time) {
 	}
 }
 
-// catchUpAll goes round the rooms. One that cannot be read does not keep the others waiting. The error is the last.
-func (b *Bridge) catchUpAll(ctx context.Context, rooms []id.RoomID, since time.Time) (found int, failed []string, last error) {
+// histories are asked of the homeserver, and what is in them goes into the bridge's own store.
+type histories struct {
+	log  zerolog.Logger
+	away func() bool // the homeserver cannot be reached
+	read func(ctx context.Context, room id.RoomID) (fresh int, err error)
+}
+
+// ofHomeserver says whether an error is the homeserver's answer, or that there was none.
+func ofHomeserver(err error) bool {
+	var answer mautrix.HTTPError
+	return errors.As(err, &answer)
+}
+
+// readAll goes round the rooms. One that cannot be read does not keep the others waiting. What fails because of the bridge's own store, as when its disk is full, is
+// tried until it does not: to give that up would be to forget what the homeserver still has. The error is the last.
+func (h histories) readAll(ctx context.Context, rooms []id.RoomID) (found int, failed []string, last error) {
+	refused := map[id.RoomID]int{}
 	for round := 1; len(rooms) > 0; round++ {
 		var again []id.RoomID
+		var own error
 		for _, room := range rooms {
 			if !pause(ctx, catchUpPace) {
 				return found, failed, last
 			}
-			fresh, err := b.catchUp(ctx, room, since)
-			for err != nil && b.as.HomeserverAway() {
+			fresh, err := h.read(ctx, room)
+			for err != nil && h.away() {
 				if !pause(ctx, catchUpAgain(1)) {
 					return found, failed, err
 				}
-				fresh, err = b.catchUp(ctx, room, since)
+				fresh, err = h.read(ctx, room)
 			}
 			found += fresh
+			if ofHomeserver(err) {
+				refused[room]++
+			}
 			switch {
 			case err == nil:
-			case appservice.IsPermanent(err) || round == catchUpRounds:
+			case appservice.IsPermanent(err) || refused[room] == catchUpRounds:
 				failed, last = append(failed, room.String()), err
-			default:
+			case ofHomeserver(err):
 				again = append(again, room)
+			default:
+				again, own = append(again, room), err
 			}
+		}
+		if own != nil {
+			h.log.Warn().Err(own).Int("rooms", len(again)).Msg("What the homeserver forgot to send cannot be taken in now; it is tried until it can")
 		}
 		if rooms = again; len(rooms) > 0 && !pause(ctx, catchUpAgain(round)) {
 			return found, failed, last

@@ -126,9 +126,16 @@ func`,
 		"appservice", "TestSettling_TheHomeserverDoesNotReachTheBridge_NobodyLooks",
 	}, {
 		"a room that cannot be read keeps no other waiting", "bridge/catchup.go",
-		`case appservice.IsPermanent(err) || round == catchUpRounds:`,
+		`case appservice.IsPermanent(err) || refused[room] == catchUpRounds:`,
 		`case appservice.IsPermanent(err) || true:`,
 		"bridgetest", "TestForgets_ARoomCannotBeReadAtFirst_TheOthersAreReadAndItAfterThem",
+	}, {
+		"no room is given up because the own store fails", "bridge/catchup.go",
+		`if ofHomeserver(err) {
+				refused[room]++`,
+		`if err != nil {
+				refused[room]++`,
+		"bridge", "TestCatchUp_OwnStoreFails_NoRoomIsGivenUp",
 	}, {
 		"200 comes after the commit", "appservice/intake.go",
 		`if err := as.takeIn(r.Context(), t); err != nil {`,
