@@ -48,6 +48,7 @@ type pastEvent struct {
 
 	raw    json.RawMessage
 	sight  store.Sight
+	dim    bool // it may have been taken in so long ago that it is forgotten, and counts as seen
 	before bool // the bridge's users came
 }
 
@@ -146,9 +147,9 @@ func (i *Intent) past(ctx context.Context, room id.RoomID, since time.Time) (pas
 				return nil, tooMuch(past, since)
 			}
 			switch {
-			case !time.UnixMilli(ev.Timestamp).Before(since.Add(-catchUpSkew)):
+			case !ev.dim && !time.UnixMilli(ev.Timestamp).Before(since.Add(-catchUpSkew)):
 				old = nil
-			case ev.sight == 0 && strings.HasSuffix(string(ev.Sender), i.as.lapses.local):
+			case (ev.dim || ev.sight == 0) && strings.HasSuffix(string(ev.Sender), i.as.lapses.local):
 				old = append(old, len(past)-1)
 			}
 			if len(old) == catchUpEarlier {
@@ -171,7 +172,7 @@ func tooMuch(past []*pastEvent, since time.Time) error {
 	return Permanent(fmt.Errorf("none of its newest %d events was known before %s", len(past), since.Format(time.RFC3339)))
 }
 
-// sights reads events, and says which are known.
+// sights reads events, and says which are known. When more has come since then than is remembered, nothing from before what is remembered is news.
 func (as *AppService) sights(ctx context.Context, room id.RoomID, chunk []json.RawMessage, since time.Time) (events []*pastEvent, err error) {
 	var keys []string
 	for _, raw := range chunk {
@@ -184,8 +185,10 @@ func (as *AppService) sights(ctx context.Context, room id.RoomID, chunk []json.R
 		events, keys = append(events, ev), append(keys, string(ev.ID))
 	}
 	var sights []store.Sight
+	var remembered time.Time
 	err = as.store.Commit(ctx, as.epoch, func(tx *store.Tx) (err error) {
 		sights, err = tx.Sights(store.KindPDU, keys, since)
+		remembered = tx.RememberedSince()
 		return err
 	})
 	if err != nil {
@@ -193,6 +196,9 @@ func (as *AppService) sights(ctx context.Context, room id.RoomID, chunk []json.R
 	}
 	for n, ev := range events {
 		ev.sight = sights[n]
+		if ev.dim = ev.sight == 0 && remembered.After(since) && time.UnixMilli(ev.Timestamp).Before(remembered); ev.dim {
+			ev.sight = store.Seen
+		}
 	}
 	return events, nil
 }

@@ -25,7 +25,7 @@ func (i *Intent) sinceOurs(past []*pastEvent, known *pastEvent, whole bool) []*p
 		switch {
 		case !i.as.isOwn(user):
 			// What was sent was so because one of ours was there.
-			if somebody = somebody || ev.sight != 0; i.as.isOwn(ev.Sender) {
+			if somebody = somebody || ev.sight != 0 && !ev.dim; i.as.isOwn(ev.Sender) {
 				there[ev.Sender] = true
 			}
 		case ev.Content.Membership == string(event.MembershipJoin):

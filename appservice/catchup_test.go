@@ -39,11 +39,13 @@ func inPast(t *testing.T, do func(t *testing.T, p *past)) {
 	}
 }
 
-func newPast(t *testing.T, uri string) *past {
+func newPast(t *testing.T, uri string, opts ...store.Options) *past {
 	p := &past{site: newSite(t, bridgetest.Synapse), heard: make(chan id.EventID, 10_000)}
 	p.alice = p.hs.User("alice")
 	p.stop()
-	db, err := store.Open(t.Context(), uri, store.Options{Log: zerolog.Nop()})
+	opts = append(opts, store.Options{})
+	opts[0].Log = zerolog.Nop()
+	db, err := store.Open(t.Context(), uri, opts[0])
 	p.ok(err)
 	t.Cleanup(func() { _ = db.Close() })
 	p.start(func(cfg *appservice.Config) { cfg.Handler, cfg.Store = &listener{heard: p.heard}, db })

@@ -136,3 +136,11 @@ func (tx *Tx) LastTaken() time.Time {
 	}
 	return time.Time{}
 }
+
+// RememberedSince is since when all that was taken in is remembered: of what came before that, some or all is forgotten. Zero: nothing is.
+func (tx *Tx) RememberedSince() time.Time {
+	if k := tx.w.seen; k.count >= k.limit && len(k.rows) > 0 {
+		return fromMillis(k.rows[0].received).Add(sightSlack)
+	}
+	return time.Time{}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/trestle-bridge/trestle/store"
 	"github.com/trestle-bridge/trestle/store/storetest"
@@ -47,5 +48,44 @@ func hashesLeave(t *testing.T, uri string) {
 		if round < 2 {
 			s = storetest.Open(t, uri, opts)
 		}
+	}
+}
+
+func TestSeen_MoreCameThanIsRemembered_SinceWhenAllIsRememberedIsKnown(t *testing.T) {
+	t.Run("SQLite", func(t *testing.T) { sinceWhen(t, storetest.SQLite(t)) })
+	t.Run("PostgreSQL", func(t *testing.T) { sinceWhen(t, storetest.Postgres(t)) })
+}
+
+func sinceWhen(t *testing.T, uri string) {
+	opts, start := store.Options{SeenEvents: 10}, time.UnixMilli(1_796_000_000_000)
+	s := storetest.Open(t, uri, opts)
+	n := 0
+	come := func(want time.Time) {
+		t.Helper()
+		storetest.Commit(t, s, func(tx *store.Tx) error {
+			n++
+			_, err := tx.Ingest(&store.Transaction{
+				Received: start.Add(time.Duration(n) * time.Hour), Elements: []store.Element{{Kind: store.KindPDU, Lane: "!a", Key: fmt.Sprint("$", n), Raw: []byte("{}")}},
+			})
+			return err
+		})
+		for range 2 {
+			storetest.Commit(t, s, func(tx *store.Tx) error {
+				if since := tx.RememberedSince(); !since.Equal(want) {
+					t.Errorf("after %d all is remembered since %v, want %v", n, since, want)
+				}
+				return nil
+			})
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			s = storetest.Open(t, uri, opts)
+		}
+	}
+	for n < 9 {
+		come(time.Time{})
+	}
+	for n < 15 { // of the oldest that is remembered, and what was taken in when it was, nobody knows whether something is missing
+		come(start.Add(time.Duration(n+1-9)*time.Hour + time.Minute))
 	}
 }
