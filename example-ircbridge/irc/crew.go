@@ -3,6 +3,7 @@ package irc
 import (
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/trestle-bridge/trestle/bridge"
 )
@@ -70,7 +71,8 @@ func (c *crew) enters(s *session, name, nick string) {
 	if st == nil {
 		st = w.sit(s)
 	}
-	st.inside = true
+	w.count++
+	st.inside, st.entered = true, w.count
 	if !st.placed && !st.over {
 		st.nick = nick
 	}
@@ -79,27 +81,39 @@ func (c *crew) enters(s *session, name, nick string) {
 	}
 }
 
-// counts says that a session knows who of us was in the channel before it.
-func (c *crew) counts(s *session, name string, ours []*session) {
+// counts says that a session knows who of us was in the channel before it. doubts says that it waits for some who were not in its list: c.aside is to be called later.
+func (c *crew) counts(s *session, name string, ours []*session) (doubts bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	w := c.channels[name]
 	if w == nil {
-		return
+		return false
 	}
 	st := w.seat(s)
 	if st == nil || !st.inside || st.counted {
-		return
+		return false
 	}
-	st.counted = true
+	st.counted, st.listed, st.since = true, ours, time.Now()
 	if !st.placed && !st.over {
 		for _, other := range ours {
-			if before := w.seat(other); before != nil && before != st && !slices.Contains(st.before, before) {
+			// Who has sent a JOIN after this one was read was there before in an earlier life, which is over.
+			if before := w.seat(other); before != nil && before != st && before.sat < st.entered && !slices.Contains(st.before, before) {
 				st.before = append(st.before, before)
 			}
 		}
 	}
 	w.settle()
+	return st.doubts()
+}
+
+// aside has a session wait no longer for those who do not show that it has come, because the network is split.
+func (c *crew) aside(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if w := c.channels[name]; w != nil {
+		w.setAside()
+		w.settle()
+	}
 }
 
 // sees takes what a session sees. It says whether there is something to release.

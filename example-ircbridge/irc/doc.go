@@ -32,7 +32,8 @@
 // # Several sessions in one channel
 //
 // Each line of a channel is delivered once, by the session that shows it first, and in order (watch.go): what the others show is compared with that. What was
-// said while none was there is fetched from the network's history, where there is one, and else lost. Two servers of a network that are split show each
+// said while none was there is fetched from the network's history, where there is one, and else lost. What a session reads that comes, and in whose list none of the
+// others is who are there, is held for half a minute: they may not be listed, or be on another side of a split. Two servers of a network that are split show each
 // other's people nothing: what only one side has seen is delivered once at most, perhaps later than what was said after it. Where the network hides JOINs and
 // gives no IDs, lines may be doubled when one session goes before the other was shown. A channel that the relay was kicked from is received by nobody.
 //

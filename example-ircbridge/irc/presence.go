@@ -166,7 +166,12 @@ func (l *link) handleNamesEnd(m *ircmsg.Message) {
 		return
 	}
 	ch.members, ch.listing = ch.listing, nil
-	l.session.crew.counts(l.session, ch.name, ch.ours)
+	if s := l.session; s.crew.counts(s, ch.name, ch.ours) {
+		s.later(asideAfter, func() {
+			s.crew.aside(ch.name)
+			s.crew.release(s.out, ch.name)
+		})
+	}
 	if !l.looksBack(ch) {
 		l.deliver(m, bridge.Incoming{Channel: ch.name, Members: ch.list(l)})
 	}

@@ -1,6 +1,9 @@
 package irc
 
-import "slices"
+import (
+	"slices"
+	"time"
+)
 
 // This file is for a network that is split: there are two streams then. Who reads that those are gone who have shown that it is gone knows that, and what it
 // holds is delivered beside what they show.
@@ -60,5 +63,26 @@ func (w *watch) joinSides() {
 	if apart != nil {
 		apart.apart = false
 		w.waits, w.by, w.fetching = true, apart.s, false
+	}
+}
+
+// asideAfter is how long who has come waits for those of ours to show its JOIN who were there, and not in its list. On some networks they are only not listed; else the
+// network is split, and they do not show it before that is over.
+const asideAfter = 30 * time.Second
+
+// unlisted are those.
+func (st *seat) unlisted(other *seat) bool { return !slices.Contains(st.listed, other.s) }
+
+// doubts says whether a session waits for such, and no others.
+func (st *seat) doubts() bool {
+	return !st.placed && !st.over && st.counted && len(st.before) > 0 && !slices.ContainsFunc(st.before, func(other *seat) bool { return !st.unlisted(other) })
+}
+
+// setAside has nobody wait for them any more.
+func (w *watch) setAside() {
+	for _, st := range w.seats {
+		if st.doubts() && time.Since(st.since) >= asideAfter {
+			st.before, st.aside = nil, !st.left
+		}
 	}
 }

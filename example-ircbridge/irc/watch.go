@@ -17,6 +17,7 @@ import (
 // watch is a channel that sessions are in, or are about to be.
 type watch struct {
 	seats  []*seat
+	count  int  // of what seats have done
 	barred bool // as far as the stream goes, the relay was shown the door: nobody listens in its place
 	out    bool // the relay knows that of itself
 	ready  []bridge.Incoming
@@ -34,8 +35,13 @@ type seat struct {
 	s       *session
 	nick    string     // under which the stream has it; empty: it is not known
 	once    []string   // and had it before
+	sat     int        // when it was about to send its JOIN, in the watch's count
+	entered int        // and when it has read that
 	inside  bool       // it has read its JOIN
 	counted bool       // and who was there before
+	listed  []*session // those
+	since   time.Time  // when it had read that
+	aside   bool       // who is there is on another side of a split, as far as is known
 	before  []*seat    // of those, who may still show the JOIN; and who was there earlier, and has not read that it is not any more
 	placed  bool       // it is known where in the stream it begins
 	over    bool       // the stream shows that it has gone, and it has not read so far
@@ -60,7 +66,8 @@ func (w *watch) seat(s *session) *seat {
 }
 
 func (w *watch) sit(s *session) *seat {
-	st := &seat{s: s}
+	w.count++
+	st := &seat{s: s, sat: w.count}
 	for _, other := range w.seats {
 		if other.inside && !other.over {
 			st.before = append(st.before, other)
@@ -320,7 +327,7 @@ func (w *watch) begin(st *seat) {
 	case alone:
 		w.barred = w.barred || w.out && !slices.ContainsFunc(w.seats, func(other *seat) bool { return other.left && other.s.relays() })
 	}
-	if alone {
+	if alone || st.aside && !w.waits {
 		w.waits, w.by, w.fetching = true, st.s, false
 	}
 	switch {

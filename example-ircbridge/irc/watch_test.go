@@ -336,6 +336,21 @@ func (m *model) choices() (ids []byte) {
 	return ids
 }
 
+// passes lets so much time pass that nobody waits any more for who may be on another side of a split. It says whether somebody has.
+func (m *model) passes() (any bool) {
+	w := m.c.channels["#c"]
+	if w == nil {
+		return false
+	}
+	for _, st := range w.seats {
+		if st.doubts() {
+			any, st.since = true, st.since.Add(-asideAfter)
+		}
+	}
+	m.c.aside("#c")
+	return any
+}
+
 // run does it in the order that choose says, and returns what is wrong with the outcome.
 func (m *model) run(choose func(n int) int, lazy bool) (steps string, err error) {
 	for {
@@ -349,6 +364,14 @@ func (m *model) run(choose func(n int) int, lazy bool) (steps string, err error)
 		choices = append(choices, m.choices()...)
 		if w := m.c.channels["#c"]; lazy && w != nil && w.waits && !w.fetching {
 			choices = append(choices, '?')
+		}
+		if len(choices) == 0 && m.passes() {
+			steps += "+"
+			if !lazy {
+				m.looks()
+			}
+			m.collect()
+			continue
 		}
 		if len(choices) == 0 {
 			break

@@ -137,6 +137,21 @@ func`,
 				refused[room]++`,
 		"bridge", "TestCatchUp_OwnStoreFails_NoRoomIsGivenUp",
 	}, {
+		"what came and is forgotten is not taken again", "appservice/catchup.go",
+		`ev.sight == 0 && remembered.After(since) && `,
+		`false && `,
+		"appservice", "TestCatchUp_MoreHasComeThanIsRemembered_NothingIsTakenAgain",
+	}, {
+		"nobody is held until the end of a split", "example-ircbridge/irc/sides.go",
+		`if st.doubts() && time.Since(st.since) >= asideAfter {`,
+		`if false {`,
+		"example-ircbridge/irc", "TestCrew_ComesWhileTheOtherIsOnAnotherSideOfASplit_BothSidesAreDelivered",
+	}, {
+		"who is listed from an earlier life is not waited for", "example-ircbridge/irc/crew.go",
+		`before != st && before.sat < st.entered && `,
+		`before != st && `,
+		"example-ircbridge/irc", "TestCrew_WhoWasThereLeavesAndComesAgainBeforeTheListIsRead_WhatWasSaidMeanwhileIsDelivered",
+	}, {
 		"200 comes after the commit", "appservice/intake.go",
 		`if err := as.takeIn(r.Context(), t); err != nil {`,
 		`ctx := context.WithoutCancel(r.Context()); go func() { _ = as.takeIn(ctx, t) }(); if err := error(nil); err != nil {`,
