@@ -120,3 +120,43 @@ func TestWatch_OneComesWhileTheOtherIsOnAnotherSideOfASplit_EachLineIsDeliveredO
 		every(t, sc, 400, 1)
 	}
 }
+
+// Servers of one network may differ in what they have: message-tags, say, while they are being upgraded.
+func TestCrew_OnlyOneServerGivesIDs_EachLineIsDeliveredOnce(t *testing.T) {
+	for _, first := range []string{"with", "without"} {
+		t.Run(first, func(t *testing.T) {
+			c, r, a, _, w := three()
+			c.enters(a, "#c", "a")
+			c.counts(a, "#c", []*session{r})
+			c.sees(r, "#c", sightOfOurs(a, "a", true))
+			named := func(text, id string) sight {
+				in := said(text).in
+				in.ID = id
+				return sightOf(&in)
+			}
+			lines := []struct{ text, id string }{{"yes", "1"}, {"yes", "2"}, {"no", "3"}}
+			for _, l := range lines {
+				if first == "with" {
+					c.sees(r, "#c", named(l.text, l.id))
+				} else {
+					c.sees(a, "#c", said(l.text))
+				}
+			}
+			for _, l := range lines {
+				if first == "with" {
+					c.sees(a, "#c", said(l.text))
+				} else {
+					c.sees(r, "#c", named(l.text, l.id))
+				}
+			}
+			c.sees(a, "#c", said("yes")) // which the other reads later
+			c.sees(r, "#c", named("yes", "4"))
+			if got, want := w.texts(), []string{"yes", "yes", "no", "yes"}; !slices.Equal(got, want) {
+				t.Errorf("delivered were %q, want %q", got, want)
+			}
+			if st := w.seat(a); len(st.ahead)+len(w.seat(r).ahead) > 0 {
+				t.Errorf("%v are still to be read", st.ahead)
+			}
+		})
+	}
+}

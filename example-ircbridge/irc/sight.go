@@ -10,7 +10,8 @@ import (
 
 // sight is what a session sees in a channel: something to deliver, or that one of ours has come or gone.
 type sight struct {
-	key    string
+	key    string // what it is known by: its ID, or what it is
+	bare   string // what it is
 	in     bridge.Incoming
 	who    *session
 	came   bool
@@ -25,24 +26,30 @@ type sight struct {
 func sightOf(in *bridge.Incoming) sight {
 	sg := sight{in: *in}
 	switch id := in.Sender.ID; {
-	case in.ID != "":
-		sg.key = "id " + in.ID
 	case in.Text != nil:
-		sg.key = fmt.Sprintf("%s %s\x00%s", in.Text.Kind, id, in.Text.Body)
+		sg.bare = fmt.Sprintf("%s %s\x00%s", in.Text.Kind, id, in.Text.Body)
 	case in.Join != nil:
-		sg.key = "join " + id
+		sg.bare = "join " + id
 	case in.Leave != nil:
-		sg.key = fmt.Sprintf("leave %s\x00%s\x00%s", id, in.Leave.By, in.Leave.Reason)
+		sg.bare = fmt.Sprintf("leave %s\x00%s\x00%s", id, in.Leave.By, in.Leave.Reason)
 	case in.Rename != nil:
-		sg.key = fmt.Sprintf("rename %s\x00%s", in.Rename.From.ID, id)
+		sg.bare = fmt.Sprintf("rename %s\x00%s", in.Rename.From.ID, id)
 	case in.Redact != nil:
-		sg.key = "redact " + in.Redact.ID
+		sg.bare = "redact " + in.Redact.ID
 	case in.React != nil:
-		sg.key = fmt.Sprintf("react %s\x00%v", id, *in.React)
+		sg.bare = fmt.Sprintf("react %s\x00%v", id, *in.React)
 	case in.Topic != nil && id != "":
-		sg.key = fmt.Sprintf("topic %s\x00%s", id, in.Topic.Text)
+		sg.bare = fmt.Sprintf("topic %s\x00%s", id, in.Topic.Text)
+	}
+	if sg.key = sg.bare; in.ID != "" {
+		sg.key = "id " + in.ID
 	}
 	return sg
+}
+
+// is says whether two sessions have seen the same. Where only the server of one gives IDs, it is what it is that counts.
+func (sg *sight) is(other *sight) bool {
+	return sg.key == other.key || (sg.in.ID == "") != (other.in.ID == "") && sg.bare != "" && sg.bare == other.bare
 }
 
 // sightOfOurs names the nick: a link that is lost may sit in the channel for a while, beside the one that came after it.
@@ -70,9 +77,9 @@ func (st *seat) stale(sg sight) bool {
 	return time.Since(sg.at) > ping.Interval+ping.Timeout+time.Minute
 }
 
-// strike takes out the first of this name.
-func (st *seat) strike(list *[]sight, key string) bool {
-	i := slices.IndexFunc(*list, func(sg sight) bool { return sg.key == key && !st.stale(sg) })
+// strike takes out the first that is the same.
+func (st *seat) strike(list *[]sight, sg sight) bool {
+	i := slices.IndexFunc(*list, func(has sight) bool { return has.is(&sg) && !st.stale(has) })
 	if i < 0 {
 		return false
 	}

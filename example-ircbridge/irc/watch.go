@@ -129,8 +129,8 @@ func (w *watch) take(st *seat, sg sight) {
 		st.knows = append(st.knows, sg.who)
 	}
 	switch {
-	case st.over && st.strike(&st.late, sg.key):
-	case st.over && sg.who == nil && st.strike(&st.ahead, sg.key): // it is there still, and sees what the stream has
+	case st.over && st.strike(&st.late, sg):
+	case st.over && sg.who == nil && st.strike(&st.ahead, sg): // it is there still, and sees what the stream has
 		w.place(st)
 	case st.over && st.outlives(sg):
 	case !st.placed:
@@ -139,7 +139,7 @@ func (w *watch) take(st *seat, sg sight) {
 		if w.teller() == st.s {
 			w.say(sg.in)
 		}
-	case !st.strike(&st.ahead, sg.key) && !st.past(sg):
+	case !st.strike(&st.ahead, sg) && !st.past(sg):
 		w.show(st, sg)
 	}
 }
@@ -147,7 +147,7 @@ func (w *watch) take(st *seat, sg sight) {
 // show adds to the stream.
 func (w *watch) show(st *seat, sg sight) {
 	for _, other := range w.seats {
-		if other != st && !(other.over && other.strike(&other.held, sg.key)) {
+		if other != st && !(other.over && other.strike(&other.held, sg)) {
 			other.ahead = other.note(other.ahead, sg)
 		}
 	}
@@ -226,7 +226,7 @@ func (w *watch) place(st *seat) {
 	held, had := st.held, append(st.late, st.ahead...)
 	st.placed, st.over, st.knows, st.before, st.held, st.late, st.ahead = true, false, nil, nil, nil, nil, nil
 	for _, sg := range held {
-		if !st.strike(&had, sg.key) {
+		if !st.strike(&had, sg) {
 			w.take(st, sg)
 		}
 	}
