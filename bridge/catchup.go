@@ -25,7 +25,11 @@ const (
 
 // Lapse reads in the histories of the portals and of the bot's other rooms what the homeserver may have forgotten to send: see [appservice.LapseHandler].
 func (b *Bridge) Lapse(ctx context.Context, since time.Time) {
-	h := histories{log: b.log, away: b.as.HomeserverAway, read: func(ctx context.Context, room id.RoomID) (int, error) { return b.catchUp(ctx, room, since) }}
+	h := histories{
+		log: b.log, away: b.as.HomeserverAway,
+		ask:  func(ctx context.Context) { _, _ = b.as.Bot().JoinedRooms(ctx) },
+		read: func(ctx context.Context, room id.RoomID) (int, error) { return b.catchUp(ctx, room, since) },
+	}
 	rooms, err := b.as.Bot().JoinedRooms(ctx)
 	for round := 1; err != nil && (round < catchUpRounds || b.as.HomeserverAway()); round++ {
 		if !pause(ctx, catchUpAgain(round)) {
@@ -58,7 +62,8 @@ func (b *Bridge) Lapse(ctx context.Context, since time.Time) {
 // histories are asked of the homeserver, and what is in them goes into the bridge's own store.
 type histories struct {
 	log  zerolog.Logger
-	away func() bool // the homeserver cannot be reached
+	away func() bool           // the homeserver cannot be reached
+	ask  func(context.Context) // asks it for something else
 	read func(ctx context.Context, room id.RoomID) (fresh int, err error)
 }
 
@@ -66,6 +71,17 @@ type histories struct {
 func ofHomeserver(err error) bool {
 	var answer mautrix.HTTPError
 	return errors.As(err, &answer)
+}
+
+// back waits until the homeserver answers. It says whether it does.
+func (h histories) back(ctx context.Context) bool {
+	for h.away() {
+		if !pause(ctx, catchUpAgain(1)) {
+			return false
+		}
+		h.ask(ctx)
+	}
+	return true
 }
 
 // readAll goes round the rooms. One that cannot be read does not keep the others waiting. What fails because of the bridge's own store, as when its disk is full, is
@@ -80,11 +96,11 @@ func (h histories) readAll(ctx context.Context, rooms []id.RoomID) (found int, f
 				return found, failed, last
 			}
 			fresh, err := h.read(ctx, room)
-			for err != nil && h.away() {
-				if !pause(ctx, catchUpAgain(1)) {
+			if err != nil && h.away() {
+				if !h.back(ctx) {
 					return found, failed, err
 				}
-				fresh, err = h.read(ctx, room)
+				fresh, err = h.read(ctx, room) // without an answer again, it is the room
 			}
 			found += fresh
 			if ofHomeserver(err) {

@@ -67,3 +67,42 @@ func TestCatchUp_OwnStoreFailsUntilTheEnd_TheReadingEndsWithIt(t *testing.T) {
 		}
 	})
 }
+
+// What a proxy before the homeserver says when that takes too long for one room's history looks as if the homeserver were away.
+func TestCatchUp_OneRoomHasNeverAnAnswer_TheOthersAreRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), 24*time.Hour)
+		defer cancel()
+		away, asked := false, 0
+		h := histories{
+			log: zerolog.Nop(), away: func() bool { return away }, ask: func(context.Context) { away = false },
+			read: func(_ context.Context, room id.RoomID) (int, error) {
+				if away = room == "!slow"; away {
+					asked++
+					return 0, mautrix.HTTPError{Message: "504"}
+				}
+				return 1, nil
+			},
+		}
+		found, failed, _ := h.readAll(ctx, []id.RoomID{"!slow", "!a", "!b"})
+		if found != 2 || !slices.Equal(failed, []string{"!slow"}) || ctx.Err() != nil {
+			t.Errorf("%d found, %v given up after %d questions", found, failed, asked)
+		}
+	})
+}
+
+func TestCatchUp_TheHomeserverIsAwayForLong_NoRoomIsGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		back := time.Now().Add(3 * time.Hour)
+		away := func() bool { return time.Now().Before(back) }
+		h := histories{log: zerolog.Nop(), away: away, ask: func(context.Context) {}, read: func(context.Context, id.RoomID) (int, error) {
+			if away() {
+				return 0, mautrix.HTTPError{Message: "no answer"}
+			}
+			return 1, nil
+		}}
+		if found, failed, _ := h.readAll(t.Context(), []id.RoomID{"!a", "!b"}); found != 2 || len(failed) > 0 {
+			t.Errorf("%d found, %v given up", found, failed)
+		}
+	})
+}

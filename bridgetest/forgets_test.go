@@ -2,6 +2,7 @@ package bridgetest_test
 
 import (
 	"regexp"
+	"slices"
 	"testing"
 	"time"
 
@@ -54,6 +55,29 @@ func TestForgets_ARoomCannotBeReadAtFirst_TheOthersAreReadAndItAfterThem(t *test
 	if sent := c.network.Sent(); sent[len(sent)-2].Text != "cut off" {
 		t.Errorf("the network got %v", sent)
 	}
+}
+
+// So it looks when a homeserver takes longer for a large room than the proxy before it waits.
+func TestForgets_ARoomHasNeverAnAnswer_TheOthersAreRead(t *testing.T) {
+	c := newTalk(t, bridgetest.Options{RestartForgets: true})
+	var others []id.RoomID // one of them is before the channel's in their order
+	for range 12 {
+		room, err := c.alice.CreateRoom(c.ctx, bridgetest.RoomOptions{Invite: []id.UserID{c.b.BotID()}})
+		c.ok(err)
+		_, err = c.alice.WaitFor(c.ctx, room, bridgetest.Member(c.b.BotID(), "join"))
+		c.ok(err)
+		others = append(others, room)
+	}
+	c.ok(c.hs.Settle(c.ctx))
+	c.b.Stop()
+	c.hs.PushFault(bridgetest.PushFault{Delay: time.Minute})
+	c.says("cut off")
+	c.says("forgotten")
+	c.hs.Restart()
+	first := slices.Min(others)
+	c.hs.Fault(bridgetest.Fault{Method: "GET", Path: regexp.MustCompile(regexp.QuoteMeta(string(first[1:])) + "/messages$"), Drop: true, Times: -1})
+	c.b.Start()
+	c.arrives("forgotten")
 }
 
 // While nothing is under way Synapse has all in its database.
