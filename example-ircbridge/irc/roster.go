@@ -55,6 +55,14 @@ func (c *crew) lost(s *session) {
 	}
 }
 
+// holds says whether one of ours has a nick now.
+func (c *crew) holds(nick string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	b := c.nicks[nick]
+	return b != nil && b.gone.IsZero()
+}
+
 // whose is the session that has a nick, or had it a moment ago. user and host are empty where the server does not tell.
 func (c *crew) whose(nick, user, host string) *session {
 	c.mu.Lock()
@@ -141,7 +149,9 @@ func (l *link) ofOurs(m *ircmsg.Message) bool {
 		return false
 	case "NICK":
 		to := l.fold(m.Params[0])
-		c.bears(who, to, nuh.User, nuh.Host)
+		if c.holds(nick) { // else it has read that itself, or this is somebody who looks like it
+			c.bears(who, to, nuh.User, nuh.Host)
+		}
 		for _, ch := range l.session.channels {
 			l.seesOurs(ch.name, sightOfOurNick(who, nick, to))
 		}

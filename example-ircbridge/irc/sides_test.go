@@ -160,3 +160,27 @@ func TestCrew_OnlyOneServerGivesIDs_EachLineIsDeliveredOnce(t *testing.T) {
 		})
 	}
 }
+
+// Where everybody has the same host, and with our user name, somebody may look as one of ours did who has another nick by now.
+func TestCrew_SomebodyLooksAsOneOfOursDidAndChangesTheNick_OursKeepsItsOwn(t *testing.T) {
+	c, r, a, _, _ := three()
+	c.bears(a, "alice_", "~mx", "hidden")
+	c.bears(a, "alice", "~mx", "hidden")
+	r.crew, r.channels = c, map[string]*channel{}
+	l := &link{session: r, nick: "bridge", support: newISupport()}
+	m, err := parse(":alice_!~mx@hidden NICK mallory")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.ofOurs(&m)
+	if b := c.nicks["alice"]; b == nil || b.s != a || !b.gone.IsZero() {
+		t.Error("ours is taken for gone: what it says would soon be taken for somebody else's")
+	}
+	if m, err = parse(":alice!~mx@hidden NICK alicia"); err != nil {
+		t.Fatal(err)
+	}
+	l.ofOurs(&m)
+	if b := c.nicks["alicia"]; b == nil || b.s != a || !b.gone.IsZero() {
+		t.Error("ours is not known under its new nick before it has read that itself")
+	}
+}
