@@ -61,7 +61,7 @@ func (s *keyStore) copyForEvent(ctx context.Context, sender id.UserID, room id.R
 // takeRoomKey stores what a user says is the key of a session, in his own copy of it. A copy stays in its room and with the device that it came from. It runs
 // in a job. Of two devices of one user, either of which could have it from the other, one that is trusted to write takes the place of one that is not: somebody may
 // have logged in as him, or his homeserver made a device up, to be there first.
-func (m *machine) takeRoomKey(ctx context.Context, tx *store.Tx, l *loaded, from id.UserID, session *crypto.InboundGroupSession) error {
+func (m *machine) takeRoomKey(ctx context.Context, tx *store.Tx, l *loaded, p *olmPayload, session *crypto.InboundGroupSession) error {
 	into := m.account()
 	there, err := m.copyThere(ctx, into, session.ID())
 	if err == nil && there != nil && there.sender != session.SenderKey && there.source != session.SourceUser {
@@ -71,7 +71,7 @@ func (m *machine) takeRoomKey(ctx context.Context, tx *store.Tx, l *loaded, from
 	put := l.StoreGroupSession
 	if err == nil && there != nil && there.sender != session.SenderKey {
 		var instead bool
-		if instead, err = m.takesPlace(ctx, l, session, there); instead {
+		if instead, err = m.takesPlace(ctx, l, p, session, there); instead {
 			there, put = nil, l.store.PutGroupSession // of the other's nothing is kept
 		}
 	}
@@ -93,7 +93,7 @@ func (m *machine) takeRoomKey(ctx context.Context, tx *store.Tx, l *loaded, from
 		err = put(context.WithValue(ctx, copyKey{}, into), session)
 	}
 	if err == nil {
-		err = m.boundUnread(tx, from)
+		err = m.boundUnread(tx, p.Sender)
 	}
 	if err == nil && more {
 		err = m.c.as.Unpark(tx, session.RoomID, session.ID(), session.SourceUser)
@@ -117,7 +117,7 @@ var errWhose = errors.New("which of two devices has made a session is not known 
 type askedKey struct{}
 
 // takesPlace says whether what a device says of a session counts for more than what another of the same user has said before. It runs in a job, and returns errWhose.
-func (m *machine) takesPlace(ctx context.Context, l *loaded, session *crypto.InboundGroupSession, there *roomKeyCopy) (bool, error) {
+func (m *machine) takesPlace(ctx context.Context, l *loaded, p *olmPayload, session *crypto.InboundGroupSession, there *roomKeyCopy) (bool, error) {
 	least := m.c.opts.Receive.least()
 	device, err := l.store.FindDeviceByKey(ctx, there.source, there.sender)
 	if err != nil {
@@ -130,14 +130,23 @@ func (m *machine) takesPlace(ctx context.Context, l *loaded, session *crypto.Inb
 	}
 	if device, err = l.store.deviceWith(ctx, session.SourceUser, session.SenderKey, session.SigningKey); err != nil {
 		return false, err
-	} else if device == nil {
-		if asked, _ := ctx.Value(askedKey{}).(bool); !asked {
-			return false, errWhose
+	}
+	if (device == nil || device.Deleted) && p.senderKey == session.SenderKey && p.Keys.Ed25519 == session.SigningKey { // its own message may say that its owner has signed it
+		if err := l.rememberSender(ctx, p); err != nil {
+			return false, err
 		}
-		return false, nil
+		if device, err = l.store.deviceWith(ctx, session.SourceUser, session.SenderKey, session.SigningKey); err != nil {
+			return false, err
+		}
 	}
 	trust, err := m.trust(ctx, l, session.SourceUser, session, device)
-	return trust >= least, err
+	if err != nil || device != nil && trust >= least {
+		return err == nil, err
+	}
+	if asked, _ := ctx.Value(askedKey{}).(bool); !asked && (device == nil || device.Deleted) { // or only its own message has named it
+		return false, errWhose
+	}
+	return false, nil
 }
 
 // copyThere is whose and for which room a copy is; nil when there is none, or word only that it will not come.

@@ -256,5 +256,5 @@ func (m *machine) receivedForwardedKey(ctx context.Context, tx *store.Tx, l *loa
 		ForwardingChains: append(content.ForwardingKeyChain, p.senderKey.String()), SharedHistory: content.SharedHistory,
 		ReceivedAt: time.Now().UTC(), MaxAge: content.MaxAge, MaxMessages: content.MaxMessages, KeySource: id.KeySourceForward, SourceUser: source,
 	}
-	return m.takeRoomKey(ctx, tx, l, p.Sender, session)
+	return m.takeRoomKey(ctx, tx, l, p, session)
 }

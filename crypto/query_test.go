@@ -50,7 +50,16 @@ func (p *person) answersAs(devices map[string]any, change func(answer fields)) (
 
 // made is a sound device that somebody makes up, signed by its owner or not.
 func (p *person) made(name string, signed bool, changes ...func(*mautrix.DeviceKeys)) *mautrix.DeviceKeys {
-	keys := p.again().own(func(keys *mautrix.DeviceKeys) {
+	keys := p.again().under(name, changes...)
+	if signed {
+		p.sign(keys)
+	}
+	return keys
+}
+
+// under is the person's device under another ID.
+func (p *person) under(name string, changes ...func(*mautrix.DeviceKeys)) *mautrix.DeviceKeys {
+	return p.own(func(keys *mautrix.DeviceKeys) {
 		of := map[id.DeviceKeyID]string{}
 		for key, value := range keys.Keys {
 			algorithm, _ := key.Parse()
@@ -61,10 +70,6 @@ func (p *person) made(name string, signed bool, changes ...func(*mautrix.DeviceK
 			change(keys)
 		}
 	})
-	if signed {
-		p.sign(keys)
-	}
-	return keys
 }
 
 // sign signs a device as its owner.

@@ -152,7 +152,7 @@ func (m *machine) receivedRoomKey(ctx context.Context, tx *store.Tx, l *loaded, 
 		return fmt.Errorf("%w: the room key for %s is of another session than it says", ErrCorrupt, content.RoomID)
 	}
 	session.SourceUser = p.Sender
-	if err := m.takeRoomKey(ctx, tx, l, p.Sender, session); err != nil {
+	if err := m.takeRoomKey(ctx, tx, l, p, session); err != nil {
 		return err
 	}
 	return inStore(l.rememberSender(ctx, p))
