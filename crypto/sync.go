@@ -89,9 +89,6 @@ func (s *syncer) want(key deviceKey, once bool) {
 		s.probing = true
 		s.running.Go(func() { s.probe(key) })
 	}
-	if key.user == s.c.as.Bot().UserID() && !s.c.as.BotSyncs() {
-		return // others stand in for it: standin.go
-	}
 	d := s.devices[key]
 	if d == nil {
 		d = &deviceSync{}
@@ -110,8 +107,13 @@ func (s *syncer) start(key deviceKey, d *deviceSync) {
 	}
 }
 
-// mustAsk says whether a device has to ask now. The caller holds mu.
+// mustAsk says whether a device has to ask now. The bot may have been wanted before it is known what the homeserver is: it is given its keys first of
+// all after a start. The caller holds mu.
 func (s *syncer) mustAsk(key deviceKey, d *deviceSync) bool {
+	if key.user == s.c.as.Bot().UserID() && !s.c.as.BotSyncs() {
+		d.once = false
+		return false // others stand in for it: standin.go
+	}
 	inUse := key.user == s.c.as.Bot().UserID() || time.Now().Before(d.until)
 	return d.once || s.known && !s.carried && inUse
 }
@@ -321,7 +323,7 @@ func (s *syncer) found(carried bool) {
 	if !s.known || s.carried != carried {
 		s.c.log.Info().Bool("transactions_bring_keys", carried).Msg("It was found out whether transactions bring to-device messages and key counts; without them devices ask with /sync")
 		if !carried && !s.c.as.BotSyncs() {
-			s.c.log.Warn().Msg("This homeserver answers /sync to ghosts alone, and the bot gets no keys: it reads only where a ghost with keys is in the room. Switch on what the subcommand check names")
+			s.c.log.Warn().Msg("This homeserver answers /sync to ghosts alone, and the bot gets no keys: it reads only where a ghost with keys is in the room; mode bot makes none. Switch on what the subcommand check names")
 		}
 	}
 	s.known, s.carried = true, carried

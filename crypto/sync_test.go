@@ -3,6 +3,7 @@
 package crypto_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -159,6 +160,31 @@ func TestK4_SynapseThatBringsNothing_AGhostStandsInForTheBot(t *testing.T) {
 	}
 	if len(asking) != 2 || asking[bot] != 1 || asking[ghost] != 1 {
 		t.Errorf("the key is asked for by %v", asking)
+	}
+}
+
+// The bot gets its keys before the appservice has started, which reads what the homeserver is.
+func TestK4_SynapseThatBringsNothing_TheBotAsksNothingAfterARestart(t *testing.T) {
+	w := newWorldOn(t, storetest.New(t), bareSynapse)
+	bot := w.as.Bot().UserID()
+	w.no(w.crypto.Prepare(t.Context(), bot))
+	w.no(w.crypto.Close())
+	w.no(w.as.Stop(t.Context()))
+	as, err := appservice.New(appservice.Config{
+		Registration: w.registration, HomeserverURL: w.hs.URL(), ServerName: w.hs.Domain(), Store: w.store, Handler: w,
+	})
+	w.no(err)
+	w.as = as
+	w.serve.Store(as)
+	w.with(func(o *crypto.Options) { o.Sync = crypto.SyncAlways })
+	w.no(w.crypto.Prepare(t.Context(), bot)) // before the start: the bot asks, whatever this is
+	w.no(as.Start(t.Context()))
+	t.Cleanup(func() { _ = as.Stop(context.Background()) })
+	time.Sleep(time.Second) // what is under way ends
+	before := len(w.syncs())
+	time.Sleep(4 * time.Second) // the pause after what failed was 1 s, and then 2
+	for _, r := range w.syncs()[before:] {
+		t.Errorf("%s asks, which Synapse refuses", r.User)
 	}
 }
 
