@@ -99,10 +99,11 @@ func (b *Bridge) Buried(ctx context.Context, ev *appservice.Event, cause error) 
 	return b.showUndelivered(ev, cause)
 }
 
-// sentence says once, in plain text, why the bridge is silent in an encrypted room.
+// sentence says once, in plain text, why the bridge is silent in an encrypted room. When modes were changed it is said anew, and with one transaction ID for
+// ever the homeserver would take it for a repetition.
 func (b *Bridge) sentence(room id.RoomID) []appservice.Effect {
 	row := &outgoing{
-		Op: opSentence, Room: room, RemoteID: "sentence",
+		Op: opSentence, Room: room, RemoteID: "sentence", Again: assignID(),
 		Content: mustJSON(crypto.Sentence(b.info.Name)),
 	}
 	return []appservice.Effect{func(tx *store.Tx) error {
