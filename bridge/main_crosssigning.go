@@ -43,6 +43,8 @@ func (p *program) crossSigningCommand(f *flag.FlagSet) func() int {
 			return p.wrong("encryption.mode is off, and no entry of bridge.plumb has another: keys are not used; write the mode that they are for, bot or ghosts")
 		case whose[0] != '@':
 			return p.wrong("-user %q is not the ID of a user: write it as @name:server", *user)
+		case *yes && *recovery:
+			return p.wrong("-yes makes new keys, and shows their recovery key; -recovery-key makes no new ones: write one of them")
 		case !*yes && !*recovery:
 			fmt.Fprintf(p.stdout, "%s gets new cross-signing keys, in place of those that it has on the homeserver. Whoever has verified it must do so\n"+
 				"again. Stop the bridge before, and write -yes.\n\nNothing was done.\n", whose)

@@ -40,6 +40,9 @@ func TestResetCrossSigning_NewKeysAndTheirRecoveryKey_AreShownOnce(t *testing.T)
 	if status, out := reset("-user", "bob"); status != 2 || !strings.Contains(out, `-user "bob" is not the ID of a user`) {
 		t.Errorf("of what is no user ID: %d %s", status, out)
 	}
+	if status, out := reset("-yes", "-recovery-key"); status != 2 || !strings.Contains(out, "write one of them") {
+		t.Errorf("with both: %d %s", status, out)
+	}
 	if status, out := reset(); status != 0 || !strings.Contains(out, "Nothing was done") {
 		t.Errorf("without -yes: %d %s", status, out)
 	}

@@ -8,7 +8,8 @@ var (
 	ErrOtherIdentity = errors.New("the homeserver has cross-signing keys that are not those of this bridge; " +
 		"the command reset-cross-signing -yes replaces them, of a ghost with -user, and whoever has verified the user must do so again")
 	// ErrRecoveryKey says that a user's recovery key was made and shown before. It is not kept.
-	ErrRecoveryKey = errors.New("a recovery key was made and shown before, and is not kept; reset-cross-signing -yes makes new cross-signing keys, and with them another")
+	ErrRecoveryKey = errors.New("a recovery key was made and shown before, and is not kept; " +
+		"reset-cross-signing -yes, of a ghost with -user, makes new cross-signing keys, and with them another")
 	// ErrOtherSecrets says that somebody else has set up secret storage for the user.
 	ErrOtherSecrets = errors.New("the user has secret storage on the homeserver that this bridge has not made; " +
 		"the command reset-cross-signing lets it be replaced")
