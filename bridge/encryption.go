@@ -259,7 +259,7 @@ func (b *Bridge) takesPlain(ctx context.Context, room id.RoomID) error {
 	}
 	switch err := b.guard.Check(ctx, room); {
 	case isEncrypted(err):
-		return appservice.Permanent(errPlain)
+		return appservice.Permanent(fmt.Errorf("%w (encryption.receive is %s)", errPlain, b.cfg.Encryption.Receive))
 	case isRefusal(err): // none of the bridge's users is there: nobody told of a switch, and nothing is taken further
 		return nil
 	default:

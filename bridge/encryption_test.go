@@ -392,6 +392,11 @@ func TestEncryption_DeviceThatNobodyVouchesFor_IsNotBelieved(t *testing.T) {
 	s.reads(s.b.BotID(), "it comes from a device that its owner has not verified")
 	must(s.hs.User("mallory").SendText(s.ctx, s.room, "in the clear"))(t)
 	s.reads(s.b.BotID(), "it was not encrypted")
+	for _, l := range must(s.b.DeadLetters(s.ctx, 2))(t) {
+		if !strings.Contains(l.Cause, "encryption.receive") {
+			t.Errorf("the setting is not named: %s", l.Cause)
+		}
+	}
 	for _, m := range s.net.Sent() {
 		t.Errorf("the network got %q", m.Text)
 	}

@@ -101,13 +101,18 @@ func TestEncryptedRoom_GetsOneSentence_AndNothingCrosses(t *testing.T) {
 		must(c.alice.Send(c.ctx, c.room, "m.room.encrypted", map[string]any{"algorithm": "m.megolm.v1.aes-sha2", "ciphertext": "secret"}))(t)
 	}
 	c.ok(c.net.Say(c.ctx, lobby, "bob", "in the clear"))
-	told := must(c.net.WaitSent(c.ctx, "A message of bob did not reach Matrix: the Matrix room is encrypted, and this bridge takes no part in it (encryption.mode is off)."))(t)
+	told := must(c.net.WaitSent(c.ctx, "A message of bob did not reach Matrix: the Matrix room is encrypted, and this bridge takes no part in it."))(t)
 	if told.Kind != bridge.KindNotice {
 		t.Errorf("the network was told by %+v", told)
 	}
 	dead := c.deadLetters(3)
 	if len(dead) != 3 {
 		t.Errorf("dead letters: %+v", dead)
+	}
+	for _, d := range dead {
+		if !strings.Contains(d.Cause, "encryption.mode is off, or encryption in the entry of bridge.plumb") {
+			t.Errorf("the setting is not named: %s", d.Cause)
+		}
 	}
 	sentences := 0
 	for _, e := range must(c.alice.Timeline(c.ctx, c.room))(t) {

@@ -22,6 +22,16 @@ const (
 	letterTime  = "2006-01-02 15:04:05"
 )
 
+// withoutOthers leaves out of a cause what stands in other columns, so that the place that it has is for what went wrong.
+func withoutOthers(cause string, others ...string) string {
+	for _, other := range others {
+		if other != "" {
+			cause = strings.ReplaceAll(cause, other, "…")
+		}
+	}
+	return cause
+}
+
 // printLetters prints a table; nothing when there are none.
 func printLetters(out io.Writer, letters []store.DeadLetter, now time.Time) error {
 	if len(letters) == 0 {
@@ -31,7 +41,7 @@ func printLetters(out io.Writer, letters []store.DeadLetter, now time.Time) erro
 	fmt.Fprintln(w, "ID\tWHEN\tKIND\tROOM OR LANE\tEVENT\tATTEMPTS\tCAUSE")
 	for i := range letters {
 		d := &letters[i]
-		cause := []rune(d.Cause)
+		cause := []rune(withoutOthers(d.Cause, d.Key, roomOf(d.Lane)))
 		if len(cause) > listedCause {
 			cause = append(cause[:listedCause], '…')
 		}

@@ -69,6 +69,21 @@ func TestPrintLetters_TextOfOthers_StaysOnItsLine(t *testing.T) {
 	}
 }
 
+func TestPrintLetters_WhatStandsInAnotherColumn_TakesNoPlaceOfTheCause(t *testing.T) {
+	room, event := "!"+strings.Repeat("r", 30)+":x", "$"+strings.Repeat("e", 43)
+	var out strings.Builder
+	err := printLetters(&out, []store.DeadLetter{
+		{ID: 7, Kind: "pdu", Lane: "room:" + room, Key: event, Cause: "decrypt " + event + " of @bob:x in " + room + ": the sending device is not trusted"},
+		{ID: 8, Kind: "body", Cause: "no JSON"},
+	}, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := out.String(); !strings.Contains(got, "decrypt … of @bob:x in …: the sending device is not trusted\n") || !strings.HasSuffix(got, " no JSON\n") {
+		t.Errorf("got %q", got)
+	}
+}
+
 func TestAge_IsOneWord(t *testing.T) {
 	for d, want := range map[time.Duration]string{
 		0: "0 s ago", 59 * time.Second: "59 s ago", 61 * time.Minute: "1 h ago", 47 * time.Hour: "47 h ago", 49 * time.Hour: "2 days ago",

@@ -11,7 +11,6 @@ import (
 	"maunium.net/go/mautrix/id"
 
 	"github.com/trestle-bridge/trestle/appservice"
-	"github.com/trestle-bridge/trestle/crypto"
 )
 
 // Whoever wrote something that cannot be delivered sees that, and why; but not once for every line of a busy channel.
@@ -119,7 +118,7 @@ func shortCause(err error) string {
 	var http mautrix.HTTPError
 	switch {
 	case isEncrypted(err):
-		return crypto.ErrEncrypted.Error()
+		return "the Matrix room is encrypted, and this bridge takes no part in it"
 	case errors.Is(err, appservice.ErrSuspended):
 		return "the homeserver has suspended the Matrix user that stands for them"
 	case errors.Is(err, appservice.ErrLocked):

@@ -16,7 +16,7 @@ import (
 )
 
 // ErrEncrypted is why nothing readable is sent into an encrypted room.
-var ErrEncrypted = errors.New("the Matrix room is encrypted, and this bridge takes no part in it (encryption.mode is off)")
+var ErrEncrypted = errors.New("the Matrix room is encrypted, and this bridge takes no part in it (encryption.mode is off, or encryption in the entry of bridge.plumb)")
 
 // Guard says which rooms must not see plaintext.
 type Guard struct {

@@ -45,7 +45,7 @@ func (m *machine) judge(ctx context.Context, ev *event.Event, o *opening) error 
 	case trust < id.TrustStateUnset:
 		return fmt.Errorf("%w: its key is not that of the device", ErrMismatch)
 	case trust < least:
-		return fmt.Errorf("%w: it has %s, and %s is asked for", ErrUntrusted, trust, m.c.opts.Receive)
+		return fmt.Errorf("%w: its trust is %s, and encryption.receive asks for %s", ErrUntrusted, trust, m.c.opts.Receive)
 	}
 	ev.Mautrix.TrustState, ev.Mautrix.TrustSource = trust, device
 	return nil
