@@ -66,7 +66,12 @@ func (a act) sendsEvent() bool {
 
 type looking struct{}
 
-// Looking has look called before each request under ctx that puts an event into a room: also when the event is sent once more, since the user had to come in
+// givesReason says whether the act may say why somebody goes, in an event of another kind.
+func (a act) givesReason() bool {
+	return a.name == "POST leave" || a.name == "POST kick" || a.name == "POST ban"
+}
+
+// Looking has look called before each request under ctx that puts words into a room: also when the event is sent once more, since the user had to come in
 // again or its device was gone, and after the wait for a turn. With an error of look nothing leaves, and the request fails with it.
 func Looking(ctx context.Context, look func(ctx context.Context) error) context.Context {
 	return context.WithValue(ctx, looking{}, look)
@@ -75,7 +80,7 @@ func Looking(ctx context.Context, look func(ctx context.Context) error) context.
 // mayLeave asks who is to look.
 func (a act) mayLeave(ctx context.Context) error {
 	look, ok := ctx.Value(looking{}).(func(ctx context.Context) error)
-	if !ok || !a.sendsEvent() {
+	if !ok || !a.sendsEvent() && !a.givesReason() {
 		return nil
 	}
 	return look(ctx)

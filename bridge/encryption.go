@@ -93,17 +93,18 @@ func (b *Bridge) admits(ctx context.Context, room id.RoomID) error {
 	return err
 }
 
-// keepsWords takes the network's words out of what goes into an encrypted room in the clear: why somebody leaves, say.
-func (b *Bridge) keepsWords(ctx context.Context, o *outgoing) error {
+// keepsWords takes the network's words out of what goes into an encrypted room in the clear: why somebody leaves, say. Under ctx nothing leaves with them once
+// encryption was switched on.
+func (b *Bridge) keepsWords(ctx context.Context, o *outgoing) (context.Context, error) {
 	if o.Reason == "" {
-		return nil
+		return ctx, nil
 	}
 	err := b.guard.Check(ctx, o.Room)
 	if isEncrypted(err) {
 		o.Reason = ""
-		return nil
+		return ctx, nil
 	}
-	return err
+	return appservice.Looking(ctx, func(ctx context.Context) error { return b.stillPlain(ctx, o.Room) }), err
 }
 
 // speaker is who speaks for the bridge in a room, and whose device reads there: the bot; in a room without it, such as a direct chat, the first of the

@@ -177,7 +177,7 @@ func (b *Bridge) do(ctx context.Context, row *store.Outgoing, o *outgoing) (comm
 	switch o.Op {
 	case opSentence, opBotJoin, opBotLeave, opRedact, opMessage: // opMessage looks last of all before it sends
 	default:
-		if err := b.keepsWords(ctx, o); err != nil {
+		if ctx, err = b.keepsWords(ctx, o); err != nil {
 			return nil, err
 		}
 		if err := b.admits(ctx, o.Room); isEncrypted(err) && o.Op != opState {

@@ -7,7 +7,6 @@ import (
 
 	"maunium.net/go/mautrix/id"
 
-	"github.com/trestle-bridge/trestle/appservice"
 	"github.com/trestle-bridge/trestle/store"
 )
 
@@ -47,11 +46,8 @@ func (b *Bridge) redact(ctx context.Context, row *store.Outgoing, o *outgoing) e
 	if len(found) == 0 {
 		return b.awaitsEvent(o.Channel, row)
 	}
-	if err := b.keepsWords(ctx, o); err != nil {
+	if ctx, err = b.keepsWords(ctx, o); err != nil {
 		return err
-	}
-	if o.Reason != "" {
-		ctx = appservice.Looking(ctx, func(ctx context.Context) error { return b.stillPlain(ctx, o.Room) })
 	}
 	for _, m := range found {
 		actor := b.as.Bot()
