@@ -60,6 +60,9 @@ func (as *AppService) ownChange(ev *Event) Effect {
 		return nil
 	}
 	room, user := string(ev.RoomID), *ev.StateKey
+	if membership == "invite" || membership == "knock" {
+		return func(tx *store.Tx) error { return tx.SetOutside(room, user, membership) }
+	}
 	return func(tx *store.Tx) error { return as.setMember(tx, room, user, membership) }
 }
 

@@ -82,3 +82,23 @@ func TestMembership_OfOurOwn_IsWrittenInItsTurn(t *testing.T) {
 	release()
 	f.memberIs("@irc_a:hs.test", "leave")
 }
+
+// A ghost follows an invitation before its event is handled: it is in the room all the same.
+func TestMembership_InvitationThatComesAfterTheJoining_TakesNobodyOut(t *testing.T) {
+	f := newFixture(t, newFakeHS(t))
+	event := func(id, membership string) string {
+		return fmt.Sprintf(`{"type":"m.room.member","event_id":%q,"room_id":%q,"sender":"@op:hs.test","state_key":"@irc_a:hs.test","content":{"membership":%q}}`, id, testRoom, membership)
+	}
+	f.mustPut("1", events(event("$1", "invite")))
+	f.idle()
+	f.memberIs("@irc_a:hs.test", "invite")
+	if _, err := f.send(ghostA, "t1"); err != nil {
+		t.Fatal(err)
+	}
+	f.mustPut("2", events(event("$2", "invite")))
+	f.idle()
+	f.memberIs("@irc_a:hs.test", "join")
+	f.mustPut("3", events(event("$3", "leave"), event("$4", "invite")))
+	f.idle()
+	f.memberIs("@irc_a:hs.test", "invite")
+}

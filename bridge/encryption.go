@@ -204,7 +204,17 @@ func (b *Bridge) becameEncrypted(ctx context.Context, room id.RoomID) ([]appserv
 	if err != nil || reader == b.as.Bot().UserID() || mode == modeBot { // the bot has its keys since the start
 		return nil, err
 	}
-	return nil, b.cipher.Prepare(ctx, reader)
+	return nil, b.prepareReader(ctx, reader)
+}
+
+// prepareReader gives keys to a ghost that reads a room. Where only an administrator can, nothing is to be read there until then, and nothing else waits for it.
+func (b *Bridge) prepareReader(ctx context.Context, reader id.UserID) error {
+	err := b.cipher.Prepare(ctx, reader)
+	if isIdentityLost(err) {
+		b.log.Warn().Err(err).Stringer("user_id", reader).Msg("The ghost that reads an encrypted room has no keys: nothing that is written there is read")
+		return nil
+	}
+	return err
 }
 
 // isIdentityLost says that a ghost has keys which only an administrator can replace. Its messages are dead letters until then: who else is in the room does not wait.
@@ -225,6 +235,11 @@ func (b *Bridge) handleEncrypted(ctx context.Context, ev *appservice.Event) ([]a
 		return nil, err
 	}
 	opened, err := b.cipher.Open(ctx, ev, reader)
+	if errors.Is(err, crypto.ErrNoMachine) { // the mode is another than it was when the reader came in, say: what is written next is for its device as well
+		if prepareErr := b.prepareReader(ctx, reader); prepareErr != nil {
+			return nil, prepareErr
+		}
+	}
 	if isKeyless(err) {
 		return b.awaitKey(ctx, ev, reader, err)
 	}

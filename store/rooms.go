@@ -62,6 +62,13 @@ func (tx *Tx) SetMember(room, user, membership string) error {
 	return doing(err, "remembering the membership of %s in %s", user, room)
 }
 
+// SetOutside is SetMember for an invitation or a knock. Of who is in the room it is older than the coming: it takes nobody out.
+func (tx *Tx) SetOutside(room, user, membership string) error {
+	_, err := tx.room(room, `INSERT INTO member (room, user_id, membership) VALUES ($1, $2, $3)
+		ON CONFLICT (room, user_id) DO UPDATE SET membership = excluded.membership WHERE member.membership <> 'join'`, toColumn(user), toColumn(membership))
+	return doing(err, "remembering the membership of %s in %s", user, room)
+}
+
 // Member gives a user's membership in a room; empty when it is not known.
 func (s *Store) Member(ctx context.Context, room, user string) (string, error) {
 	membership, remembered, asked := s.rooms.member(room, user)

@@ -224,13 +224,19 @@ var recordChecks = []check{
 		s := db.open(t)
 		Commit(t, s, func(tx *store.Tx) error {
 			return errors.Join(tx.SetMember("!a", "@u", "invite"), tx.SetMember("!a", "@v", "join"), tx.SetMember("!a", "@u", "join"),
-				tx.SetMember("!a", "@w", "join"), tx.SetMember("!a", "@w", ""), tx.SetMember("!b", "@x", "join"))
+				tx.SetMember("!a", "@w", "join"), tx.SetMember("!a", "@w", ""), tx.SetMember("!b", "@x", "join"),
+				tx.SetOutside("!a", "@u", "invite"), tx.SetOutside("!b", "@y", "invite"), tx.SetMember("!b", "@z", "leave"), tx.SetOutside("!b", "@z", "knock"))
 		})
 		got, err := s.Members(ctx(), "!a")
 		if err != nil {
 			t.Fatal(err)
 		}
 		expect(t, "members", got, map[string]string{"@u": "join", "@v": "join"})
+		got, err = s.Members(ctx(), "!b")
+		if err != nil {
+			t.Fatal(err)
+		}
+		expect(t, "members of another", got, map[string]string{"@x": "join", "@y": "invite", "@z": "knock"})
 		for user, want := range map[string]string{"@u": "join", "@w": ""} {
 			if m, err := s.Member(ctx(), "!a", user); m != want || err != nil {
 				t.Errorf("%s: %q, %v", user, m, err)
