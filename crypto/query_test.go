@@ -189,7 +189,7 @@ func TestSignatures_UnderANameThatIsReadAsTheirs_AreNotMore(t *testing.T) {
 			_, err := w.seal(bot, room, "x")
 			w.no(err)
 			n := w.count(`SELECT COUNT(*) FROM crypto_cross_signing_signatures WHERE signed_user_id = $1 AND signed_key = $2`, w.alice.ID(), master)
-			if n == 0 || n > crypto.MostSigned {
+			if read := name != "in another section"; read != (n > 0) || n > crypto.MostSigned { // sections go by their exact names
 				t.Errorf("%d signatures of the master key are kept", n)
 			}
 		})
