@@ -73,16 +73,16 @@ const asideAfter = 30 * time.Second
 // unlisted are those.
 func (st *seat) unlisted(other *seat) bool { return !slices.Contains(st.listed, other.s) }
 
-// doubts says whether a session waits for such, and no others.
+// doubts says whether a session waits for such. Should it wait for others as well, they may be gone before they have shown anything.
 func (st *seat) doubts() bool {
-	return !st.placed && !st.over && st.counted && len(st.before) > 0 && !slices.ContainsFunc(st.before, func(other *seat) bool { return !st.unlisted(other) })
+	return !st.placed && !st.over && st.counted && slices.ContainsFunc(st.before, st.unlisted)
 }
 
 // setAside has nobody wait for them any more.
 func (w *watch) setAside() {
 	for _, st := range w.seats {
 		if st.doubts() && time.Since(st.since) >= asideAfter {
-			st.before, st.aside = nil, !st.left
+			st.before, st.aside = slices.DeleteFunc(st.before, st.unlisted), !st.left
 		}
 	}
 }

@@ -184,3 +184,26 @@ func TestCrew_SomebodyLooksAsOneOfOursDidAndChangesTheNick_OursKeepsItsOwn(t *te
 		t.Error("ours is not known under its new nick before it has read that itself")
 	}
 }
+
+// The one that is listed is gone before it has shown the JOIN, and the other is on another side: nobody shows it.
+func TestCrew_TheListedOneGoesAndTheOtherIsOnAnotherSide_ItIsWaitedForNoLongerThanTheOtherAlone(t *testing.T) {
+	c, r, a, b, w := three()
+	c.enters(b, "#c", "b")
+	c.counts(b, "#c", []*session{r})
+	c.sees(r, "#c", sightOfOurs(b, "b", true))
+	c.awaits(a, "#c")
+	c.enters(a, "#c", "a")
+	if !c.counts(a, "#c", []*session{r}) { // b is on another side
+		t.Error("nobody looks later whether it is still waited for")
+	}
+	c.sees(a, "#c", said("here"))
+	w.seat(a).since = w.seat(a).since.Add(-asideAfter)
+	c.aside("#c")
+	if w.seat(a).placed {
+		t.Error("the one that is listed is not waited for")
+	}
+	c.leaves(r, "#c", leaving{})
+	if !w.seat(a).placed {
+		t.Error("it waits for who is on another side, as long as the split is")
+	}
+}
