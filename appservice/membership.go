@@ -60,7 +60,8 @@ func (as *AppService) ownChange(ev *Event) Effect {
 		return nil
 	}
 	room, user := string(ev.RoomID), *ev.StateKey
-	if membership == "invite" || membership == "knock" {
+	// A ghost follows an invitation before its event is handled. The bot follows the event, also into a room that it has left without the bridge.
+	if user != string(as.botID) && (membership == "invite" || membership == "knock") {
 		return func(tx *store.Tx) error { return tx.SetOutside(room, user, membership) }
 	}
 	return func(tx *store.Tx) error { return as.setMember(tx, room, user, membership) }

@@ -3,11 +3,15 @@ package bridge_test
 import (
 	"errors"
 	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
 	"testing"
 	"time"
 
 	"maunium.net/go/mautrix/id"
 
+	"github.com/trestle-bridge/trestle/appservice"
 	"github.com/trestle-bridge/trestle/bridge"
 	"github.com/trestle-bridge/trestle/bridgetest"
 )
@@ -158,4 +162,18 @@ func TestPlumbByConfiguration_Removed_WhatStillWaitsIsToldToItsSender(t *testing
 		t.Errorf("dead letters: %+v", dead)
 	}
 	c.seesNotice("This message did not reach Scripted: this room is no longer connected to lobby.")
+}
+
+// As when an administrator logs in as the bot and leaves a room: no event of somebody else's says that it has gone.
+func TestInvitation_BotHasLeftWithoutTheBridge_ComesAgain(t *testing.T) {
+	c := unplumbed(t)
+	registration := must(appservice.LoadRegistration(c.b.Config.Appservice.Registration))(t)
+	req := must(http.NewRequestWithContext(c.ctx, http.MethodPost, c.hs.URL()+"/_matrix/client/v3/rooms/"+url.PathEscape(string(c.room))+"/leave", strings.NewReader("{}")))(t)
+	req.Header.Set("Authorization", "Bearer "+registration.ASToken)
+	defer http.DefaultClient.CloseIdleConnections()
+	resp := must(http.DefaultClient.Do(req))(t)
+	c.ok(resp.Body.Close())
+	c.sees(bridgetest.Member(c.b.BotID(), "leave"))
+	c.ok(c.alice.Invite(c.ctx, c.room, c.b.BotID()))
+	c.sees(bridgetest.Member(c.b.BotID(), "join"))
 }
