@@ -20,12 +20,14 @@ import (
 const (
 	listedCause = 100 // runes of a cause in a list
 	letterTime  = "2006-01-02 15:04:05"
+	// shortestID is how long something is that can be nothing else.
+	shortestID = 12
 )
 
 // withoutOthers leaves out of a cause what stands in other columns, so that the place that it has is for what went wrong.
 func withoutOthers(cause string, others ...string) string {
 	for _, other := range others {
-		if other != "" {
+		if len(other) >= shortestID { // what is shorter, as the number of a transaction, may be in anything
 			cause = strings.ReplaceAll(cause, other, "…")
 		}
 	}

@@ -94,3 +94,11 @@ func TestAge_IsOneWord(t *testing.T) {
 		}
 	}
 }
+
+// Synapse counts transactions, and a cause has numbers of its own.
+func TestDeadLetters_CauseWithTheNumberOfItsTransactionInIt_IsWhole(t *testing.T) {
+	const cause = "the body of a transaction is not a JSON object: unexpected EOF after offset 1523"
+	if got := withoutOthers(cause, "5", "", "an"); got != cause {
+		t.Errorf("it says: %s", got)
+	}
+}
