@@ -51,10 +51,13 @@ func (c *Crypto) RequestKey(ctx context.Context, ev *appservice.Event, reader id
 		return fmt.Errorf("ask for the key of %s: %w", ev.ID, err)
 	}
 	keys, err := c.standIns(ctx, ev.RoomID, reader)
-	for _, key := range append(keys, deviceKey{reader, device}) {
-		if err == nil {
-			err = c.requestKey(ctx, ev, key, wanted)
+	for _, key := range keys { // one that cannot ask keeps the reader from nothing
+		if err := c.requestKey(ctx, ev, key, wanted); err != nil {
+			c.log.Debug().Err(c.as.Explain(err)).Stringer("user_id", key.user).Stringer("event_id", ev.ID).Msg("A ghost that reads in the bot's place could not ask for a key")
 		}
+	}
+	if err == nil {
+		err = c.requestKey(ctx, ev, deviceKey{reader, device}, wanted)
 	}
 	if err != nil {
 		return fmt.Errorf("ask for the key of %s: %w", ev.ID, c.as.Explain(err))

@@ -44,8 +44,12 @@ func (c *Crypto) standIns(ctx context.Context, room id.RoomID, reader id.UserID)
 	var keys []deviceKey
 	for _, user := range users {
 		device, err := c.as.Ghost(user).KeyDevice(ctx)
-		if err != nil {
-			return nil, err
+		if err != nil { // an administrator has deactivated it, say: that is nothing to what somebody else has written
+			if ctx.Err() != nil {
+				return nil, err
+			}
+			c.log.Debug().Err(c.as.Explain(err)).Stringer("user_id", user).Msg("A ghost has no device to read with in the bot's place")
+			continue
 		}
 		keys = append(keys, deviceKey{user, device})
 	}

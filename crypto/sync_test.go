@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -185,6 +187,48 @@ func TestK4_SynapseThatBringsNothing_TheBotAsksNothingAfterARestart(t *testing.T
 	time.Sleep(4 * time.Second) // the pause after what failed was 1 s, and then 2
 	for _, r := range w.syncs()[before:] {
 		t.Errorf("%s asks, which Synapse refuses", r.User)
+	}
+}
+
+// An administrator has deactivated it, say: it has no device any more, and gets none.
+func TestK4_GhostThatWouldStandInGetsNoDevice_AnotherDoes_AndNothingFails(t *testing.T) {
+	w := newWorldOn(t, storetest.New(t), bareSynapse)
+	bot, gone, ghost := w.as.Bot().UserID(), w.ghost("ann"), w.ghost("bea")
+	w.no(w.crypto.Prepare(t.Context(), bot))
+	w.no(w.crypto.Prepare(t.Context(), gone))
+	w.no(w.crypto.Prepare(t.Context(), ghost))
+	room, alone := w.room(bot, gone, ghost), w.room(bot, gone)
+	w.no(w.as.Ghost(gone).RemoveDevice(t.Context()))
+	w.hs.Fault(bridgetest.Fault{Method: "PUT", Path: regexp.MustCompile("/devices/"), Status: http.StatusForbidden, ErrCode: "M_USER_DEACTIVATED", Times: -1})
+	w.alice.say(room, "for the bridge", bot, ghost)
+	w.opens(w.next(), bot, "for the bridge")
+	w.alice.say(alone, "nobody can read this")
+	ev := w.next()
+	if _, err := w.crypto.Open(t.Context(), ev, bot); !errors.Is(err, crypto.ErrNoKey) {
+		t.Errorf("where there is no other: %v", err)
+	}
+	if _, err := w.crypto.Watch(t.Context(), ev, "a session", bot); err != nil {
+		t.Errorf("nor can it be waited for: %v", err)
+	}
+	if err := w.crypto.RequestKey(t.Context(), ev, bot); err != nil {
+		t.Errorf("nor asked for: %v", err)
+	}
+}
+
+// It has a new device, and its keys will be made when it speaks.
+func TestRequestKey_GhostThatWouldStandInHasNoKeys_TheBotAsksAllTheSame(t *testing.T) {
+	w := newWorldOn(t, storetest.New(t), bareSynapse)
+	bot, ghost := w.as.Bot().UserID(), w.ghost("ann")
+	w.no(w.crypto.Prepare(t.Context(), bot))
+	w.no(w.crypto.Prepare(t.Context(), ghost))
+	room := w.room(bot, ghost)
+	w.no(w.as.Ghost(ghost).RemoveDevice(t.Context()))
+	w.alice.say(room, "its key was given to nobody")
+	w.no(w.crypto.RequestKey(t.Context(), w.next(), bot))
+	if asked := w.hs.Requests(func(r bridgetest.Request) bool {
+		return r.User == bot && strings.Contains(r.Path, "/sendToDevice/m.room_key_request/")
+	}); len(asked) != 1 {
+		t.Errorf("the bot has asked %d times", len(asked))
 	}
 }
 
