@@ -243,3 +243,5 @@ func Panic(ctx context.Context, c *Crypto, user id.UserID) (inJob, inWork error,
 	inWork = m.olmWork(ctx, func(_ context.Context, l *loaded) error { in = l; panic("in its work") })
 	return inJob, inWork, kept || isKept()
 }
+
+var MostSentOfServer = mostSentOfServer

@@ -47,7 +47,12 @@ const (
 	// ten. A room may have any number of users whom their server makes up, and all that waits in the room waits for the answer.
 	mostOfServer = 4 << 20
 	usualOfUser  = 32 << 10
+	// mostUsers is for how many of its users that is: twice as much is held of an answer, and an int of 32 bits has no more than 2 GiB.
+	mostUsers = 16 << 10
 )
+
+// mostReadOfServer is how many bytes are read of all users of a server, of whom there are so many in the answer.
+func mostReadOfServer(users int) int { return mostOfServer + min(users, mostUsers)*usualOfUser }
 
 // queried is an answer of /keys/query, with the names that mautrix takes.
 type queried struct {
@@ -161,7 +166,7 @@ func mostOfEach(devices map[id.UserID]json.RawMessage) map[id.UserID]int {
 	most := map[id.UserID]int{}
 	for _, users := range servers {
 		slices.SortFunc(users, func(a, b id.UserID) int { return len(devices[a]) - len(devices[b]) })
-		left := mostOfServer + len(users)*usualOfUser
+		left := mostReadOfServer(len(users))
 		for n, user := range users {
 			share := min(mostOfUser, left/(len(users)-n))
 			most[user] = share

@@ -27,7 +27,7 @@ const (
 
 // mostSentOfServer is how many bytes are held of all users of a server, of whom so many are asked for: twice what is read of them. Where it is more, those of whom it
 // says most are left out.
-func mostSentOfServer(users int) int { return 2 * (mostOfServer + users*usualOfUser) }
+func mostSentOfServer(users int) int { return 2 * mostReadOfServer(users) }
 
 var errTooMuch = errors.New("the homeserver says more than is read")
 
@@ -53,7 +53,7 @@ func sift(body io.Reader, most map[id.UserID]int, sections ...string) (*sieve, e
 		s.users[user.Homeserver()] = append(s.users[user.Homeserver()], user)
 	}
 	r := spelling{bufio.NewReaderSize(body, 64<<10)}
-	return s, r.object(func(name string) (err error) {
+	err := r.object(func(name string) (err error) {
 		section := s.sections[name]
 		switch {
 		case section == nil && name != "failures" || r.peek() == 'n': // null
@@ -88,6 +88,10 @@ func sift(body io.Reader, most map[id.UserID]int, sections ...string) (*sieve, e
 			return err
 		})
 	})
+	if err == nil && r.peek() != 0 {
+		err = fmt.Errorf("%w: something comes after its end", errSpelling)
+	}
+	return s, err // at its end the connection can be used again
 }
 
 func (s *sieve) hold(user id.UserID, more int) {

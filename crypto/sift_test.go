@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"runtime"
 	"strings"
@@ -143,3 +144,32 @@ func TestSift_OfAServerThatSaysTooMuch_WhoOfWhomItSaysMostIsLeftOut(t *testing.T
 		t.Errorf("%d are left, of whom %d are of few words; of %d too much was said", len(left), quiet, len(tooMuch))
 	}
 }
+
+// A room may have more users of one server than an int of 32 bits can count bytes for: the bound would be below nothing, and what is too much would be left out for ever.
+func TestSift_OfAnyNumberOfUsers_TheBoundIsOne(t *testing.T) {
+	if bound := int64(crypto.MostSentOfServer(1 << 20)); bound > math.MaxInt32 || bound < crypto.MostOfServer {
+		t.Errorf("of a million users of a server %d bytes are held", bound)
+	}
+}
+
+// An answer that comes in pieces has its end in one of its own. A connection of which it was not read is closed, and each question would need another.
+func TestSift_AnAnswerIsReadToItsEnd(t *testing.T) {
+	for after, sound := range map[string]bool{"": true, " \n": true, "{}": false} {
+		body := strings.NewReader(`{"device_keys":{}}` + after)
+		read := 0
+		_, _, err := crypto.Sift(nil, readerFunc(func(p []byte) (int, error) {
+			n, err := body.Read(p[:min(len(p), 18)])
+			if err == io.EOF {
+				read++
+			}
+			return n, err
+		}))
+		if sound != (err == nil) || sound != (read > 0) {
+			t.Errorf("with %q after it: %v; the end was read %d times", after, err, read)
+		}
+	}
+}
+
+type readerFunc func(p []byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
