@@ -70,6 +70,7 @@ func (h *homeserverProbe) features(ctx context.Context, f *findings) {
 	h.reportLogin(f, works, login)
 	h.media(ctx, f)
 	h.pushes(ctx, f, device, works)
+	h.identity(ctx, f)
 	if h.cfg.encrypts() && !works {
 		f.fail("encryption", "see devices, above; or write encryption.mode: off", "keys belong to devices, and the homeserver does not let the bridge act as one")
 	}

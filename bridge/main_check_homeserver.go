@@ -56,6 +56,10 @@ type matrixAnswer struct {
 	Token    string         `json:"access_token"`
 	Duration int64          `json:"duration_ms"`
 	Upload   int64          `json:"m.upload.size"`
+	// MasterKeys are those of cross-signing, by user.
+	MasterKeys map[string]struct {
+		Keys map[string]string `json:"keys"`
+	} `json:"master_keys"`
 }
 
 // newProbe makes one; what it returns beside ends its connections.

@@ -81,7 +81,14 @@ func TestResetCrossSigning_DatabaseFromBeforeIsPutBack_TheBridgeDoesNotStart(t *
 	if status, out := command("reset-cross-signing", "-yes"); status != 0 {
 		t.Fatalf("%d %s", status, out)
 	}
+	const finding = "FAIL  encryption    the homeserver has cross-signing keys of "
+	if _, out := command("check"); strings.Contains(out, finding) {
+		t.Errorf("before: %s", out)
+	}
 	r.ok(os.WriteFile(database, before, 0o600))
+	if status, out := command("check"); status != 1 || !strings.Contains(out, finding+string(r.b.BotID())) || !strings.Contains(out, "reset-cross-signing -yes") {
+		t.Errorf("%d %s", status, out)
+	}
 	for range 2 {
 		b := must(bridge.New(r.b.Config, r.net, zerolog.Nop()))(t)
 		ctx, stop := context.WithTimeout(t.Context(), 10*time.Second) // one that starts ends without an error

@@ -83,6 +83,12 @@ func (r *reader) anyKeyAccount(ctx context.Context) (pickled []byte, err error) 
 	return pickled, doing(err, "reading an account of keys")
 }
 
+// MasterKey gives what is known of a user's cross-signing master key; ErrNotFound when nothing is.
+func (v *Visitor) MasterKey(ctx context.Context, user string) (key string, err error) {
+	err = v.read.one(ctx, []any{&key}, `SELECT key FROM crypto_cross_signing_keys WHERE user_id = $1 AND usage = 'master'`, toColumn(user))
+	return key, v.telling(doing(err, "reading the cross-signing key of %s", user))
+}
+
 // EncryptedRoomsWith gives the encrypted rooms that a user is known to be in or invited to.
 func (s *Store) EncryptedRoomsWith(ctx context.Context, user string) (rooms []string, err error) {
 	err = s.each(ctx, func(row *sql.Rows) error {
