@@ -23,15 +23,20 @@ import (
 // recoveryKey is how one is written: base58 in groups of four.
 var recoveryKey = regexp.MustCompile(`\n  (E[A-Za-z1-9]{3}( [A-Za-z1-9]{1,4})+)\n`)
 
-func TestResetCrossSigning_NewKeysAndTheirRecoveryKey_AreShownOnce(t *testing.T) {
+// newEncrypting is a bridge in mode bot, whose configuration is in a file as well.
+func newEncrypting(t *testing.T) *removal {
+	t.Helper()
 	r := newRemoval(t, 0, func(cfg *bridge.Config) { cfg.Encryption.Mode = "bot" })
 	f := must(os.OpenFile(r.config, os.O_APPEND|os.O_WRONLY, 0))(t)
 	must(f.WriteString("encryption: {mode: bot}\n"))(t)
 	r.ok(f.Close())
+	return r
+}
+
+func TestResetCrossSigning_NewKeysAndTheirRecoveryKey_AreShownOnce(t *testing.T) {
+	r := newEncrypting(t)
 	reset := func(args ...string) (int, string) {
-		var both bytes.Buffer
-		status := bridge.RunCommand(r.net, append([]string{"reset-cross-signing", "-config", r.config}, args...), nil, nil, &both, &both)
-		return status, both.String()
+		return r.command(append([]string{"reset-cross-signing"}, args...)...)
 	}
 	if status, out := reset("-yes"); status == 0 || !strings.Contains(out, "the bridge runs") {
 		t.Errorf("beside a running bridge: %d %s", status, out)
@@ -66,27 +71,19 @@ func TestResetCrossSigning_NewKeysAndTheirRecoveryKey_AreShownOnce(t *testing.T)
 
 // Whose keys the homeserver has is asked at each start: at the second the words of both (see crypto/witness.go) are the same again.
 func TestResetCrossSigning_DatabaseFromBeforeIsPutBack_TheBridgeDoesNotStart(t *testing.T) {
-	r := newRemoval(t, 0, func(cfg *bridge.Config) { cfg.Encryption.Mode = "bot" })
-	f := must(os.OpenFile(r.config, os.O_APPEND|os.O_WRONLY, 0))(t)
-	must(f.WriteString("encryption: {mode: bot}\n"))(t)
-	r.ok(f.Close())
-	command := func(args ...string) (int, string) {
-		var both bytes.Buffer
-		status := bridge.RunCommand(r.net, append(args, "-config", r.config), nil, nil, &both, &both)
-		return status, both.String()
-	}
+	r := newEncrypting(t)
 	r.b.Stop()
 	database := strings.TrimPrefix(r.b.Config.Database, "sqlite:")
 	before := must(os.ReadFile(database))(t)
-	if status, out := command("reset-cross-signing", "-yes"); status != 0 {
+	if status, out := r.command("reset-cross-signing", "-yes"); status != 0 {
 		t.Fatalf("%d %s", status, out)
 	}
 	const finding = "FAIL  encryption    the homeserver has cross-signing keys of "
-	if _, out := command("check"); strings.Contains(out, finding) {
+	if _, out := r.command("check"); strings.Contains(out, finding) {
 		t.Errorf("before: %s", out)
 	}
 	r.ok(os.WriteFile(database, before, 0o600))
-	if status, out := command("check"); status != 1 || !strings.Contains(out, finding+string(r.b.BotID())) || !strings.Contains(out, "reset-cross-signing -yes") {
+	if status, out := r.command("check"); status != 1 || !strings.Contains(out, finding+string(r.b.BotID())) || !strings.Contains(out, "reset-cross-signing -yes") {
 		t.Errorf("%d %s", status, out)
 	}
 	for range 2 {
@@ -98,7 +95,7 @@ func TestResetCrossSigning_DatabaseFromBeforeIsPutBack_TheBridgeDoesNotStart(t *
 			t.Errorf("it starts: %v", err)
 		}
 	}
-	if status, out := command("reset-cross-signing", "-yes"); status != 0 || recoveryKey.FindString(out) == "" {
+	if status, out := r.command("reset-cross-signing", "-yes"); status != 0 || recoveryKey.FindString(out) == "" {
 		t.Fatalf("%d %s", status, out)
 	}
 	r.b.Start()
@@ -106,10 +103,7 @@ func TestResetCrossSigning_DatabaseFromBeforeIsPutBack_TheBridgeDoesNotStart(t *
 
 // MSC4312: the homeserver wants somebody to approve it in a browser.
 func TestResetCrossSigning_ThatMustBeApproved_SaysWhere(t *testing.T) {
-	r := newRemoval(t, 0, func(cfg *bridge.Config) { cfg.Encryption.Mode = "bot" })
-	f := must(os.OpenFile(r.config, os.O_APPEND|os.O_WRONLY, 0))(t)
-	must(f.WriteString("encryption: {mode: bot}\n"))(t)
-	r.ok(f.Close())
+	r := newEncrypting(t)
 	r.b.Stop()
 	const where = "https://hs.test/approve?action=reset"
 	r.hs.Intercept(func(w http.ResponseWriter, req *http.Request) bool {
@@ -139,9 +133,7 @@ func TestCheck_AnotherPickleKey_IsFound(t *testing.T) {
 	text := must(os.ReadFile(r.config))(t)
 	check := func(encryption string) (int, string) {
 		r.ok(os.WriteFile(r.config, append(bytes.Clone(text), encryption...), 0o600))
-		var both bytes.Buffer
-		status := bridge.RunCommand(r.net, []string{"check", "-config", r.config}, nil, nil, &both, &both)
-		return status, both.String()
+		return r.command("check")
 	}
 	const finding = "FAIL  encryption"
 	if _, out := check("encryption: {mode: bot, pickle_key: " + key + "}\n"); strings.Contains(out, finding) {

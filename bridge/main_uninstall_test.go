@@ -76,11 +76,17 @@ database: %q
 	return r
 }
 
-func (r *removal) uninstall(args ...string) (status int, out string) {
+// command runs a subcommand, and gives what it says.
+func (r *removal) command(args ...string) (status int, out string) {
 	r.Helper()
 	var both bytes.Buffer
-	status = bridge.RunCommand(r.net, append([]string{"uninstall", "-config", r.config}, args...), nil, nil, &both, &both)
+	status = bridge.RunCommand(r.net, append(args, "-config", r.config), nil, nil, &both, &both)
 	return status, both.String()
+}
+
+func (r *removal) uninstall(args ...string) (status int, out string) {
+	r.Helper()
+	return r.command(append([]string{"uninstall"}, args...)...)
 }
 
 // gone fails the test unless nothing is left of the bridge on the homeserver.

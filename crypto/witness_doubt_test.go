@@ -64,10 +64,7 @@ func TestStore_WhoseWordTheHomeserverTookUnheard_IsNoOlderStateAndIsOneOnceItHas
 		t.Error("an honest database is taken for an older one, and its keys are gone")
 	}
 	w.stop()
-	w.no(os.WriteFile(path, copied, 0o600))
-	for _, more := range []string{"-wal", "-shm"} {
-		_ = os.Remove(path + more)
-	}
+	w.putBack(path, copied)
 	open()
 	if w.session(ghost, room) == first {
 		t.Error("a key is used again of a copy that was made while it was not known what the homeserver had taken")
@@ -111,10 +108,7 @@ func TestStore_PutBackTwiceToADoubtfulState_IsFoundOutTheSecondTimeAsWell(t *tes
 	}
 	for _, words := range []int32{1, 100} {
 		w.stop()
-		w.no(os.WriteFile(path, copied, 0o600))
-		for _, more := range []string{"-wal", "-shm"} {
-			_ = os.Remove(path + more)
-		}
+		w.putBack(path, copied)
 		open(words)
 		if content, err := w.seal(ghost, room, "x"); err == nil && content.SessionID == first || err != nil && words > 1 {
 			t.Errorf("with %d words taken: a key of the copy is used again, or none is: %v", words, err)

@@ -23,6 +23,15 @@ func (w *world) stop() {
 	w.no(w.store.Close())
 }
 
+// putBack makes a copy the store's file. It was stopped before.
+func (w *world) putBack(path string, copied []byte) {
+	w.t.Helper()
+	w.no(os.WriteFile(path, copied, 0o600))
+	for _, more := range []string{"-wal", "-shm"} {
+		_ = os.Remove(path + more)
+	}
+}
+
 func openFile(t *testing.T, path string) *store.Store {
 	t.Helper()
 	s, err := store.Open(t.Context(), "sqlite:"+path, store.Options{Log: zerolog.Nop()})
@@ -75,10 +84,7 @@ func TestStore_PutBackToAnOlderState_UsesNoKeyOfThenAgainAndIsRead(t *testing.T)
 	w.no(w.store.Commit(t.Context(), w.store.Epoch(), func(tx *store.Tx) error { return tx.DropAllRoomKeys() })) // the Olm session goes on
 	second := says("four")
 	w.stop()
-	w.no(os.WriteFile(path, copied, 0o600))
-	for _, more := range []string{"-wal", "-shm"} {
-		_ = os.Remove(path + more)
-	}
+	w.putBack(path, copied)
 	w.store = openFile(t, path)
 	w.start()
 	third := says("five")
@@ -105,10 +111,7 @@ func TestStore_PutBackToBeforeAReset_IsSeenOfGhostsAsWell(t *testing.T) {
 	w.start()
 	w.no(w.crypto.ResetCrossSigning(t.Context(), reset))
 	w.stop()
-	w.no(os.WriteFile(path, copied, 0o600))
-	for _, more := range []string{"-wal", "-shm"} {
-		_ = os.Remove(path + more)
-	}
+	w.putBack(path, copied)
 	for n, questions := range []int{1, 0} {
 		w.store = openFile(t, path)
 		w.start()
